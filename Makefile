@@ -1,0 +1,54 @@
+# make demo   the simulation with the packaged model       make test   the tests
+# make lint   ruff, pyright, import-linter                 make bench  the benchmarks
+# The first of them builds .venv from pinned versions. Another interpreter: make PYTHON=python3.12 demo
+# pip's own settings come from PIP_* variables and its configuration file.
+
+PYTHON ?=
+CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
+# Versions for which every pinned package has a wheel.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BENCHMARKS = $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/.done
+	$(BIN)/steer demo
+
+test: .venv/.done
+	$(BIN)/python -m pytest -q
+
+lint: .venv/.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: .venv/.done
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+.venv/bin/python:
+	@for name in $(CANDIDATES); do \
+		if "$$name" -c '$(SUPPORTED)' 2>/dev/null; then \
+			echo "creating .venv with $$name"; \
+			exec "$$name" -m venv .venv; \
+		fi; \
+	done; \
+	echo "steer needs Python 3.11 to 3.14; tried: $(CANDIDATES)" >&2; \
+	echo "Install one, or name it: make PYTHON=/path/to/python3.12 demo" >&2; \
+	exit 1
+
+# torch goes first and alone: it is by far the largest download, so its step gets its own line.
+# The interpreter is an order-only prerequisite: its timestamp is that of the system's Python.
+.venv/.done: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing torch (the large one, this can take minutes) ..."
+	@$(PIP_INSTALL) torch
+	@echo "installing steer, its dependencies and the developer tools ..."
+	@$(PIP_INSTALL) -e '.[train,judge,dev]'
+	@touch $@
+
+# Leaves .venv alone, which costs a long download to build: remove that one by hand.
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

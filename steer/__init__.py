@@ -1,0 +1,1 @@
+"""Steer base language models through latents."""

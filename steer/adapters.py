@@ -1,0 +1,60 @@
+"""LoRA adapters on one base: which one is in force, and fused copies for fast writing."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+ENCODER, DECODER, ROUTER = "encoder", "decoder", "router"
+
+
+def lora_config(base: Any, rank: int, alpha: int) -> LoraConfig:
+    """LoRA on all linear layers of the base except its output head."""
+    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+@contextlib.contextmanager
+def use_adapter(peft: PeftModel, name: str | None) -> Iterator[Any]:
+    """Put one adapter in force (None: the bare base) and restore what was there on exit.
+
+    PEFT's own `set_adapter` also switches `requires_grad` of every adapter, which would freeze the encoder in the middle of a training step;
+    here the flags stay as they are.
+
+    Yields:
+        The base model, adapters applied.
+    """
+    layers = [module for module in peft.modules() if isinstance(module, BaseTunerLayer)]
+    before = [(layer, list(layer.active_adapters), layer.disable_adapters) for layer in layers]
+    flags = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
+
+    def put(states: list[tuple[Any, list[str], bool]]) -> None:
+        for layer, active, disabled in states:
+            layer.enable_adapters(not disabled)
+            layer.set_adapter(active)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+    put([(layer, [name] if name else active, name is None) for layer, active, _ in before])
+    try:
+        yield peft.get_base_model()
+    finally:
+        put(before)
+
+
+def fused_copy(peft: PeftModel, name: str) -> Any:
+    """A plain `transformers` model with one adapter merged into its weights.
+
+    Weights that no adapter touches (embeddings, norms, output head) are shared with the original, so the copy costs the adapted matrices only.
+    The merge is done in float32 and cast back, once.
+    """
+    adapted = {id(layer.get_base_layer().weight) for layer in peft.modules() if isinstance(layer, BaseTunerLayer)}
+    shared = [p for n, p in peft.named_parameters() if "lora_" not in n and id(p) not in adapted]
+    with torch.no_grad():
+        clone = copy.deepcopy(peft, {id(p): p for p in shared})
+        plain = clone.merge_and_unload(adapter_names=[name])
+    plain.requires_grad_(False)
+    return plain.eval()

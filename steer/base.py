@@ -1,0 +1,85 @@
+"""Loading any causal language model that `transformers` knows, with errors that a user can act on."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from steer.errors import CheckpointError, ModelNotFound
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_device(device: str | torch.device | None = None) -> torch.device:
+    """The given device, else CUDA where it is there, else the CPU."""
+    return torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """A torch dtype from a name; by default float32 on a CPU (half precision is slow or unsupported there) and bfloat16 elsewhere.
+
+    Raises:
+        ValueError: no such floating-point dtype.
+    """
+    if dtype is None or dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype {dtype!r} is no floating-point type; use float32, bfloat16 or float16")
+    return found
+
+
+def load_base(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    quantization_config: Any = None,
+) -> tuple[PreTrainedModel, Any]:
+    """Load a base model and its tokenizer, in evaluation mode and frozen.
+
+    Args:
+        name: a folder or a hub id.
+        revision: branch, tag or commit on the hub.
+        dtype: weights' type; see `resolve_dtype`.
+        device: where to; see `resolve_device`.
+        local_files_only: never ask the hub.
+        token: hub token.
+        quantization_config: passed on to `transformers`, for 4-bit bases (`BitsAndBytesConfig`).
+
+    Returns:
+        The model and the tokenizer; a tokenizer without padding token uses its end token.
+
+    Raises:
+        ModelNotFound: nothing can be loaded from there.
+        CheckpointError: a weight file is truncated or damaged.
+    """
+    place = resolve_device(device)
+    options: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only or Path(name).is_dir(), "token": token}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        extra = {"quantization_config": quantization_config, "device_map": {"": place}} if quantization_config is not None else {}
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=resolve_dtype(dtype, place), **options, **extra)
+    except SafetensorError as error:
+        raise CheckpointError(f"the weights of {name} are truncated or damaged ({error}); download or copy them again") from error
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNotFound(f"cannot load a causal language model from {str(name)!r}: {reason}; expected a folder or a hub id") from error
+    if quantization_config is None:
+        model = model.to(place)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.requires_grad_(False)
+    model.eval()
+    return model, tokenizer
+
+
+def backbone(model: Any) -> Any:
+    """The part of a causal LM below the output head; its last hidden state is taken after the final norm."""
+    return getattr(model, model.base_model_prefix)

@@ -1,0 +1,254 @@
+"""The latent model: one frozen base, adapters for its roles, and the heads between text and latents."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import ModelHubMixin
+from peft import PeftModel
+from torch import Tensor, nn
+
+from steer import checkpoint
+from steer.adapters import ENCODER, ROUTER, fused_copy, use_adapter
+from steer.base import backbone
+from steer.config import LatentConfig
+from steer.errors import LatentError, TextError
+from steer.heads import LatentHead
+from steer.text import check_text
+
+logger = logging.getLogger(__name__)
+
+FUSE_LIMIT = 3 * 2**30  # bytes of base weights up to which fused copies of the adapters are kept
+
+
+class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer", "latent"]):
+    """Encodes spans of text to latents and writes spans from latents in context.
+
+    Args:
+        peft: the base with its adapters (`encoder`, `router`, for MiniHF folders also `decoder`).
+        head: pooling and soft tokens.
+        config: settings; `config.layout` decides how contexts and latents are laid out.
+        tokenizer: of the base.
+        fuse: keep copies of the base with an adapter merged in, which writes two to three times faster than adapters applied on the fly.
+            None decides by the base's size; quantised bases are never fused.
+    """
+
+    def __init__(self, peft: PeftModel, head: LatentHead, config: LatentConfig, tokenizer: Any, *, fuse: bool | None = None) -> None:
+        super().__init__()
+        self.peft = peft
+        self.head = head
+        self.latent_config = config
+        self.tokenizer = tokenizer
+        size = sum(p.numel() * p.element_size() for n, p in peft.named_parameters() if "lora_" not in n)
+        quantised = getattr(peft.get_base_model(), "is_quantized", False)
+        self.fuse = not quantised and (size <= FUSE_LIMIT if fuse is None else fuse)
+        self._fused: dict[str, Any] = {}
+
+    # -- loading and saving ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: Any, force_download: bool, local_files_only: bool, token: Any, **kwargs: Any) -> Self:
+        folder = checkpoint.fetch(
+            model_id, revision=revision, cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only, token=token
+        )
+        return checkpoint.load(cls, folder, token=token, local_files_only=local_files_only, **kwargs)
+
+    @classmethod
+    def from_minihf(cls, folder: str | Path, base: str | Path | None = None, **options: Any) -> Self:
+        """Load a MiniHF/BigVAE checkpoint folder unchanged.
+
+        Args:
+            folder: holds `encoder/`, `decoder/`, `router/` (optional) and `vae.safetensors`.
+            base: folder or hub id of the base; by default the one named in the adapters' configuration.
+            **options: `dtype`, `device`, `quantization_config` and the like, see `steer.base.load_base`.
+
+        Raises:
+            CheckpointError: parts are missing, truncated, or of wrong shapes.
+            ModelNotFound: the base cannot be loaded.
+        """
+        from steer.minihf import load_minihf
+
+        return load_minihf(cls, Path(folder), base, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        checkpoint.save(self, save_directory)
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base's weights are."""
+        return next(self.peft.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the base's embeddings."""
+        return self.peft.get_base_model().get_input_embeddings().weight.dtype
+
+    @property
+    def span_tokens(self) -> int:
+        """S, tokens per span."""
+        return self.latent_config.span_tokens
+
+    def role(self, name: str | None) -> Any:
+        """A plain model with one adapter merged in (cached), or the bare base for None. Only where `fuse` is on."""
+        if name is None:
+            raise LatentError("the bare base has no fused copy; use steer.adapters.use_adapter(model.peft, None)")
+        if name not in self._fused:
+            self._fused[name] = fused_copy(self.peft, name)
+        return self._fused[name]
+
+    def drop_fused(self) -> None:
+        """Forget fused copies, after the adapters' weights have changed."""
+        self._fused.clear()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode; fused copies are dropped, since the adapters are about to change."""
+        if mode:
+            self.drop_fused()
+        return super().train(mode)
+
+    # -- encoding ----------------------------------------------------------------------------------------------------
+
+    def encode_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Posterior means of token rows; differentiable in training mode.
+
+        The encoder reads the whole row at once (bidirectional), positions 0..T-1 as in MiniHF.
+
+        Args:
+            ids: `[B, T]` int64.
+            mask: `[B, T]` int64, 1 for tokens that count; padding may stand on either side.
+
+        Returns:
+            `[B, z_dim]` float32.
+        """
+        positions = torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False, "is_causal": False}
+        if self.fuse and not self.training:
+            hidden = backbone(self.role(ENCODER))(**inputs).last_hidden_state
+        else:
+            with use_adapter(self.peft, ENCODER) as base:
+                hidden = backbone(base)(**inputs).last_hidden_state
+        return self.head.pool(hidden, mask)
+
+    @torch.no_grad()
+    def encode(self, texts: str | Sequence[str], *, batch_size: int = 64, long: str = "error") -> Tensor:
+        """Latents of texts.
+
+        Args:
+            texts: one text or several; each at most one span long.
+            batch_size: rows per forward pass.
+            long: what to do with a text longer than a span: `error`, `truncate` (keep the first span), or `mean` (the mean of its spans'
+                latents, rescaled to their mean norm).
+
+        Returns:
+            `[n, z_dim]` float32 on the CPU, in the order given.
+
+        Raises:
+            TextError: an empty text, one that is not valid Unicode, or one that is too long.
+        """
+        pieces: list[list[int]] = []
+        owners: list[int] = []
+        for index, text in enumerate([texts] if isinstance(texts, str) else texts):
+            for piece in self._pieces(text, long):
+                pieces.append(piece)
+                owners.append(index)
+        if not pieces:
+            return torch.zeros(0, self.latent_config.z_dim)
+        z = self.encode_ids(pieces, batch_size=batch_size)
+        if len(set(owners)) == len(owners):
+            return z
+        owner = torch.tensor(owners)
+        rows = [z[owner == i] for i in range(owners[-1] + 1)]
+        means = torch.stack([r.mean(0) for r in rows])
+        norms = torch.stack([r.norm(dim=1).mean() for r in rows])
+        return means * (norms / means.norm(dim=1).clamp_min(1e-8))[:, None]
+
+    @torch.no_grad()
+    def encode_ids(self, rows: Sequence[Sequence[int]], *, batch_size: int = 64) -> Tensor:
+        """Latents `[n, z_dim]` (float32, CPU) of token rows of any lengths, sorted by length inside so that little is padded."""
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        out = torch.zeros(len(rows), self.latent_config.z_dim)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            width = len(rows[chosen[-1]])
+            ids = torch.zeros(len(chosen), width, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for r, i in enumerate(chosen):
+                ids[r, : len(rows[i])] = torch.as_tensor(rows[i])
+                mask[r, : len(rows[i])] = 1
+            z = self.encode_tokens(ids.to(self.device), mask.to(self.device)).cpu()
+            if not torch.isfinite(z).all():
+                raise LatentError("the encoder gave NaN or infinite latents; the weights are damaged or the dtype is too narrow (try float32)")
+            out[chosen] = z
+        return out
+
+    def _pieces(self, text: str, long: str) -> list[list[int]]:
+        check_text(text, "text to encode")
+        if self.latent_config.prefix_space and not text[0].isspace():
+            text = " " + text
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        span = self.span_tokens
+        if len(ids) <= span or long == "truncate":
+            return [ids[:span]]
+        if long != "mean":
+            raise TextError(
+                f"a text of {len(ids)} tokens does not fit a span of {span}: {text.strip()[:60]!r}...; shorten it, or pass long='mean' or 'truncate'"
+            )
+        return [ids[i : i + span] for i in range(0, len(ids), span)]
+
+    def to_ids(self, text: str) -> list[int]:
+        """Token ids of visible text, without special tokens. An empty text has none.
+
+        Raises:
+            TextError: the text is not valid Unicode.
+        """
+        check_text(text, "context", allow_empty=True)
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    def to_text(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    # -- teacher-forced logits ---------------------------------------------------------------------------------------
+
+    def role_logits(self, name: str, embeds: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits `[B, T, V]` of embeddings `[B, T, d]` under one role, causally, positions 0..T-1 over kept places of `mask`."""
+        inputs: dict[str, Any] = {"inputs_embeds": embeds, "use_cache": False}
+        if mask is not None:
+            inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp_min(0)}
+        if self.fuse and not self.training:
+            return self.role(name)(**inputs).logits
+        with use_adapter(self.peft, name) as base:
+            return base(**inputs).logits
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings `[B, T, d]` of token ids."""
+        return self.peft.get_base_model().get_input_embeddings()(ids)
+
+    def soft(self, z: Tensor | None, rows: int = 1) -> Tensor:
+        """Soft tokens `[B, k, d]` in the base's dtype; None gives the null latent for `rows` rows."""
+        soft = self.head.null_soft(rows) if z is None else self.head.soft(z.to(self.device))
+        return soft.to(self.dtype)
+
+    def router_logits(self, context: Tensor, z: Tensor | None, target: Tensor) -> Tensor:
+        """Teacher-forced logits of a span in context.
+
+        Args:
+            context: `[B, C]` token ids, all visible (C may be 0).
+            z: `[B, z_dim]`, or None for the null latent.
+            target: `[B, T]` token ids.
+
+        Returns:
+            `[B, C + k + T, V]` logits of `[context][z][target]`; position `C + k - 1 + t` predicts target `t`.
+        """
+        embeds = torch.cat([self.embed(context), self.soft(z, context.shape[0]), self.embed(target)], dim=1)
+        return self.role_logits(ROUTER, embeds)
+
+    def role_free_base(self) -> Any:
+        """A plain copy of the base without adapters, for saving."""
+        import copy
+
+        return copy.deepcopy(self.peft).unload()

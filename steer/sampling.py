@@ -1,0 +1,389 @@
+"""Next-token sampling: plain functions on logits `[B, V]`, with the randomness as an argument.
+
+A token is drawn by the Gumbel-max trick: `argmax(logits / temperature + g)` with standard Gumbel noise `g` is an exact
+sample of `softmax(logits / temperature)`. So a draw is a function of logits and noise, and who owns the noise decides
+what is reproducible: `gumbel_noise` draws for a whole batch from one generator, `RowNoise` gives each row noise that
+depends on its own seed and step only, however the batch is packed.
+
+Filters (`filter_*`, logits -> logits) set what may not be drawn to minus infinity; switched off they return their
+input. Samplers (`sample_*`, logits and noise -> ids `[B]`) apply the temperature, then top-k, top-p and min-p.
+B rows, V vocabulary.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from steer.errors import SamplingError
+
+__all__ = [
+    "RowNoise",
+    "SamplingConfig",
+    "derive_seed",
+    "filter_min_p",
+    "filter_top_k",
+    "filter_top_p",
+    "gumbel_noise",
+    "penalize_repetition",
+    "sample",
+    "sample_greedy",
+    "sample_min_p",
+    "sample_top_k",
+    "sample_top_p",
+    "sample_with",
+    "scale_temperature",
+]
+
+# Uniforms are kept inside (0, 1) by these, so that the two logarithms of a Gumbel draw stay finite.
+_LOWEST, _HIGHEST = torch.finfo(torch.float32).tiny, 1 - 2**-24
+# Logits divided by less than this overflow or leave one token: that is greedy decoding, which has its own spelling, 0.
+_MIN_TEMPERATURE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How the next token is drawn.
+
+    Attributes:
+        temperature: 0 is greedy; else at least 1e-4.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens whose probabilities reach this; 1 keeps all.
+        min_p: keep tokens at least this times as likely as the likeliest; 0 keeps all.
+        repetition_penalty: above 1 makes tokens already written less likely; 1 does nothing.
+
+    Raises:
+        SamplingError: at construction, for a value out of range.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_temperature(self.temperature)
+        _check_top_k(self.top_k)
+        _check_top_p(self.top_p)
+        _check_min_p(self.min_p)
+        _check_penalty(self.repetition_penalty)
+
+
+def scale_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Divide by the temperature; 0 keeps only the likeliest token of each row.
+
+    Raises:
+        SamplingError: if the temperature is negative, not finite, or between 0 and 1e-4.
+    """
+    _check_temperature(temperature)
+    if temperature == 0:
+        return filter_top_k(logits, 1)
+    return logits if temperature == 1 else logits / temperature
+
+
+def filter_top_k(logits: Tensor, top_k: int) -> Tensor:
+    """Keep the `top_k` likeliest tokens of each row, and ties with the last of them; 0 keeps all (Fan et al., 2018).
+
+    Raises:
+        SamplingError: if `top_k` is not an int of at least 0.
+    """
+    _check_top_k(top_k)
+    if top_k == 0 or top_k >= logits.shape[-1]:
+        return logits
+    return _keep_from(logits, logits.topk(top_k, dim=-1).values[..., -1:])
+
+
+def filter_top_p(logits: Tensor, top_p: float) -> Tensor:
+    """Keep the smallest set of likeliest tokens whose probabilities reach `top_p` (Holtzman et al., 2019).
+
+    At least one token is kept, and ties with the last one kept; 1 keeps all.
+
+    Raises:
+        SamplingError: if `top_p` is outside (0, 1].
+    """
+    _check_top_p(top_p)
+    if top_p == 1:
+        return logits
+    ordered = _descending(logits)
+    reached = ordered.softmax(dim=-1).cumsum(dim=-1)
+    # A token is needed when what comes before it does not reach the mass yet.
+    last = (reached < top_p).sum(dim=-1, keepdim=True).clamp(max=logits.shape[-1] - 1)
+    return _keep_from(logits, ordered.gather(-1, last))
+
+
+def filter_min_p(logits: Tensor, min_p: float) -> Tensor:
+    """Keep tokens at least `min_p` times as likely as the likeliest one (Nguyen et al., 2024); 0 keeps all.
+
+    Raises:
+        SamplingError: if `min_p` is outside [0, 1].
+    """
+    _check_min_p(min_p)
+    if min_p == 0:
+        return logits
+    return _keep_from(logits, logits.amax(dim=-1, keepdim=True) + math.log(min_p))
+
+
+def penalize_repetition(logits: Tensor, previous: Tensor, penalty: float, *, mask: Tensor | None = None) -> Tensor:
+    """Divide the positive logits of tokens already written by a penalty, multiply others (CTRL, Keskar et al., 2019).
+
+    Args:
+        logits: float `[B, V]`.
+        previous: int64 `[B, L]`, the tokens written so far.
+        penalty: above 1 discourages, below 1 encourages, 1 does nothing.
+        mask: bool `[B, L]`, False where `previous` is padding.
+
+    Raises:
+        SamplingError: if the penalty is not above 0 and finite.
+    """
+    _check_penalty(penalty)
+    if penalty == 1:
+        return logits
+    batch, vocab_size = logits.shape
+    seen = torch.zeros(batch, vocab_size + 1, dtype=torch.bool, device=logits.device)
+    # Padding is sent to one more column, which is cut off again.
+    ids = previous if mask is None else previous.masked_fill(~mask.bool(), vocab_size)
+    seen = seen.scatter_(1, ids, True)[:, :vocab_size]
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def sample(
+    logits: Tensor,
+    *,
+    noise: Tensor | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+) -> Tensor:
+    """Draw one token per row.
+
+    Args:
+        logits: float `[B, V]`.
+        noise: standard Gumbel noise, float32 `[B, V]`, from `gumbel_noise` or `RowNoise`; temperature 0 needs none.
+        temperature: divides the logits; 0 takes the likeliest token (the first one of equals).
+        top_k: see `filter_top_k`.
+        top_p: see `filter_top_p`.
+        min_p: see `filter_min_p`.
+
+    Returns:
+        Token ids, int64 `[B]`.
+
+    Raises:
+        SamplingError: for logits of a wrong shape, with NaN or plus infinity, or that leave no token; for settings out
+            of range; for missing or misshapen noise.
+    """
+    if logits.ndim != 2 or logits.shape[1] == 0 or not logits.is_floating_point():
+        raise SamplingError(
+            f"logits are a float [B, V]; got {list(logits.shape)} of {logits.dtype}; for the last position pass "
+            "logits[:, -1]"
+        )
+    _check_temperature(temperature)
+    logits = logits.float()
+    if temperature == 0:
+        return _argmax(logits)
+    if noise is None:
+        raise SamplingError(f"temperature {temperature} needs noise: gumbel_noise(...), or temperature=0 for greedy")
+    if noise.shape != logits.shape:
+        raise SamplingError(f"noise has the logits' shape {list(logits.shape)}; got {list(noise.shape)}")
+    scores = logits / temperature
+    if top_k:
+        scores = filter_top_k(scores, top_k)
+    if top_p != 1:
+        scores = filter_top_p(scores, top_p)
+    if min_p:
+        scores = filter_min_p(scores, min_p)
+    # In place: the division above made a tensor of our own.
+    return _argmax(scores.add_(noise))
+
+
+def sample_with(
+    config: SamplingConfig,
+    logits: Tensor,
+    *,
+    noise: Tensor | None = None,
+    previous: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """`sample` with the settings of a config, after its repetition penalty on `previous` (int64 `[B, L]`), if given.
+
+    Raises:
+        SamplingError: as `sample`.
+    """
+    if previous is not None and config.repetition_penalty != 1:
+        logits = penalize_repetition(logits, previous, config.repetition_penalty, mask=mask)
+    return sample(
+        logits,
+        noise=noise,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        min_p=config.min_p,
+    )
+
+
+def sample_greedy(logits: Tensor, *, noise: Tensor | None = None) -> Tensor:
+    """The likeliest token of each row, int64 `[B]`; the noise is not used."""
+    return sample(logits, noise=noise, temperature=0)
+
+
+def sample_top_k(logits: Tensor, *, noise: Tensor, top_k: int = 40, temperature: float = 1.0) -> Tensor:
+    """Draw among the `top_k` likeliest tokens, int64 `[B]`."""
+    return sample(logits, noise=noise, temperature=temperature, top_k=top_k)
+
+
+def sample_top_p(logits: Tensor, *, noise: Tensor, top_p: float = 0.95, temperature: float = 1.0) -> Tensor:
+    """Draw from the nucleus of mass `top_p`, int64 `[B]`."""
+    return sample(logits, noise=noise, temperature=temperature, top_p=top_p)
+
+
+def sample_min_p(logits: Tensor, *, noise: Tensor, min_p: float = 0.05, temperature: float = 1.0) -> Tensor:
+    """Draw among tokens at least `min_p` times as likely as the likeliest, int64 `[B]`."""
+    return sample(logits, noise=noise, temperature=temperature, min_p=min_p)
+
+
+def gumbel_noise(shape: Sequence[int], *, generator: Generator, device: torch.device | str | None = None) -> Tensor:
+    """Standard Gumbel noise, float32 and finite, drawn on the generator's device and returned on `device`.
+
+    Raises:
+        RuntimeError: from torch, for a negative size.
+    """
+    uniform = torch.rand(tuple(shape), generator=generator, device=generator.device, dtype=torch.float32)
+    return _gumbel_(uniform.to(device or generator.device))
+
+
+@final
+@dataclass(frozen=True)
+class RowNoise:
+    """Counter-based noise for a batch: a row's noise at a step is a function of (its seed, the step) and nothing else.
+
+    There is no state to carry or save: any step can be drawn at any time, for any rows, in any packing. It is Philox
+    (Salmon et al., 2011) keyed by the seed, with the step in its counter; the numbers are made on the CPU and are the
+    same on every device.
+
+    Attributes:
+        seeds: one per row, each in [0, 2**64); see `derive_seed`.
+
+    Raises:
+        SamplingError: at construction, for a seed out of range.
+    """
+
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for seed in self.seeds:
+            if not 0 <= seed < 2**64:
+                raise SamplingError(f"a seed lies in [0, 2**64); got {seed!r}; derive_seed(...) makes one")
+
+    def select(self, rows: Sequence[int]) -> "RowNoise":
+        """The noise of some of the rows, in that order."""
+        return RowNoise(tuple(self.seeds[row] for row in rows))
+
+    def gumbel(self, step: int | Sequence[int], vocab_size: int, *, device: torch.device | str = "cpu") -> Tensor:
+        """Standard Gumbel noise, float32 `[B, vocab_size]`, for one step or for one step per row.
+
+        Raises:
+            SamplingError: if a step is negative, or there is not one per row.
+        """
+        return _gumbel_(self._draw(step, vocab_size, stream=0).to(device))
+
+    def normal(self, step: int | Sequence[int], width: int, *, device: torch.device | str = "cpu") -> Tensor:
+        """Standard normal noise, float32 `[B, width]`, independent of `gumbel` at the same step.
+
+        Raises:
+            SamplingError: if a step is negative, or there is not one per row.
+        """
+        return self._draw(step, width, stream=1).to(device)
+
+    def _draw(self, step: int | Sequence[int], width: int, *, stream: int) -> Tensor:
+        steps = [step] * len(self.seeds) if isinstance(step, int) else list(step)
+        if len(steps) != len(self.seeds) or any(at < 0 for at in steps):
+            raise SamplingError(f"expected a step of at least 0, or {len(self.seeds)}, one per row; got {step!r}")
+        out = np.empty((len(self.seeds), width), dtype=np.float32)
+        for row, seed, at in zip(out, self.seeds, steps, strict=True):
+            # 2**64 blocks of numbers to a step: neighbouring steps cannot overlap.
+            generator = np.random.Generator(np.random.Philox(key=seed, counter=(stream << 128) | (at << 64)))
+            if stream == 0:
+                generator.random(out=row, dtype=np.float32)
+            else:
+                generator.standard_normal(out=row, dtype=np.float32)
+        return torch.from_numpy(out)
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed in [0, 2**63) from any parts, the same in every process (BLAKE2b of the parts, their types and lengths).
+
+    It fits torch, numpy and a signed 64-bit column. Order and boundaries count: ("ab", "c") differs from ("a", "bc").
+
+    Raises:
+        SamplingError: for a part that is neither an int nor a str.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, bool) or not isinstance(part, int | str):
+            raise SamplingError(f"a seed is derived from ints and strings; got {part!r} of {type(part).__name__}")
+        data = str(part).encode("utf-8", "surrogatepass")
+        digest.update(f"{'i' if isinstance(part, int) else 's'}{len(data)}:".encode() + data)
+    return int.from_bytes(digest.digest(), "big") >> 1
+
+
+def _gumbel_(uniform: Tensor) -> Tensor:
+    """Turn uniforms in [0, 1) into Gumbel noise in place."""
+    return uniform.clamp_(_LOWEST, _HIGHEST).log_().neg_().log_().neg_()
+
+
+def _descending(logits: Tensor) -> Tensor:
+    """Each row's logits from the largest down, float32. On the CPU numpy sorts them, some thirty times faster."""
+    values = logits.detach().float()
+    if values.device.type != "cpu":
+        return values.sort(dim=-1, descending=True).values
+    return torch.from_numpy(np.sort(values.numpy(), axis=-1)).flip(-1)
+
+
+def _keep_from(logits: Tensor, threshold: Tensor) -> Tensor:
+    return logits.masked_fill(logits < threshold, -math.inf)
+
+
+def _argmax(scores: Tensor) -> Tensor:
+    """Index of the largest score per row. `max` lets NaN win, so one look at the winners finds every bad row."""
+    best, ids = scores.max(dim=-1)
+    if not bool(torch.isfinite(best).all()):
+        row = int((~torch.isfinite(best)).nonzero()[0])
+        value = best[row].item()
+        if value == -math.inf:
+            raise SamplingError(f"row {row} has no token left: all its logits are minus infinity; loosen the filters")
+        raise SamplingError(
+            f"row {row} holds {value} among its logits; expected finite ones (minus infinity forbids a token); check "
+            "the model's dtype and inputs"
+        )
+    return ids
+
+
+def _check_temperature(temperature: float) -> None:
+    if not (temperature == 0 or _MIN_TEMPERATURE <= temperature < math.inf):
+        raise SamplingError(f"temperature is 0 (greedy) or finite and at least {_MIN_TEMPERATURE}; got {temperature!r}")
+
+
+def _check_top_k(top_k: int) -> None:
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
+        raise SamplingError(f"top_k is an int of at least 0 (0 keeps all tokens); got {top_k!r}")
+
+
+def _check_top_p(top_p: float) -> None:
+    if not 0 < top_p <= 1:
+        raise SamplingError(f"top_p lies in (0, 1] (1 keeps all tokens); got {top_p!r}")
+
+
+def _check_min_p(min_p: float) -> None:
+    if not 0 <= min_p <= 1:
+        raise SamplingError(f"min_p lies in [0, 1] (0 keeps all tokens); got {min_p!r}")
+
+
+def _check_penalty(penalty: float) -> None:
+    if not 0 < penalty < math.inf:
+        raise SamplingError(f"repetition_penalty is finite and above 0 (1 does nothing); got {penalty!r}")

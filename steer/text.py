@@ -1,0 +1,47 @@
+"""Checks on text that comes from outside."""
+
+from pathlib import Path
+
+from steer.errors import TextError
+
+MAX_CHARACTERS = 4_000_000
+
+
+def check_text(text: object, what: str, *, allow_empty: bool = False) -> str:
+    """Return `text` if it can be tokenised.
+
+    Args:
+        text: what came.
+        what: how to call it in the message.
+        allow_empty: whether nothing (or white space alone) is fine.
+
+    Raises:
+        TextError: not a string, empty, with lone surrogates or NUL, or over 4 million characters.
+    """
+    if not isinstance(text, str):
+        raise TextError(f"{what}: expected text, got {type(text).__name__}")
+    if not allow_empty and not text.strip():
+        raise TextError(f"{what} is empty; give at least one word")
+    if len(text) > MAX_CHARACTERS:
+        raise TextError(f"{what} has {len(text):,} characters; the limit is {MAX_CHARACTERS:,}: cut it")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TextError(f"{what} is not valid Unicode (character {error.start} is a lone surrogate); was it read with the wrong encoding?") from error
+    if "\0" in text:
+        raise TextError(f"{what} contains NUL characters; is it a binary file?")
+    return text
+
+
+def read_text(path: str | Path, what: str = "text file") -> str:
+    """Read a UTF-8 file.
+
+    Raises:
+        TextError: it is missing, unreadable, or not UTF-8.
+    """
+    try:
+        return check_text(Path(path).read_bytes().decode("utf-8-sig"), f"{what} {path}", allow_empty=True)
+    except UnicodeDecodeError as error:
+        raise TextError(f"{what} {path} is not UTF-8 (byte {error.start}); convert it, for example with iconv") from error
+    except OSError as error:
+        raise TextError(f"cannot read {what} {path}: {error.strerror}") from error

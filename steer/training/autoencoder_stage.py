@@ -1,0 +1,141 @@
+"""Stage 2: encoder, router and heads together, on a frozen base."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from steer.fresh import fresh_model
+from steer.model import LatentModel
+from steer.training.base_stage import prepare_corpus
+from steer.training.objective import SpanObjective, summarize
+from steer.training.recipe import LatentRecipe, Recipe
+from steer.training.runner import CurveWriter, StageTrainer, is_done, mark_done, train_or_resume, training_arguments
+from steer.training.spans import SpanDataset, collate, sentence_ends
+
+logger = logging.getLogger(__name__)
+
+
+def beta_at(recipe: LatentRecipe, share: float) -> float:
+    """The weight of the KL term after a share of the steps: 2 % of it at first, rising linearly between `beta_start` and `beta_full`."""
+    rise = (share - recipe.beta_start) / max(recipe.beta_full - recipe.beta_start, 1e-9)
+    return recipe.beta * min(1.0, max(0.02, rise))
+
+
+class AutoencoderTrainer(StageTrainer):
+    """`Trainer` that gives the loss its beta, and evaluates with own, null and wrong latents."""
+
+    def __init__(self, *, latent_recipe: LatentRecipe, **kwargs: Any) -> None:
+        self.latent_recipe = latent_recipe
+        self._logged: dict[str, list[float]] = {}
+        super().__init__(**kwargs)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """The objective at the current step."""
+        beta = beta_at(self.latent_recipe, self.state.global_step / max(1, self.args.max_steps))
+        out = model(**inputs, beta=torch.tensor(beta, device=self.args.device))
+        for name in ("nll", "kl"):
+            self._logged.setdefault(name, []).append(float(out[name]))
+        return (out["loss"], out) if return_outputs else out["loss"]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the means of NLL and KL since the last record."""
+        if "loss" in logs:
+            logs |= {name: round(sum(values) / len(values), 4) for name, values in self._logged.items() if values}
+            self._logged.clear()
+        super().log(logs, *args, **kwargs)
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
+        """The figures of `summarize` over the evaluation set."""
+        objective = self.accelerator.unwrap_model(self.model)
+        figures = evaluate_spans(objective, self.get_eval_dataloader(), self.latent_recipe.span_tokens, bf16=self.args.bf16)
+        logs = {f"{metric_key_prefix}_{name}": round(value, 4) for name, value in figures.items()}
+        self.log(logs)
+        return logs
+
+
+def evaluate_spans(objective: SpanObjective, batches: Any, span_tokens: int, *, bf16: bool = False) -> dict[str, float]:
+    """`SpanObjective.compare` over batches, summarised. The model is in evaluation mode meanwhile."""
+    was_training = objective.training
+    device = objective.model.device
+    objective.eval()
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            parts = [objective.compare({k: v.to(device) for k, v in batch.items()}) for batch in batches]
+    finally:
+        objective.train(was_training)
+    return summarize(parts, span_tokens)
+
+
+def trainable(model: LatentModel) -> Iterator[torch.nn.Parameter]:
+    """Switch on the gradients of adapters and heads, and yield them."""
+    for name, parameter in model.peft.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    model.head.requires_grad_(True)
+    yield from (p for p in model.parameters() if p.requires_grad)
+
+
+def train_autoencoder(recipe: Recipe, out: Path, data_root: Path, base: str | Path, *, report_to: str = "none") -> Path:
+    """Train the autoencoder stage of a recipe, or go on, or do nothing if done. Returns the folder of the trained model (float32)."""
+    latent, stage = recipe.autoencoder, out / "autoencoder"
+    target = stage / "model"
+    if is_done(stage):
+        logger.info("autoencoder: already done")
+        return target
+    stage.mkdir(parents=True, exist_ok=True)
+    set_seed(recipe.seed)
+    longest = max(latent.context_lengths)
+    model = fresh_model(
+        base,
+        name=recipe.name,
+        span_tokens=latent.span_tokens,
+        z_dim=latent.z_dim,
+        soft_tokens=latent.soft_tokens,
+        rank=latent.lora_rank,
+        alpha=latent.lora_alpha,
+        max_context=latent.max_context,
+        seed=recipe.seed,
+        dtype="float32",
+    )
+    parameters = sum(p.numel() for p in trainable(model))
+    train, repeats, validation = prepare_corpus(recipe, model.tokenizer, out / "corpus", data_root)
+    shared: dict[str, Any] = {
+        "spans": latent.spans,
+        "span_tokens": latent.span_tokens,
+        "context_tokens": longest,
+        "eos_id": model.tokenizer.eos_token_id,
+        "ends": sentence_ends(model.tokenizer),
+    }
+    rows = latent.train.steps * latent.train.batch_size * latent.train.gradient_accumulation_steps
+    arguments = training_arguments(latent.train, stage, seed=recipe.seed, report_to=report_to)
+    compiled, arguments.torch_compile = arguments.torch_compile, False
+    objective = SpanObjective(
+        model,
+        context_lengths=latent.context_lengths,
+        isolated_share=latent.isolated_share,
+        null_share=latent.null_share,
+        null_sequence_share=latent.null_sequence_share,
+        noise=latent.noise,
+        seed=recipe.seed,
+        compiled=compiled,
+    )
+    trainer = AutoencoderTrainer(
+        latent_recipe=latent,
+        train_recipe=latent.train,
+        model=objective,
+        args=arguments,
+        train_dataset=SpanDataset(train, repeats, length=rows, partial_share=latent.partial_share, seed=recipe.seed, **shared),
+        eval_dataset=SpanDataset(validation, None, length=128, partial_share=0.0, seed=0, **shared),
+        data_collator=collate,
+        callbacks=[CurveWriter(stage / "curve.jsonl")],
+    )
+    metrics = train_or_resume(trainer, stage)
+    model.eval()
+    config = model.latent_config.model_copy(update={"latent_norm": metrics["eval_latent_norm"]})
+    model.latent_config = config
+    model.save_pretrained(target)
+    mark_done(stage, {**metrics, "parameters": parameters})
+    return target

@@ -1,0 +1,129 @@
+"""Stage 1: a tokenizer and a base model from scratch."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.utils.data import Dataset
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, set_seed
+
+from steer.errors import CorpusError, RecipeError
+from steer.training.corpus import SEPARATOR, TokenCorpus, is_validation, pack_blocks, read_stories, tokenize_stories
+from steer.training.recipe import BaseRecipe, DataRecipe, Recipe
+from steer.training.runner import CurveWriter, StageTrainer, is_done, mark_done, train_or_resume, training_arguments
+
+logger = logging.getLogger(__name__)
+
+PAD = "<|pad|>"
+
+
+def load_splits(data: DataRecipe, data_root: Path) -> tuple[list[str], np.ndarray, list[str]]:
+    """Read all sources. Returns training stories, their repeats `[n]`, and validation stories (each once)."""
+    train, repeats, validation = [], [], []
+    for source in data.sources:
+        local = data_root / source.path
+        before = len(train)
+        for story in read_stories(local if local.exists() else source.path, text_field=source.text_field):
+            if is_validation(story, data.validation_share):
+                validation.append(story)
+            else:
+                train.append(story)
+                repeats.append(source.repeat)
+        logger.info("%s: %d stories", source.path, len(train) - before)
+    if not train or not validation:
+        raise CorpusError(f"{len(train)} training and {len(validation)} validation stories; both splits need some: add text")
+    return train, np.array(repeats), validation
+
+
+def train_tokenizer(stories: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with an end token (also used as beginning of text) and a padding token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[SEPARATOR, PAD], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(stories, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=SEPARATOR, eos_token=SEPARATOR, pad_token=PAD, clean_up_tokenization_spaces=False
+    )
+
+
+def prepare_corpus(recipe: Recipe, tokenizer: Any, folder: Path, data_root: Path, splits: Any = None) -> tuple[TokenCorpus, np.ndarray, TokenCorpus]:
+    """Tokenise both splits once and keep them under `folder`; later calls only load."""
+    train_folder, validation_folder = folder / "train", folder / "validation"
+    if not (folder / "repeats.npy").is_file():
+        train, repeats, validation = splits or load_splits(recipe.data, data_root)
+        eos, vocab = tokenizer.eos_token_id, len(tokenizer)
+        for stories, target in ((train, train_folder), (validation, validation_folder)):
+            tokenize_stories(stories, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"], eos_id=eos, vocab_size=vocab).save(target)
+        np.save(folder / "repeats.npy", repeats)
+    return TokenCorpus.load(train_folder), np.load(folder / "repeats.npy"), TokenCorpus.load(validation_folder)
+
+
+class BlockDataset(Dataset):
+    """Blocks `[n, block]` as training rows; the model shifts the labels itself."""
+
+    def __init__(self, blocks: np.ndarray) -> None:
+        self.blocks = blocks
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        ids = torch.from_numpy(self.blocks[index].astype(np.int64))
+        return {"input_ids": ids, "labels": ids}
+
+
+def build_base(base: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """A model with random weights from the recipe's architecture."""
+    fields = dict(base.architecture)
+    kind = fields.pop("model_type", None)
+    if not kind:
+        raise RecipeError("base.architecture needs `model_type` (llama, gpt_neox, ...)")
+    try:
+        config = AutoConfig.for_model(
+            kind, **fields, vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        )
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"base.architecture is not accepted by transformers: {error}") from error
+    return AutoModelForCausalLM.from_config(config)
+
+
+def train_base(recipe: Recipe, out: Path, data_root: Path, *, report_to: str = "none") -> Path:
+    """Train tokenizer and base model of a recipe, or go on, or do nothing if done. Returns the folder of the base model."""
+    assert recipe.base is not None
+    stage, model_folder = out / "base", out / "base" / "model"
+    if is_done(stage):
+        logger.info("base: already done")
+        return model_folder
+    stage.mkdir(parents=True, exist_ok=True)
+    splits = None
+    if not (model_folder / "tokenizer.json").is_file():
+        splits = load_splits(recipe.data, data_root)
+        train_tokenizer(splits[0], recipe.base.vocab_size).save_pretrained(model_folder)
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    train, repeats, validation = prepare_corpus(recipe, tokenizer, out / "corpus", data_root, splits)
+    generator = np.random.default_rng(recipe.seed)
+    blocks = pack_blocks(train, recipe.base.block, generator, repeats)
+    held_out = pack_blocks(validation, recipe.base.block, np.random.default_rng(0))[:64]
+    logger.info("base: %d training blocks of %d tokens", len(blocks), recipe.base.block)
+
+    set_seed(recipe.seed)
+    model = build_base(recipe.base, tokenizer)
+    parameters = sum(p.numel() for p in model.parameters())
+    trainer = StageTrainer(
+        train_recipe=recipe.base.train,
+        model=model,
+        args=training_arguments(recipe.base.train, stage, seed=recipe.seed, report_to=report_to),
+        train_dataset=BlockDataset(blocks),
+        eval_dataset=BlockDataset(held_out),
+        callbacks=[CurveWriter(stage / "curve.jsonl")],
+    )
+    metrics = train_or_resume(trainer, stage)
+    model.save_pretrained(model_folder)
+    mark_done(stage, {**metrics, "parameters": parameters, "tokens_per_epoch": int(blocks.size)})
+    return model_folder

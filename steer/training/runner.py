@@ -1,0 +1,118 @@
+"""What both stages share: training arguments, resuming, and folders that mark a finished stage."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from steer.errors import TrainingError
+from steer.training.optimizers import build_optimizer
+from steer.training.recipe import TrainRecipe
+
+logger = logging.getLogger(__name__)
+
+DONE = "done.json"
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a stage has finished: its `done.json` is written last."""
+    return (folder / DONE).is_file()
+
+
+def mark_done(folder: Path, summary: dict[str, Any]) -> None:
+    """Write `done.json` with the stage's figures, atomically."""
+    part = folder / (DONE + ".part")
+    part.write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    part.replace(folder / DONE)
+
+
+def training_arguments(train: TrainRecipe, folder: Path, *, seed: int, report_to: str = "none", use_cpu: bool = False) -> TrainingArguments:
+    """`TrainingArguments` of a stage. Checkpoints go to `folder/checkpoints`; the last two are kept."""
+    cuda = torch.cuda.is_available() and not use_cpu
+    compiling = train.compile == "on" or (train.compile == "auto" and (cuda or shutil.which("g++") is not None or shutil.which("clang++") is not None))
+    decay = int(train.steps * train.decay_share)
+    return TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=train.steps,
+        per_device_train_batch_size=train.batch_size,
+        per_device_eval_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        gradient_checkpointing=train.gradient_checkpointing,
+        learning_rate=train.learning_rate,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        warmup_steps=train.warmup_steps,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": max(1, decay), "num_stable_steps": max(0, train.steps - decay - train.warmup_steps), "decay_type": "linear"},
+        bf16=train.bf16,
+        use_cpu=not cuda,
+        torch_compile=compiling,
+        eval_strategy="steps",
+        eval_steps=train.eval_every,
+        save_strategy="steps",
+        save_steps=train.save_every,
+        save_total_limit=2,
+        logging_steps=20,
+        report_to=report_to,
+        seed=seed,
+        data_seed=seed,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=cuda,
+    )
+
+
+class CurveWriter(TrainerCallback):
+    """Append every logged record to `curve.jsonl`, so that the curve outlives the checkpoints."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write one line per record."""
+        if state.is_world_process_zero and logs:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **{k: round(v, 6) if isinstance(v, float) else v for k, v in logs.items()}}) + "\n")
+
+
+class StageTrainer(Trainer):
+    """`Trainer` with the stage's optimizer."""
+
+    def __init__(self, *, train_recipe: TrainRecipe, **kwargs: Any) -> None:
+        self.train_recipe = train_recipe
+        super().__init__(**kwargs)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:  # type: ignore[override]
+        """Muon and AdamW, or AdamW alone, as the recipe says."""
+        if self.optimizer is None:
+            r = self.train_recipe
+            self.optimizer = build_optimizer(
+                self.model, kind=r.optimizer, learning_rate=r.learning_rate, muon_learning_rate=r.muon_learning_rate, weight_decay=r.weight_decay
+            )
+        return self.optimizer
+
+
+def train_or_resume(trainer: Trainer, folder: Path) -> dict[str, float]:
+    """Train, from the last checkpoint where there is one, and evaluate at the end.
+
+    Raises:
+        TrainingError: the loss became NaN, or the last checkpoint does not fit the recipe.
+    """
+    last = get_last_checkpoint(str(folder / "checkpoints")) if (folder / "checkpoints").is_dir() else None
+    if last:
+        logger.info("resuming from %s", last)
+    try:
+        result = trainer.train(resume_from_checkpoint=last)
+    except (RuntimeError, ValueError, KeyError) as error:
+        if last:
+            raise TrainingError(f"cannot go on from {last}: {error}; if the recipe was changed, train into a new folder") from error
+        raise
+    metrics = {**result.metrics, **trainer.evaluate()}
+    if not all(v == v for v in metrics.values() if isinstance(v, float)):
+        raise TrainingError(f"training ended with NaN figures: {metrics}; lower the learning rate")
+    return metrics

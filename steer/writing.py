@@ -1,0 +1,310 @@
+"""Writing spans: a preallocated cache, fused weights, both arms of guidance in one batch, and a lean loop over tokens.
+
+A writer holds the state of a batch of rows. `draft` proposes the next latents (write a span with no latent, encode it, forget it) and
+`write` commits a span from latents. What a row writes depends on its own context, latents and seed, never on its neighbours.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steer.adapters import ROUTER, use_adapter
+from steer.cache import SpanCache
+from steer.errors import LatentError, TextError
+from steer.guidance import cfg as mix_logits
+from steer.sampling import RowNoise, SamplingConfig, derive_seed, sample_with
+
+
+@dataclass(frozen=True)
+class Span:
+    """What one call of `write` wrote in one row.
+
+    Attributes:
+        ids: token ids, at most S; with the end token where the story ended.
+        ended: whether the story ended in (or before) this span.
+    """
+
+    ids: tuple[int, ...]
+    ended: bool
+
+
+class Arm:
+    """One stream of forward passes over one cache: the router with or without latents, or MiniHF's bare base.
+
+    Args:
+        model: a `LatentModel`.
+        role: adapter in force, None for the bare base.
+        contexts: token ids per row, not all empty unless `begin` is given.
+        capacity: tokens to write after the longest context.
+        copies: rows are repeated so many times in the cache (2: conditional rows, then null rows); the context is computed once.
+    """
+
+    def __init__(self, model: Any, role: str | None, contexts: Sequence[Sequence[int]], capacity: int, copies: int = 1) -> None:
+        self.model = model
+        self.role = role
+        rows, width = len(contexts), max(len(c) for c in contexts)
+        device = model.device
+        base = model.peft.get_base_model()
+        total = width + capacity
+        self.cache = SpanCache(base.config.get_text_config().num_hidden_layers, rows * copies, total)
+        mask = torch.ones(rows, total, dtype=torch.long)
+        ids = torch.zeros(rows, width, dtype=torch.long)
+        for r, context in enumerate(contexts):
+            pad = width - len(context)
+            mask[r, :pad] = 0
+            ids[r, pad:] = torch.as_tensor(context, dtype=torch.long)
+        self.padded = bool((mask == 0).any())
+        self.mask = mask.to(device).repeat(copies, 1)
+        self.offset = mask[:, :width].sum(1).to(device).repeat(copies)[:, None] - width
+        self._embed = base.get_input_embeddings()
+        self._fused = model.role(role) if model.fuse and role is not None else None
+        if width:
+            self.forward(self.embed(ids.to(device)), keep=1)
+            if copies == 2:
+                self.cache.copy_rows(rows)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings of `[B]` or `[B, t]` token ids, as `[B, t, d]`."""
+        return self._embed(ids if ids.ndim == 2 else ids[:, None])
+
+    def forward(self, embeds: Tensor, keep: int = 1) -> Tensor:
+        """Append embeddings `[n, t, d]` to the first n rows; returns logits `[n, keep, V]` of the last places."""
+        rows, count = embeds.shape[:2]
+        start = self.cache.length
+        steps = torch.arange(start, start + count, device=embeds.device)
+        inputs = {
+            "inputs_embeds": embeds,
+            "position_ids": (steps + self.offset[:rows]).clamp_min(0),
+            "attention_mask": self.mask[:rows, : start + count] if self.padded else None,
+            "past_key_values": self.cache,
+            "use_cache": True,
+            "logits_to_keep": keep,
+        }
+        if self._fused is not None:
+            return self._fused(**inputs).logits
+        with use_adapter(self.model.peft, self.role) as base:
+            return base(**inputs).logits
+
+
+class Writer(ABC):
+    """Writes spans for a batch of rows. Made by `open_writer`; not shared between threads.
+
+    Attributes:
+        model: the `LatentModel`.
+        contexts: the token ids that are visible, per row, exactly as they were fed.
+        written: spans so far, per row.
+    """
+
+    def __init__(self, model: Any, contexts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: SamplingConfig) -> None:
+        if not contexts or len(contexts) != len(seeds):
+            raise TextError(f"a writer needs a context and a seed per row; got {len(contexts)} contexts and {len(seeds)} seeds")
+        self.model = model
+        self.sampling = sampling
+        self.contexts = [list(c) for c in contexts]
+        self.written: list[list[Span]] = [[] for _ in contexts]
+        self.noise = RowNoise(tuple(derive_seed(s, "write") for s in seeds))
+        self.draft_noise = RowNoise(tuple(derive_seed(s, "draft") for s in seeds))
+        self.eos = model.tokenizer.eos_token_id
+        self.steps = 0
+
+    @property
+    def rows(self) -> int:
+        """B, rows of the batch."""
+        return len(self.contexts)
+
+    @property
+    def ended(self) -> list[bool]:
+        """Whether the story has ended, per row."""
+        return [bool(spans) and spans[-1].ended for spans in self.written]
+
+    @abstractmethod
+    def draft(self) -> Tensor:
+        """The model's own proposals for the next latents, `[B, z_dim]` float32 on the CPU; nothing is committed."""
+
+    @abstractmethod
+    def _generate(self, z: Tensor | None, scale: Tensor | float | None) -> list[list[int]]:
+        """Commit S tokens per row; returns them."""
+
+    @torch.no_grad()
+    def write(self, z: Tensor | None, *, scale: Tensor | float | None = None) -> list[Span]:
+        """Write one span in every row.
+
+        Args:
+            z: `[B, z_dim]` float, or None for unguided writing.
+            scale: strength of classifier-free guidance, a number or `[B]`; None (or 1) does without.
+
+        Returns:
+            One `Span` per row; rows whose story has ended get an empty one.
+
+        Raises:
+            LatentError: `z` is of a wrong shape or holds NaN.
+        """
+        if z is not None:
+            if z.shape != (self.rows, self.model.latent_config.z_dim):
+                raise LatentError(f"expected latents [{self.rows}, {self.model.latent_config.z_dim}], got {list(z.shape)}")
+            if not bool(torch.isfinite(z).all()):
+                raise LatentError("latents hold NaN or infinity")
+        before = self.ended
+        tokens = self._generate(z, scale)
+        self.steps += 1
+        spans = []
+        for row, ids in enumerate(tokens):
+            span = Span((), True) if before[row] else self._cut(ids)
+            self.written[row].append(span)
+            spans.append(span)
+        return spans
+
+    def ids(self, row: int) -> list[int]:
+        """All tokens written so far in a row, without its context."""
+        return [i for span in self.written[row] for i in span.ids]
+
+    def _cut(self, ids: list[int]) -> Span:
+        if self.eos in ids:
+            return Span(tuple(ids[: ids.index(self.eos) + 1]), True)
+        return Span(tuple(ids), False)
+
+    def _encode(self, rows: list[list[int]]) -> Tensor:
+        """Latents of drafted tokens, cut at their story's end."""
+        return self.model.encode_ids([list(self._cut(ids).ids) for ids in rows])
+
+    def _next(self, logits: Tensor, noise: RowNoise, step: int) -> Tensor:
+        gumbel = noise.gumbel(self.steps * 4096 + step, logits.shape[1], device=logits.device) if self.sampling.temperature else None
+        previous = None
+        if self.sampling.repetition_penalty != 1:
+            lists = [[*self.contexts[r], *self.ids(r)][-256:] or [0] for r in range(self.rows)]
+            width = max(map(len, lists))
+            previous = torch.tensor([[*x, *[x[-1]] * (width - len(x))] for x in lists], device=logits.device)
+        return sample_with(self.sampling, logits, noise=gumbel, previous=previous)
+
+
+class InterleavedWriter(Writer):
+    """The `interleaved` layout: `[context] z1 x1 z2 x2 ...`. Written spans keep their latents, so nothing is ever computed twice.
+
+    With classifier-free guidance the cache holds the conditional rows first and the null rows behind them, and each token costs one pass over both.
+    """
+
+    def __init__(self, model: Any, contexts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: SamplingConfig, spans: int, with_null: bool) -> None:
+        super().__init__(model, contexts, seeds, sampling)
+        self.soft = model.latent_config.soft_tokens
+        self.with_null = with_null
+        width = self.soft + model.span_tokens
+        start = [c or [self.eos] for c in self.contexts]
+        self.arm = Arm(model, ROUTER, start, (spans + 1) * width + 1, copies=2 if with_null else 1)
+        self._pending: Tensor | None = None  # the last committed token, not yet in the cache: it rides with the next chunk
+
+    @torch.no_grad()
+    def draft(self) -> Tensor:
+        """Write S tokens with the null latent in the conditional rows, encode them, and rewind the cache."""
+        length = self.arm.cache.length
+        tokens, _ = self._span(None, None, self.draft_noise)
+        self.arm.cache.rewind(length)
+        return self._encode(tokens)
+
+    def _generate(self, z: Tensor | None, scale: Tensor | float | None) -> list[list[int]]:
+        tokens, self._pending = self._span(z, 1.0 if scale is None and self.with_null else scale, self.noise)
+        return tokens
+
+    def _span(self, z: Tensor | None, scale: Tensor | float | None, noise: RowNoise) -> tuple[list[list[int]], Tensor]:
+        both = scale is not None and self.with_null
+        soft = self.model.soft(z, self.rows)
+        if both:
+            soft = torch.cat([soft, self.model.soft(None, self.rows)])
+        chunk = soft
+        if self._pending is not None:
+            last = self.arm.embed(self._pending)
+            chunk = torch.cat([last.repeat(2, 1, 1) if both else last, soft], dim=1)
+        tokens: list[Tensor] = []
+        for step in range(self.model.span_tokens):
+            logits = self.arm.forward(chunk)[:, -1].float()
+            if both:
+                assert scale is not None
+                logits = mix_logits(logits[self.rows :], logits[: self.rows], scale)
+            ids = self._next(logits, noise, step)
+            tokens.append(ids)
+            chunk = self.arm.embed(ids)
+            if both:
+                chunk = chunk.repeat(2, 1, 1)
+        return torch.stack(tokens, dim=1).tolist(), tokens[-1]
+
+
+class MiniHFWriter(Writer):
+    """BigVAE's layout: `[context][z][span + next span]`. The null arm of guidance is the bare base without `z`.
+
+    MiniHF computes the whole context again for every span. Here the cache of the visible tokens is kept: after a span the latent's slot is
+    cut off again and the span's tokens are computed once behind the context, which gives the same numbers.
+    """
+
+    def __init__(self, model: Any, contexts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: SamplingConfig, spans: int, with_null: bool) -> None:
+        super().__init__(model, contexts, seeds, sampling)
+        start = [c or [model.tokenizer.bos_token_id or self.eos] for c in self.contexts]
+        capacity = (spans + 1) * model.span_tokens + 2
+        self.arm = Arm(model, ROUTER, start, capacity)
+        self.null = Arm(model, None, start, capacity)
+        self.with_null = with_null
+        # The last visible token is held back, so that every span starts with a chunk whose logits predict its first token.
+        self._held = torch.tensor([c[-1] for c in start], device=model.device)[:, None]
+        self._back()
+
+    def _back(self) -> None:
+        for arm in (self.arm, self.null):
+            arm.cache.rewind(arm.cache.length - 1)
+
+    @torch.no_grad()
+    def draft(self) -> Tensor:
+        """Write S tokens with the bare base (this layout has no null latent), encode them, and rewind the cache."""
+        length = self.null.cache.length
+        chunk, tokens = self.null.embed(self._held), []
+        for step in range(self.model.span_tokens):
+            ids = self._next(self.null.forward(chunk)[:, -1].float(), self.draft_noise, step)
+            tokens.append(ids)
+            chunk = self.null.embed(ids)
+        self.null.cache.rewind(length)
+        return self._encode(torch.stack(tokens, dim=1).tolist())
+
+    def _generate(self, z: Tensor | None, scale: Tensor | float | None) -> list[list[int]]:
+        guided = z is not None and scale is not None and self.with_null
+        arms = [self.null] if z is None else [self.arm, self.null] if guided else [self.arm]
+        starts = [arm.cache.length for arm in (self.arm, self.null)]
+        held = self.arm.embed(self._held)
+        chunks = [held if arm is self.null else torch.cat([held, self.model.soft(z)], dim=1) for arm in arms]
+        tokens: list[Tensor] = []
+        for step in range(self.model.span_tokens):
+            logits = [arm.forward(chunk)[:, -1].float() for arm, chunk in zip(arms, chunks, strict=True)]
+            mixed = mix_logits(logits[1], logits[0], scale) if guided and scale is not None else logits[0]
+            ids = self._next(mixed, self.noise, step)
+            tokens.append(ids)
+            chunks = [self.arm.embed(ids)] * len(arms)
+        span = torch.stack(tokens, dim=1)
+        for arm, start in zip((self.arm, self.null), starts, strict=True):
+            arm.cache.rewind(start)
+            arm.forward(arm.embed(torch.cat([self._held, span[:, :-1]], dim=1)))
+        self._held = span[:, -1:]
+        return span.tolist()
+
+
+def open_writer(
+    model: Any,
+    contexts: Sequence[Sequence[int]],
+    *,
+    seeds: Sequence[int],
+    spans: int,
+    sampling: SamplingConfig | None = None,
+    with_null: bool = False,
+) -> Writer:
+    """A writer for the model's layout.
+
+    Args:
+        model: a `LatentModel`.
+        contexts: visible token ids per row; each is cut on the left to `config.max_context` tokens.
+        seeds: one per row; see `steer.sampling.derive_seed`.
+        spans: how many spans may be written (memory is set aside for them).
+        sampling: settings; the default is temperature 0.8.
+        with_null: keep a null arm, for classifier-free guidance.
+    """
+    limit = model.latent_config.max_context
+    kind = InterleavedWriter if model.latent_config.layout == "interleaved" else MiniHFWriter
+    return kind(model, [list(c)[-limit:] for c in contexts], seeds, sampling or SamplingConfig(), spans, with_null)

@@ -1,0 +1,214 @@
+"""The SQLite file of a store: opening, creating, recognising and locking it.
+
+WAL mode with `synchronous=FULL`: a committed transaction survives a kill and a power cut. Nothing is written to a file
+before it is known to be a store of this version, or blank.
+"""
+
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vectorstore.errors import (
+    DimensionMismatch,
+    EncoderMismatch,
+    ForeignDatabase,
+    MetricMismatch,
+    NewerSchema,
+    StorageFailure,
+    StoreCorrupt,
+    StoreLocked,
+    StoreNotFound,
+    StoreReadOnly,
+    VectorStoreError,
+)
+from vectorstore.types import Metric
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x56535452  # "VSTR", SQLite's own mark of whose file it is
+BUSY_TIMEOUT_S = 5.0
+
+_SCHEMA = (
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE records (
+        num INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        text TEXT NOT NULL,
+        vector BLOB NOT NULL,
+        created TEXT NOT NULL,
+        extra TEXT NOT NULL
+    )""",
+    "CREATE INDEX records_owner_kind ON records (owner, kind)",
+    "CREATE INDEX records_kind ON records (kind)",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMeta:
+    """What is fixed when a store is created: encoder identity, vector width, metric."""
+
+    encoder: str
+    dim: int
+    metric: Metric
+
+
+def open_database(
+    file: Path, *, encoder: str | None, dim: int | None, metric: Metric, readonly: bool
+) -> tuple[sqlite3.Connection, StoreMeta]:
+    """Open the SQLite file, or create it when both `encoder` and `dim` are given and it is not `readonly`.
+
+    Raises:
+        StoreNotFound: no store is there, and none was to be created.
+        EncoderMismatch, DimensionMismatch, MetricMismatch: the store was created with other values.
+        StoreCorrupt, ForeignDatabase, NewerSchema, StoreLocked, StorageFailure: see `vectorstore.errors`.
+    """
+    missing = f"no store at {file.parent}; " + (
+        "a store opened with readonly=True must exist" if readonly else "give encoder= and dim= to create one"
+    )
+    with translated(file):
+        new = None
+        if encoder is not None and dim is not None and not readonly:
+            new = StoreMeta(encoder, dim, metric)
+            file.parent.mkdir(parents=True, exist_ok=True)
+        elif not file.is_file():
+            raise StoreNotFound(missing)
+        connection = _connect(file, "ro" if readonly else "rwc" if new else "rw")
+        try:
+            if _is_blank(connection):
+                if new is None:
+                    raise StoreNotFound(missing)
+                _create(connection, file, new)
+            meta = _read_meta(connection, file)
+            _check_meta(meta, file, encoder, dim, metric)
+            if not readonly:
+                _make_durable(connection, file)
+        except BaseException:
+            connection.close()
+            raise
+    return connection, meta
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, file: Path, *, write: bool = False) -> Iterator[None]:
+    """One transaction: a consistent view, and with `write` the write lock; rolled back if the body raises.
+
+    Raises:
+        StoreLocked: the write lock was not free within `BUSY_TIMEOUT_S` seconds.
+    """
+    with translated(file):
+        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+@contextmanager
+def translated(file: Path) -> Iterator[None]:
+    """Turn errors of SQLite and of the file system into those of this package."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        # Extended codes carry the primary code in their low byte. Errors of the Python module itself have none.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_INTERNAL) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StoreLocked(
+                f"{file} is locked by another writer, for longer than {BUSY_TIMEOUT_S:g} s ({error}); "
+                "wait for it to finish, or open with readonly=True to read"
+            ) from error
+        # SQLITE_ERROR: a statement of ours that does not fit the tables, so the tables are not as we made them.
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+            raise StoreCorrupt(f"{file} is damaged or is no SQLite file ({error}); restore it from a copy") from error
+        if code == sqlite3.SQLITE_READONLY:
+            raise StoreReadOnly(f"{file} cannot be written ({error}); open it with readonly=True to read it") from error
+        raise StorageFailure(f"{file}: {error}; expected a readable file and a writable disk with space") from error
+    except OSError as error:
+        if isinstance(error, VectorStoreError):
+            raise
+        raise StorageFailure(f"{file.parent}: {error}; expected a folder that can be read and written") from error
+
+
+def _connect(file: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{file.absolute().as_uri()}?mode={mode}"
+    wal = file.with_name(file.name + "-wal")
+    if mode == "ro" and not wal.exists() and not os.access(file.parent, os.W_OK):
+        # Even readers of a WAL file make a lock file next to it. Where that is not allowed, and no log is waiting,
+        # the file is read as it stands.
+        uri += "&immutable=1"
+    # The store serialises its calls with a lock, so the connection may cross threads.
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+
+
+def _is_blank(connection: sqlite3.Connection) -> bool:
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    return tables == 0 and connection.execute("PRAGMA application_id").fetchone()[0] == 0
+
+
+def _create(connection: sqlite3.Connection, file: Path, meta: StoreMeta) -> None:
+    values = {
+        "schema_version": str(SCHEMA_VERSION),
+        "encoder": meta.encoder,
+        "dim": str(meta.dim),
+        "metric": meta.metric.value,
+        "revision": uuid.uuid4().hex,
+    }
+    with transaction(connection, file, write=True):
+        if not _is_blank(connection):  # another process created it before the lock was ours
+            return
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", values.items())
+    if os.name == "posix":  # a new name in a folder is durable only when the folder is synced
+        for folder in (file.parent, file.parent.parent):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _read_meta(connection: sqlite3.Connection, file: Path) -> StoreMeta:
+    mark = connection.execute("PRAGMA application_id").fetchone()[0]
+    if mark != APPLICATION_ID:
+        raise ForeignDatabase(
+            f"{file} is a SQLite file of another program (application id {mark:#x}, expected {APPLICATION_ID:#x}); "
+            "give another folder"
+        )
+    values = dict(connection.execute("SELECT key, value FROM meta"))
+    try:
+        version = int(values["schema_version"])
+        if version <= SCHEMA_VERSION:
+            return StoreMeta(values["encoder"], int(values["dim"]), Metric(values["metric"]))
+    except (KeyError, ValueError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+        raise StoreCorrupt(f"{file}: the meta table {what}; restore it from a copy") from error
+    raise NewerSchema(f"{file} has schema version {version}; this package knows up to {SCHEMA_VERSION}, upgrade it")
+
+
+def _check_meta(meta: StoreMeta, file: Path, encoder: str | None, dim: int | None, metric: Metric) -> None:
+    if encoder is not None and encoder != meta.encoder:
+        raise EncoderMismatch(
+            f"{file} holds vectors of encoder {meta.encoder!r}, not of {encoder!r}; "
+            "vectors of two encoders cannot be compared, use one store for each"
+        )
+    if dim is not None and dim != meta.dim:
+        raise DimensionMismatch(f"{file} holds vectors of width {meta.dim}; dim={dim} was asked for")
+    # Cosine is the default of `open`, so it cannot be told from "whatever the store has".
+    if metric is not meta.metric and metric is not Metric.COSINE:
+        raise MetricMismatch(f"{file} was created with metric {meta.metric}; {metric} was asked for, use another store")
+
+
+def _make_durable(connection: sqlite3.Connection, file: Path) -> None:
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise StorageFailure(f"{file}: journal mode is {mode}, expected wal; is it on a network file system?")
+    connection.execute("PRAGMA synchronous = FULL")

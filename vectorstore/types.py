@@ -1,0 +1,138 @@
+"""The values that go into a store and come out of it."""
+
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vectorstore.errors import InvalidRecord
+
+
+class Metric(StrEnum):
+    """How near two vectors are. Under both, a higher score is nearer.
+
+    Attributes:
+        COSINE: score is the cosine of the angle, in [-1, 1]. Length does not matter; the zero vector is refused.
+        L2: score is minus the Euclidean distance, at most 0; 0 means identical.
+    """
+
+    COSINE = "cosine"
+    L2 = "l2"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class NewRecord:
+    """A record as it is handed to `VectorStore.add`.
+
+    Attributes:
+        kind: what it is, for example "terminal" or "span"; a filter of searches.
+        text: the text that the vector stands for.
+        vector: float32 `[dim]`, stored as given (the index normalises its own copy).
+        owner: whose it is, for example a character's name; "" is nobody's; a filter of searches.
+        id: a name unique in the store; None lets the store draw a random one.
+        encoder: identity of the encoder that made `vector`; if given, it must be the store's. None vouches for it.
+        extra: JSON object with string keys; what JSON would alter (tuples, NaN, integer keys) is refused.
+
+    Raises:
+        InvalidRecord: a field has the wrong type or cannot be stored unaltered.
+    """
+
+    kind: str
+    text: str
+    vector: NDArray[np.float32]
+    owner: str = ""
+    id: str | None = None
+    encoder: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every field but the vector, whose width only the store knows."""
+        for name, optional in (("kind", False), ("text", False), ("owner", False), ("id", True), ("encoder", True)):
+            value = getattr(self, name)
+            if value is None and optional:
+                continue
+            if not isinstance(value, str):
+                raise InvalidRecord(f"{name} is {value!r} ({type(value).__name__}); expected a string")
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise InvalidRecord(f"{name} cannot be stored as UTF-8 ({error}); replace lone surrogates") from error
+        for name in ("kind", "id"):
+            if getattr(self, name) == "":
+                raise InvalidRecord(f"{name} is empty; expected at least one character")
+        dump_extra(self.extra)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Record:
+    """A stored record: the fields of `NewRecord`, completed.
+
+    Two records are equal when all their fields are, the vectors bit for bit (NaN never occurs).
+
+    Attributes:
+        id: unique in the store.
+        kind: what it is.
+        owner: whose it is, "" if nobody's.
+        text: the text that the vector stands for.
+        vector: float32 `[dim]`, as given to `add`; the caller's own copy.
+        encoder: identity of the encoder that made the vector.
+        created: when it was added, UTC in ISO 8601 with microseconds.
+        extra: JSON object.
+    """
+
+    id: str
+    kind: str
+    owner: str
+    text: str
+    vector: NDArray[np.float32]
+    encoder: str
+    created: str
+    extra: dict[str, Any]
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all fields."""
+        if not isinstance(other, Record):
+            return NotImplemented
+        names = ("id", "kind", "owner", "text", "encoder", "created", "extra")
+        same = all(getattr(self, name) == getattr(other, name) for name in names)
+        return same and np.array_equal(self.vector, other.vector)
+
+    def __hash__(self) -> int:
+        """Hash the id, which is unique in a store."""
+        return hash(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result.
+
+    Attributes:
+        record: the record found.
+        score: higher is nearer; its range is the metric's (see `Metric`).
+    """
+
+    record: Record
+    score: float
+
+
+def dump_extra(extra: dict[str, Any]) -> str:
+    """Return `extra` as JSON text.
+
+    Raises:
+        InvalidRecord: it is no dict, or reading the JSON back would not give an equal dict.
+    """
+    if not isinstance(extra, dict):
+        raise InvalidRecord(f"extra is a {type(extra).__name__}; expected a dict")
+    try:
+        text = json.dumps(extra, allow_nan=False)
+        unaltered = json.loads(text) == extra
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRecord(
+            f"extra is not JSON ({error}); use str, int, finite float, bool, None, list, dict"
+        ) from error
+    if not unaltered:
+        raise InvalidRecord(f"extra {extra!r} would come back as {text}; use lists for tuples and string keys")
+    return text
