@@ -8,13 +8,25 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers.pytorch_utils import Conv1D
+
+from steer.errors import LatentError
 
 ENCODER, DECODER, ROUTER = "encoder", "decoder", "router"
 
 
 def lora_config(base: Any, rank: int, alpha: int) -> LoraConfig:
     """LoRA on all linear layers of the base except its output head."""
-    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules="all-linear", task_type="CAUSAL_LM")
+    transposed = any(isinstance(module, Conv1D) for module in base.modules())  # GPT-2 keeps its weights as [in, out]
+    return LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules="all-linear", fan_in_fan_out=transposed, task_type="CAUSAL_LM"
+    )
+
+
+def check_adapter(peft: PeftModel, name: str) -> None:
+    """Raise `LatentError` if there is no such adapter: PEFT would put none in force and say nothing."""
+    if name not in peft.peft_config:
+        raise LatentError(f"the model has no adapter {name!r}; it has {', '.join(sorted(peft.peft_config))}")
 
 
 @contextlib.contextmanager
@@ -26,7 +38,12 @@ def use_adapter(peft: PeftModel, name: str | None) -> Iterator[Any]:
 
     Yields:
         The base model, adapters applied.
+
+    Raises:
+        LatentError: there is no such adapter.
     """
+    if name is not None:
+        check_adapter(peft, name)
     layers = [module for module in peft.modules() if isinstance(module, BaseTunerLayer)]
     before = [(layer, list(layer.active_adapters), layer.disable_adapters) for layer in layers]
     flags = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
@@ -51,6 +68,7 @@ def fused_copy(peft: PeftModel, name: str) -> Any:
     Weights that no adapter touches (embeddings, norms, output head) are shared with the original, so the copy costs the adapted matrices only.
     The merge is done in float32 and cast back, once.
     """
+    check_adapter(peft, name)
     adapted = {id(layer.get_base_layer().weight) for layer in peft.modules() if isinstance(layer, BaseTunerLayer)}
     shared = [p for n, p in peft.named_parameters() if "lora_" not in n and id(p) not in adapted]
     with torch.no_grad():

@@ -9,19 +9,21 @@ README.md              model card
 ```
 """
 
+import copy
 import hashlib
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from steer.adapters import ENCODER, ROUTER
+from steer.adapters import DECODER, ENCODER, ROUTER
 from steer.base import load_base
 from steer.config import CONFIG_NAME, BaseIdentity, LatentConfig
 from steer.errors import CheckpointError, ModelNotFound
@@ -92,30 +94,34 @@ def load_adapter(base_or_peft: Any, folder: Path, name: str) -> PeftModel:
     try:
         if isinstance(base_or_peft, PeftModel):
             config = PeftConfig.from_pretrained(str(folder))
-            result = base_or_peft.load_adapter(str(folder), adapter_name=name, peft_config=config)
-            unexpected, peft = list(result.unexpected_keys), base_or_peft
+            base_or_peft.load_adapter(str(folder), adapter_name=name, peft_config=config)
+            peft = base_or_peft
         else:
-            peft, unexpected = PeftModel.from_pretrained(base_or_peft, str(folder), adapter_name=name), []
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Found missing adapter keys")  # compared below, for every adapter
+                peft = PeftModel.from_pretrained(base_or_peft, str(folder), adapter_name=name)
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise CheckpointError(f"the adapter in {folder} does not fit this base: {str(error).splitlines()[0]}") from error
-    expected = sum(1 for n, _ in peft.named_parameters() if f".{name}." in n)
-    if unexpected or expected != len(tensors):
-        raise CheckpointError(f"{folder / ADAPTER} has {len(tensors)} tensors, the base takes {expected}; it belongs to another base or is incomplete")
+    expected = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False).keys()
+    if wrong := sorted(expected ^ tensors.keys()):
+        raise CheckpointError(
+            f"{folder / ADAPTER} has {len(tensors)} tensors, the base takes {len(expected)}, and {len(wrong)} names differ (first: {wrong[0]}); "
+            "it belongs to another base or is incomplete"
+        )
     peft.requires_grad_(False)
     peft.eval()
     return peft
 
 
-def save_adapter(peft: PeftModel, name: str, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write one adapter as a PEFT folder, weights cast to `dtype`."""
-    from peft import get_peft_model_state_dict
-
+def save_adapter(peft: PeftModel, name: str, folder: Path, dtype: torch.dtype | None = None, base_name: str | None = None) -> None:
+    """Write one adapter as a PEFT folder, weights cast to `dtype`, naming `base_name` as its base."""
     target = folder / name
     target.mkdir(parents=True, exist_ok=True)
-    state = get_peft_model_state_dict(peft, adapter_name=name)
+    # Told not to, PEFT does not look for the base's configuration (on the hub even) to find out whether embeddings were trained.
+    state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
     save_file({k: v.detach().to(dtype or v.dtype).contiguous().cpu() for k, v in state.items()}, target / ADAPTER, metadata={"format": "pt"})
-    config = peft.peft_config[name]
-    config.inference_mode = True
+    config = copy.copy(peft.peft_config[name])
+    config.inference_mode, config.base_model_name_or_path = True, base_name
     config.save_pretrained(str(target))
 
 
@@ -136,13 +142,16 @@ def save(model: Any, folder: Path, *, dtype: torch.dtype | None = None, with_bas
     """
     folder.mkdir(parents=True, exist_ok=True)
     config: LatentConfig = model.latent_config
+    inside = config.base.name == PACKAGED_BASE if with_base is None else with_base
+    # A base inside the folder goes by that name: the place where it was trained says nothing elsewhere.
+    base_name = PACKAGED_BASE if inside else config.base.name
     names = [n for n in model.peft.peft_config if n != "default"]
     for name in names:
-        save_adapter(model.peft, name, folder, dtype)
+        save_adapter(model.peft, name, folder, dtype, base_name)
     heads = {k: v.detach().to(dtype or v.dtype).contiguous().cpu() for k, v in model.head.state_dict().items()}
     save_file(heads, folder / HEADS)
     files = [f"{name}/{ADAPTER}" for name in names] + [HEADS]
-    if config.base.name == PACKAGED_BASE if with_base is None else with_base:
+    if inside:
         base = model.role_free_base()
         base.to(dtype or base.dtype).save_pretrained(folder / PACKAGED_BASE)
         model.tokenizer.save_pretrained(folder / PACKAGED_BASE)
@@ -179,6 +188,8 @@ def load(cls: Any, folder: Path, *, base: str | Path | None = None, verify: bool
     config.base.check(BaseIdentity.of(plain, str(where)))
     peft = load_adapter(plain, folder / ENCODER, ENCODER)
     peft = load_adapter(peft, folder / ROUTER, ROUTER)
+    if config.layout == "minihf":
+        peft = load_adapter(peft, folder / DECODER, DECODER)
     head = LatentHead(config.base.hidden_size, config.z_dim, config.soft_tokens, with_null=config.layout == "interleaved")
     load_head(head, read_tensors(folder / HEADS), folder / HEADS)
     head.to(device=plain.device, dtype=torch.float32)

@@ -67,6 +67,10 @@ class BaseIdentity(pydantic.BaseModel):
             )
 
 
+class _Version(pydantic.BaseModel):
+    format_version: int = FORMAT_VERSION
+
+
 class LatentConfig(pydantic.BaseModel):
     """The settings of a latent model.
 
@@ -108,17 +112,18 @@ class LatentConfig(pydantic.BaseModel):
         """
         path = folder / CONFIG_NAME
         try:
-            text = path.read_text(encoding="utf-8")
+            data = path.read_bytes()
         except OSError as error:
             raise CheckpointError(f"{folder} has no {CONFIG_NAME}: it is no steer model (a MiniHF folder? use LatentModel.from_minihf)") from error
         try:
-            config = cls.model_validate_json(text)
+            # The version first: what else a newer format holds cannot be judged here.
+            version = _Version.model_validate_json(data).format_version
+            if version > FORMAT_VERSION:
+                raise CheckpointError(f"{path} has format {version}; this version reads up to {FORMAT_VERSION}: upgrade steer")
+            return cls.model_validate_json(data)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             raise CheckpointError(f"{path} is damaged or of another version: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from error
-        if config.format_version > FORMAT_VERSION:
-            raise CheckpointError(f"{path} has format {config.format_version}; this version reads up to {FORMAT_VERSION}: upgrade steer")
-        return config
 
     def save(self, folder: Path) -> None:
         """Write `steer_config.json`."""

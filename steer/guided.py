@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from steer.errors import GuidanceError
+from steer.errors import GuidanceError, TextError
 from steer.guidance import Pull, mix
 from steer.sampling import RowNoise, SamplingConfig, derive_seed
 from steer.writing import Span, open_writer
@@ -52,7 +52,7 @@ def write_guided(
     """Write `spans` spans in each row, pulled towards latents by their schedules (annealed guidance; BigVAE's `plan_2` with any schedule).
 
     At each span the model drafts its own continuation, the draft's latent is mixed with the pulls, and the span is written from the mix.
-    A step at which every weight is zero is written unguided; one whose pulls sum to weight one needs no draft and makes none.
+    A step at which every weight of a row is zero is written unguided; one whose pulls sum to weight one needs no draft and makes none.
 
     Args:
         model: a `LatentModel`.
@@ -66,18 +66,25 @@ def write_guided(
         noise: factor on the bridge noise in latent space.
 
     Raises:
-        GuidanceError: a schedule is shorter than `spans`.
-        TextError: a context is not valid Unicode.
+        GuidanceError: a schedule is shorter than `spans`, or a pull does not fit the model or the rows.
+        TextError: a context is not valid Unicode, or one text came where a list is expected.
     """
+    if isinstance(contexts, str):
+        raise TextError("contexts is one text; expected a list of texts: pass [text]")
     if spans < 1:
         raise GuidanceError(f"spans must be at least 1; got {spans}")
     for pull in pulls:
         if pull.weights.shape[-1] < spans:
             raise GuidanceError(f"a pull's schedule has {pull.weights.shape[-1]} steps for {spans} spans; make it with make_schedule(name, {spans})")
+        for name, value, width in (("latent", pull.latent, model.latent_config.z_dim), ("weights", pull.weights, pull.weights.shape[-1])):
+            if value.shape[-1] != width or (value.ndim == 2 and len(value) not in (1, len(contexts))):
+                raise GuidanceError(f"a pull's {name} {list(value.shape)} does not fit {len(contexts)} rows of width {width}; encode it with this model")
     ids = [model.to_ids(c) if isinstance(c, str) else list(c) for c in contexts]
     rows = [derive_seed(seeds, row) for row in range(len(ids))] if isinstance(seeds, int) else list(seeds)
     if isinstance(scale, Tensor) and scale.ndim > 0:
         scales: list[float] = scale.tolist()
+        if len(scales) < spans:
+            raise GuidanceError(f"the schedule of scales has {len(scales)} steps for {spans} spans; give one per span, or a number")
     else:
         scales = [float(scale) if scale is not None else 1.0] * spans
     writer = open_writer(model, ids, seeds=rows, spans=spans, sampling=sampling, with_null=bool(pulls) and any(s != 1 for s in scales))
@@ -86,9 +93,13 @@ def write_guided(
     latents, drafts = [], []
     for step in range(spans):
         z, draft = _latent(writer, pulls, step, z_dim, rescale, method, bridge.normal(step, z_dim) if noise else None, noise)
-        writer.write(z, scale=None if scales[step] == 1 else scales[step])
-        latents.append(torch.zeros(len(ids), z_dim) if z is None else z)
-        drafts.append(torch.zeros(len(ids), z_dim) if draft is None else draft)
+        # A row of weight zero is unguided also where its neighbours are not, so that it is written as it would be alone.
+        steered = torch.zeros(len(ids), dtype=torch.bool)
+        for pull in pulls:
+            steered |= pull.weights[..., step].cpu() > 0
+        writer.write(z, scale=None if scales[step] == 1 else scales[step], steered=None if bool(steered.all()) else steered)
+        latents.append(_where(steered, z, len(ids), z_dim))
+        drafts.append(_where(steered, draft, len(ids), z_dim))
         if all(writer.ended):
             break
     latent_rows, draft_rows = torch.stack(latents, dim=1), torch.stack(drafts, dim=1)
@@ -104,6 +115,12 @@ def write_guided(
         )
         for row in range(len(ids))
     ]
+
+
+def _where(steered: Tensor, z: Tensor | None, rows: int, z_dim: int) -> Tensor:
+    """The latents of steered rows, zeros elsewhere."""
+    zeros = torch.zeros(rows, z_dim)
+    return zeros if z is None else torch.where(steered[:, None], z.cpu(), zeros)
 
 
 def _latent(

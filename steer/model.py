@@ -29,31 +29,62 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
     Args:
         peft: the base with its adapters (`encoder`, `router`, for MiniHF folders also `decoder`).
         head: pooling and soft tokens.
-        config: settings; `config.layout` decides how contexts and latents are laid out.
+        latent_config: settings; its `layout` decides how contexts and latents are laid out.
         tokenizer: of the base.
         fuse: keep copies of the base with an adapter merged in, which writes two to three times faster than adapters applied on the fly.
             None decides by the base's size; quantised bases are never fused.
     """
 
-    def __init__(self, peft: PeftModel, head: LatentHead, config: LatentConfig, tokenizer: Any, *, fuse: bool | None = None) -> None:
+    def __init__(self, peft: PeftModel, head: LatentHead, latent_config: LatentConfig, tokenizer: Any, *, fuse: bool | None = None) -> None:
         super().__init__()
         self.peft = peft
         self.head = head
-        self.latent_config = config
+        self.latent_config = latent_config
         self.tokenizer = tokenizer
         size = sum(p.numel() * p.element_size() for n, p in peft.named_parameters() if "lora_" not in n)
         quantised = getattr(peft.get_base_model(), "is_quantized", False)
         self.fuse = not quantised and (size <= FUSE_LIMIT if fuse is None else fuse)
         self._fused: dict[str, Any] = {}
+        # The mixin would save the constructor's plain arguments as `config.json`; `steer_config.json` holds all there is to know.
+        self._hub_mixin_config = None
 
     # -- loading and saving ------------------------------------------------------------------------------------------
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: Any, force_download: bool, local_files_only: bool, token: Any, **kwargs: Any) -> Self:
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load a model folder, the packaged model by its name, or a hub id.
+
+        This stands in for the mixin's method, which asks the hub for a `config.json` first, even of a folder's or the packaged model's name.
+
+        Args:
+            pretrained_model_name_or_path: a folder as written by `save_pretrained`, a name, or a hub id.
+            revision, cache_dir, force_download, local_files_only, token: of the download.
+            **options: `base`, `verify`, `fuse`, `dtype`, `device`, `quantization_config`; see `steer.checkpoint.load`.
+
+        Raises:
+            CheckpointError: a file is missing, truncated, tampered with, or of wrong shapes.
+            BaseMismatch: the base is not the one that was trained on.
+            ModelNotFound: the model or its base cannot be found.
+        """
         folder = checkpoint.fetch(
-            model_id, revision=revision, cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only, token=token
+            str(pretrained_model_name_or_path),
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
         )
-        return checkpoint.load(cls, folder, token=token, local_files_only=local_files_only, **kwargs)
+        return checkpoint.load(cls, folder, token=token, local_files_only=local_files_only, **options)
 
     @classmethod
     def from_minihf(cls, folder: str | Path, base: str | Path | None = None, **options: Any) -> Self:
@@ -110,6 +141,11 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             self.drop_fused()
         return super().train(mode)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # What `to`, `half`, `cuda` and the like are made of: fused copies are not submodules, so they would stay behind.
+        self.drop_fused()
+        return super()._apply(fn, recurse)
+
     # -- encoding ----------------------------------------------------------------------------------------------------
 
     def encode_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -148,7 +184,10 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
         Raises:
             TextError: an empty text, one that is not valid Unicode, or one that is too long.
+            ValueError: `long` is none of the three.
         """
+        if long not in ("error", "truncate", "mean"):
+            raise ValueError(f"long={long!r} is unknown; expected 'error', 'truncate' or 'mean'")
         pieces: list[list[int]] = []
         owners: list[int] = []
         for index, text in enumerate([texts] if isinstance(texts, str) else texts):
@@ -168,7 +207,14 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
     @torch.no_grad()
     def encode_ids(self, rows: Sequence[Sequence[int]], *, batch_size: int = 64) -> Tensor:
-        """Latents `[n, z_dim]` (float32, CPU) of token rows of any lengths, sorted by length inside so that little is padded."""
+        """Latents `[n, z_dim]` (float32, CPU) of token rows of any lengths, sorted by length inside so that little is padded.
+
+        Raises:
+            TextError: a row is empty.
+            LatentError: the encoder gave NaN or infinity.
+        """
+        if empty := [i for i, row in enumerate(rows) if len(row) == 0]:
+            raise TextError(f"row {empty[0]} of the token rows to encode is empty; give at least one token")
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         out = torch.zeros(len(rows), self.latent_config.z_dim)
         for start in range(0, len(order), batch_size):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from steer.adapters import ROUTER, use_adapter
 from steer.cache import SpanCache
-from steer.errors import LatentError, TextError
+from steer.errors import GuidanceError, LatentError, TextError
 from steer.guidance import cfg as mix_logits
 from steer.sampling import RowNoise, SamplingConfig, derive_seed, sample_with
 
@@ -99,11 +99,12 @@ class Writer(ABC):
         written: spans so far, per row.
     """
 
-    def __init__(self, model: Any, contexts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: SamplingConfig) -> None:
+    def __init__(self, model: Any, contexts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: SamplingConfig, with_null: bool) -> None:
         if not contexts or len(contexts) != len(seeds):
             raise TextError(f"a writer needs a context and a seed per row; got {len(contexts)} contexts and {len(seeds)} seeds")
         self.model = model
         self.sampling = sampling
+        self.with_null = with_null
         self.contexts = [list(c) for c in contexts]
         self.written: list[list[Span]] = [[] for _ in contexts]
         self.noise = RowNoise(tuple(derive_seed(s, "write") for s in seeds))
@@ -126,30 +127,34 @@ class Writer(ABC):
         """The model's own proposals for the next latents, `[B, z_dim]` float32 on the CPU; nothing is committed."""
 
     @abstractmethod
-    def _generate(self, z: Tensor | None, scale: Tensor | float | None) -> list[list[int]]:
+    def _generate(self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None) -> list[list[int]]:
         """Commit S tokens per row; returns them."""
 
     @torch.no_grad()
-    def write(self, z: Tensor | None, *, scale: Tensor | float | None = None) -> list[Span]:
+    def write(self, z: Tensor | None, *, scale: Tensor | float | None = None, steered: Tensor | None = None) -> list[Span]:
         """Write one span in every row.
 
         Args:
             z: `[B, z_dim]` float, or None for unguided writing.
             scale: strength of classifier-free guidance, a number or `[B]`; None (or 1) does without.
+            steered: `[B]` bool, the rows that are written from `z`; the others are written unguided, as with `z` None. Default: all.
 
         Returns:
             One `Span` per row; rows whose story has ended get an empty one.
 
         Raises:
             LatentError: `z` is of a wrong shape or holds NaN.
+            GuidanceError: there is a scale, but the writer has no null arm.
         """
         if z is not None:
             if z.shape != (self.rows, self.model.latent_config.z_dim):
                 raise LatentError(f"expected latents [{self.rows}, {self.model.latent_config.z_dim}], got {list(z.shape)}")
             if not bool(torch.isfinite(z).all()):
                 raise LatentError("latents hold NaN or infinity")
+            if not self.with_null and scale is not None and not bool((torch.as_tensor(scale) == 1).all()):
+                raise GuidanceError(f"scale {scale} needs a null arm; open the writer with with_null=True, or leave the scale out")
         before = self.ended
-        tokens = self._generate(z, scale)
+        tokens = self._generate(z, scale, steered)
         self.steps += 1
         spans = []
         for row, ids in enumerate(tokens):
@@ -171,14 +176,17 @@ class Writer(ABC):
         """Latents of drafted tokens, cut at their story's end."""
         return self.model.encode_ids([list(self._cut(ids).ids) for ids in rows])
 
-    def _next(self, logits: Tensor, noise: RowNoise, step: int) -> Tensor:
-        gumbel = noise.gumbel(self.steps * 4096 + step, logits.shape[1], device=logits.device) if self.sampling.temperature else None
-        previous = None
+    def _next(self, logits: Tensor, noise: RowNoise, tokens: Sequence[Tensor]) -> Tensor:
+        """Draw the next token `[B]` of a span of which `tokens` are there."""
+        gumbel = noise.gumbel(self.steps * 4096 + len(tokens), logits.shape[1], device=logits.device) if self.sampling.temperature else None
+        previous = mask = None
         if self.sampling.repetition_penalty != 1:
-            lists = [[*self.contexts[r], *self.ids(r)][-256:] or [0] for r in range(self.rows)]
+            span = torch.stack(list(tokens), dim=1).tolist() if tokens else [[]] * self.rows
+            lists = [[*self.contexts[r], *self.ids(r), *span[r]][-256:] for r in range(self.rows)]
             width = max(map(len, lists))
-            previous = torch.tensor([[*x, *[x[-1]] * (width - len(x))] for x in lists], device=logits.device)
-        return sample_with(self.sampling, logits, noise=gumbel, previous=previous)
+            previous = torch.tensor([[*x, *[0] * (width - len(x))] for x in lists], dtype=torch.long, device=logits.device)
+            mask = torch.tensor([[True] * len(x) + [False] * (width - len(x)) for x in lists], dtype=torch.bool, device=logits.device)
+        return sample_with(self.sampling, logits, noise=gumbel, previous=previous, mask=mask)
 
 
 class InterleavedWriter(Writer):
@@ -188,9 +196,8 @@ class InterleavedWriter(Writer):
     """
 
     def __init__(self, model: Any, contexts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: SamplingConfig, spans: int, with_null: bool) -> None:
-        super().__init__(model, contexts, seeds, sampling)
+        super().__init__(model, contexts, seeds, sampling, with_null)
         self.soft = model.latent_config.soft_tokens
-        self.with_null = with_null
         width = self.soft + model.span_tokens
         start = [c or [self.eos] for c in self.contexts]
         self.arm = Arm(model, ROUTER, start, (spans + 1) * width + 1, copies=2 if with_null else 1)
@@ -204,13 +211,17 @@ class InterleavedWriter(Writer):
         self.arm.cache.rewind(length)
         return self._encode(tokens)
 
-    def _generate(self, z: Tensor | None, scale: Tensor | float | None) -> list[list[int]]:
-        tokens, self._pending = self._span(z, 1.0 if scale is None and self.with_null else scale, self.noise)
+    def _generate(self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None) -> list[list[int]]:
+        tokens, self._pending = self._span(z, 1.0 if scale is None and self.with_null else scale, self.noise, steered)
         return tokens
 
-    def _span(self, z: Tensor | None, scale: Tensor | float | None, noise: RowNoise) -> tuple[list[list[int]], Tensor]:
+    def _span(
+        self, z: Tensor | None, scale: Tensor | float | None, noise: RowNoise, steered: Tensor | None = None
+    ) -> tuple[list[list[int]], Tensor]:
         both = scale is not None and self.with_null
         soft = self.model.soft(z, self.rows)
+        if steered is not None:
+            soft = torch.where(steered.to(soft.device)[:, None, None], soft, self.model.soft(None, self.rows))
         if both:
             soft = torch.cat([soft, self.model.soft(None, self.rows)])
         chunk = soft
@@ -218,12 +229,12 @@ class InterleavedWriter(Writer):
             last = self.arm.embed(self._pending)
             chunk = torch.cat([last.repeat(2, 1, 1) if both else last, soft], dim=1)
         tokens: list[Tensor] = []
-        for step in range(self.model.span_tokens):
+        for _ in range(self.model.span_tokens):
             logits = self.arm.forward(chunk)[:, -1].float()
             if both:
                 assert scale is not None
                 logits = mix_logits(logits[self.rows :], logits[: self.rows], scale)
-            ids = self._next(logits, noise, step)
+            ids = self._next(logits, noise, tokens)
             tokens.append(ids)
             chunk = self.arm.embed(ids)
             if both:
@@ -239,12 +250,11 @@ class MiniHFWriter(Writer):
     """
 
     def __init__(self, model: Any, contexts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: SamplingConfig, spans: int, with_null: bool) -> None:
-        super().__init__(model, contexts, seeds, sampling)
+        super().__init__(model, contexts, seeds, sampling, with_null)
         start = [c or [model.tokenizer.bos_token_id or self.eos] for c in self.contexts]
         capacity = (spans + 1) * model.span_tokens + 2
         self.arm = Arm(model, ROUTER, start, capacity)
         self.null = Arm(model, None, start, capacity)
-        self.with_null = with_null
         # The last visible token is held back, so that every span starts with a chunk whose logits predict its first token.
         self._held = torch.tensor([c[-1] for c in start], device=model.device)[:, None]
         self._back()
@@ -258,24 +268,28 @@ class MiniHFWriter(Writer):
         """Write S tokens with the bare base (this layout has no null latent), encode them, and rewind the cache."""
         length = self.null.cache.length
         chunk, tokens = self.null.embed(self._held), []
-        for step in range(self.model.span_tokens):
-            ids = self._next(self.null.forward(chunk)[:, -1].float(), self.draft_noise, step)
+        for _ in range(self.model.span_tokens):
+            ids = self._next(self.null.forward(chunk)[:, -1].float(), self.draft_noise, tokens)
             tokens.append(ids)
             chunk = self.null.embed(ids)
         self.null.cache.rewind(length)
         return self._encode(torch.stack(tokens, dim=1).tolist())
 
-    def _generate(self, z: Tensor | None, scale: Tensor | float | None) -> list[list[int]]:
-        guided = z is not None and scale is not None and self.with_null
+    def _generate(self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None) -> list[list[int]]:
+        if z is not None and steered is not None:
+            # Scale 0 is the null arm, bit for bit.
+            per_row = torch.as_tensor(1.0 if scale is None else scale, dtype=torch.float32, device=self.model.device)
+            scale = torch.where(steered.to(self.model.device), per_row, 0.0)
+        guided = z is not None and scale is not None and (self.with_null or steered is not None)
         arms = [self.null] if z is None else [self.arm, self.null] if guided else [self.arm]
         starts = [arm.cache.length for arm in (self.arm, self.null)]
         held = self.arm.embed(self._held)
         chunks = [held if arm is self.null else torch.cat([held, self.model.soft(z)], dim=1) for arm in arms]
         tokens: list[Tensor] = []
-        for step in range(self.model.span_tokens):
+        for _ in range(self.model.span_tokens):
             logits = [arm.forward(chunk)[:, -1].float() for arm, chunk in zip(arms, chunks, strict=True)]
             mixed = mix_logits(logits[1], logits[0], scale) if guided and scale is not None else logits[0]
-            ids = self._next(mixed, self.noise, step)
+            ids = self._next(mixed, self.noise, tokens)
             tokens.append(ids)
             chunks = [self.arm.embed(ids)] * len(arms)
         span = torch.stack(tokens, dim=1)

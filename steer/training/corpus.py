@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import logging
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,14 +55,14 @@ def _read_file(path: Path, text_field: str) -> Iterator[str]:
     opener = gzip.open if path.name.endswith(".gz") else open
     plain = path.name.removesuffix(".gz")
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
+        with opener(path, "rt", encoding="utf-8-sig") as lines:
             if plain.endswith(".jsonl"):
                 yield from _read_json_lines(path, lines, text_field)
             else:
                 yield from _read_records(lines)
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start} of a block); convert it first") from error
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise CorpusError(f"{path} is named .gz but cannot be unpacked: {error}; the file may be truncated") from error
 
 
@@ -86,8 +87,11 @@ def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Itera
             text = json.loads(line)[text_field]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise CorpusError(f"{path} line {number}: expected a JSON object with a field {text_field!r}, got {line[:80]!r}") from error
-        if isinstance(text, str) and text.strip():
-            yield text.strip()
+        if not isinstance(text, str) or not text.strip():
+            continue
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise CorpusError(f"{path} line {number}: the text holds a lone surrogate, which no tokenizer takes; was it cut inside a character?")
+        yield text.strip()
 
 
 def _read_dataset(name: str, text_field: str) -> Iterator[str]:
@@ -146,7 +150,7 @@ class TokenCorpus:
         try:
             tokens = np.load(folder / "tokens.npy", mmap_mode="r")
             offsets = np.load(folder / "offsets.npy")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise CorpusError(f"no complete token corpus in {folder}: {error}; delete the folder and run the stage again") from error
         if len(offsets) < 2 or offsets[-1] != len(tokens):
             raise CorpusError(f"token corpus in {folder} is inconsistent; delete the folder and run the stage again")
@@ -187,7 +191,7 @@ def pack_blocks(corpus: TokenCorpus, block: int, generator: np.random.Generator,
         whole += generator.random(len(repeats)) < (repeats - whole)
         order = np.repeat(order, whole)
     generator.shuffle(order)
-    tokens = np.concatenate([corpus.story(i) for i in order]).astype(np.int32)
+    tokens = np.concatenate([corpus.tokens[:0], *(corpus.story(i) for i in order)]).astype(np.int32)
     n = len(tokens) // block
     if n == 0:
         raise CorpusError(f"the corpus has {len(tokens)} tokens, fewer than one block of {block}")

@@ -46,8 +46,10 @@ def build_optimizer(model: nn.Module, *, kind: str, learning_rate: float, muon_l
         weight_decay: decoupled; not applied to vectors.
     """
     embedding_ids = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+    heads = (m.get_output_embeddings() for m in model.modules() if hasattr(m, "get_output_embeddings"))
+    head_ids = {id(p) for head in heads if head is not None for p in head.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
-    matrices = [p for p in trained if p.ndim == 2 and id(p) not in embedding_ids] if kind == "muon" else []
+    matrices = [p for p in trained if p.ndim == 2 and id(p) not in embedding_ids | head_ids] if kind == "muon" else []
     chosen = {id(p) for p in matrices}
     rest = [p for p in trained if id(p) not in chosen]
     groups = [

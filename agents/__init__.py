@@ -1,0 +1,123 @@
+"""Simulated characters whose goals are latents: scenarios, planner, simulation, logs, audit, figures.
+
+    scenario = load_scenario(packaged_scenarios()["demo"])
+    model = LatentModel.from_pretrained(scenario.model)
+    summary = run_scenario(scenario, model, Path("runs/demo"))
+    print(render_transcript(summary.path))
+
+Modules, lowest first: `errors`, `sentences`, `scenario`, `events` (the log), `goals` (the store), `manifest`, `state`
+(the fold of a log), `planner`, `turns`, `progress`, `transcript`, `simulation`, then the readers `plots` and `audit`.
+Names are loaded when they are first used: importing the package alone loads neither torch nor matplotlib.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agents.audit import AuditReport, Check, audit_run
+    from agents.errors import (
+        AgentsError,
+        GoalError,
+        RunBusy,
+        RunDamaged,
+        RunExists,
+        RunMismatch,
+        RunNotFound,
+        RunWriteError,
+        ScenarioError,
+    )
+    from agents.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent
+    from agents.plots import plot_progress
+    from agents.progress import Curve, GoalProgress, Progress, read_progress
+    from agents.scenario import (
+        Character,
+        Goal,
+        Planner,
+        Sampling,
+        Scenario,
+        load_scenario,
+        packaged_scenarios,
+        scenario_schema,
+    )
+    from agents.simulation import RunSummary, resume_run, run_scenario
+    from agents.transcript import render_transcript
+
+__all__ = [
+    "AgentsError",
+    "AuditReport",
+    "Character",
+    "Check",
+    "Curve",
+    "EndEvent",
+    "Event",
+    "Goal",
+    "GoalError",
+    "GoalEvent",
+    "GoalProgress",
+    "OpeningEvent",
+    "Planner",
+    "Progress",
+    "RunBusy",
+    "RunDamaged",
+    "RunExists",
+    "RunMismatch",
+    "RunNotFound",
+    "RunSummary",
+    "RunWriteError",
+    "Sampling",
+    "Scenario",
+    "ScenarioError",
+    "TurnEvent",
+    "audit_run",
+    "load_scenario",
+    "packaged_scenarios",
+    "plot_progress",
+    "read_progress",
+    "render_transcript",
+    "resume_run",
+    "run_scenario",
+    "scenario_schema",
+]
+
+_MODULES = {
+    "audit": ("AuditReport", "Check", "audit_run"),
+    "errors": (
+        "AgentsError",
+        "GoalError",
+        "RunBusy",
+        "RunDamaged",
+        "RunExists",
+        "RunMismatch",
+        "RunNotFound",
+        "RunWriteError",
+        "ScenarioError",
+    ),
+    "events": ("EndEvent", "Event", "GoalEvent", "OpeningEvent", "TurnEvent"),
+    "plots": ("plot_progress",),
+    "progress": ("Curve", "GoalProgress", "Progress", "read_progress"),
+    "scenario": (
+        "Character",
+        "Goal",
+        "Planner",
+        "Sampling",
+        "Scenario",
+        "load_scenario",
+        "packaged_scenarios",
+        "scenario_schema",
+    ),
+    "simulation": ("RunSummary", "resume_run", "run_scenario"),
+    "transcript": ("render_transcript",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'agents' has no attribute {name!r}")
+    return getattr(import_module(f"agents.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return list(__all__)

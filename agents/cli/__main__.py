@@ -1,0 +1,5 @@
+"""`python -m agents.cli` is the command `steer`."""
+
+from agents.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""`steer audit` and `steer schema`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agents.cli.guard import ExitCode
+from agents.cli.models import JsonOption, ModelOption
+from agents.cli.output import output
+from agents.cli.simulate import load_model_of
+
+
+def audit(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Also write every turn again and compare, byte for byte.")
+    ] = False,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that a run's visible context was its opening and what was written, and nothing else.
+
+    Exit code 3 if a check fails.
+    """
+    say = output(ctx)
+    from agents.audit import audit_run
+    from agents.errors import RunMismatch, ScenarioError
+
+    loaded = None
+    if replay or model is not None:
+        try:
+            loaded = load_model_of(say, run, model)
+        except (RunMismatch, ScenarioError):
+            pass  # the run's scenario was changed: that is for the audit to tell
+    with say.status("auditing"):
+        report = audit_run(run, model=loaded, replay=replay and loaded is not None)
+    if as_json:
+        say.json({"run": run, "ok": report.ok, "checks": report.checks})
+    else:
+        _show(report)
+    if not report.ok:
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def schema(ctx: typer.Context) -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    from agents.scenario import scenario_schema
+
+    output(ctx).json(scenario_schema())
+
+
+def _show(report: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for check in report.checks:
+        state = Text("ok", style="green") if check.ok else Text("FAILED", style="bold red")
+        table.add_row(state, Text(check.name), Text(check.detail))
+    Console().print(table)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.command(epilog="Example: steer audit runs/demo-1 --replay")(audit)
+    app.command(epilog="Example: steer schema > scenario.schema.json")(schema)

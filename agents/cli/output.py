@@ -1,0 +1,145 @@
+"""What goes where: results on stdout, everything said to a person on stderr, progress only on a terminal."""
+
+import dataclasses
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+import typer
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """The global options, and how a command speaks.
+
+    Attributes:
+        debug: show tracebacks, and what the libraries below have to say.
+        quiet: say nothing but results and errors.
+    """
+
+    debug: bool = False
+    quiet: bool = False
+
+    @property
+    def lively(self) -> bool:
+        """Whether spinners and bars make sense: stderr is a terminal and nobody asked for silence."""
+        return sys.stderr.isatty() and not self.quiet
+
+    def note(self, message: str) -> None:
+        """A remark to the person at the keyboard."""
+        if not self.quiet:
+            print(message, file=sys.stderr, flush=True)
+
+    def result(self, text: str) -> None:
+        """A result, as text."""
+        print(text, flush=True)
+
+    def json(self, value: Any) -> None:
+        """A result, as one JSON document; see `plain`."""
+        print(json.dumps(plain(value), ensure_ascii=False, indent=2), flush=True)
+
+    @contextmanager
+    def status(self, message: str) -> Iterator[None]:
+        """A spinner on stderr while something runs whose length is unknown."""
+        if not self.lively:
+            yield
+            return
+        from rich.console import Console
+
+        with Console(stderr=True).status(message):
+            yield
+
+    @contextmanager
+    def progress(self, message: str, total: int | None) -> Iterator["Bar"]:
+        """A bar on stderr; it counts from 0 to `total`."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        options = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
+        with Progress(*columns, console=Console(stderr=True), disable=not self.lively, **options) as progress:
+            yield Bar(progress, progress.add_task(message, total=total))
+
+
+@final
+class Bar:
+    """A running progress bar."""
+
+    def __init__(self, progress: Any, task: Any) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self, done: int) -> None:
+        """Say how far things are."""
+        self._progress.update(self._task, completed=done)
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Say what is going on, and how far it is."""
+        self._progress.update(self._task, description=what, completed=done, total=total)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar off the screen while something else is printed there."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+
+def output(ctx: typer.Context) -> Output:
+    """The `Output` of this invocation."""
+    return ctx.find_object(Output) or Output()
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: records become objects, arrays become lists, paths become strings, NaN becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "model_dump"):  # pydantic records
+        return plain(value.model_dump())
+    if hasattr(value, "tolist"):  # arrays, tensors and their scalars
+        return plain(value.tolist())
+    raise TypeError(f"cannot write a {type(value).__name__} as JSON")
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """The first of `parent/name-1`, `parent/name-2`, ... that does not exist."""
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"
+
+
+def show_logs(level: int) -> None:
+    """Show what our own packages log, from this level up, as lines on stderr. Calling it again changes the level."""
+    for package in ("agents", "steer", "vectorstore"):
+        logger = logging.getLogger(package)
+        handler = next((found for found in logger.handlers if isinstance(found, _Remarks)), None)
+        if handler is None:
+            handler = _Remarks()
+            logger.addHandler(handler)
+        handler.setLevel(level)
+        logger.setLevel(min(level, logging.WARNING))
+
+
+class _Remarks(logging.Handler):
+    """Writes to whatever stderr is at that moment: tests and notebooks exchange it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr, flush=True)

@@ -1,0 +1,141 @@
+"""`steer train` and `steer eval`."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agents.cli.guard import InputError
+from agents.cli.models import JsonOption, SeedOption, load_model, quiet_libraries
+from agents.cli.output import output, show_logs
+
+
+class Stage(StrEnum):
+    """What to train."""
+
+    BASE = "base"
+    AUTOENCODER = "autoencoder"
+    ALL = "all"
+
+
+# The autoencoder's stage ends with a folder that the other commands can load.
+STAGES = {
+    Stage.BASE: ("base",),
+    Stage.AUTOENCODER: ("autoencoder", "package"),
+    Stage.ALL: ("base", "autoencoder", "package"),
+}
+
+
+def train(
+    ctx: typer.Context,
+    stage: Annotated[Stage, typer.Argument(help="base: from scratch; autoencoder: adapters on it; all: both.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, such as those in recipes/.")],
+    data_root: Annotated[Path, typer.Option("--data-root", help="Folder that the recipe's paths start from.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of checkpoints; given again, it is continued.")],
+    report_to: Annotated[
+        str, typer.Option("--report-to", help="Where metrics go: none, tensorboard, or as transformers has it.")
+    ] = "none",
+) -> None:
+    """Train the stages of a recipe, one after the other; stages that are done are passed over.
+
+    Prints the folder of what was trained.
+    """
+    say = output(ctx)
+    if not say.quiet and not say.debug:
+        show_logs(logging.INFO)
+    quiet_libraries(say)
+    from steer.training.pipeline import run_recipe
+
+    if say.lively:
+        import transformers.utils.logging
+
+        # Trainer shows its bar at this level only.
+        transformers.utils.logging.set_verbosity_warning()
+    try:
+        folder = run_recipe(recipe, out, data_root, stages=STAGES[stage], report_to=report_to)
+    except KeyboardInterrupt:
+        say.note("stopped; the same command continues from the last checkpoint")
+        raise
+    say.result(str(folder))
+
+
+def evaluate(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="A model folder or hub id; else the packaged model.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Stories: .txt, .jsonl, either with .gz, or a folder of them.")
+    ] = None,
+    pairs: Annotated[int, typer.Option("--pairs", min=2, help="Endings to write and tell apart.")] = 100,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model on stories that it should not have seen.
+
+    NLL with a span's own latent, none, and another span's; reconstruction; active units; steered endings told apart.
+    """
+    say = output(ctx)
+    stories = _stories(data, model)
+    loaded = load_model(say, model)
+    from steer.evaluation import evaluate as measure
+    from steer.judge import judge_folder
+
+    if judge_folder() is None:
+        say.note("endings are left out: judging them needs pip install 'steer[judge]'")
+    with say.progress("evaluating", None) as bar:
+        numbers = measure(loaded, stories, pairs=pairs, seed=seed, progress=bar.show)
+    if as_json:
+        say.json(numbers)
+    else:
+        _show(numbers)
+
+
+def _stories(data: Path | None, model: str | None) -> list[str]:
+    """The stories of --data, else those that came with the model."""
+    from steer.training.corpus import SUFFIXES, read_stories
+
+    if data is None:
+        from steer.checkpoint import fetch, packaged_model
+
+        folder = fetch(model or str(packaged_model()))
+        data = next((p for suffix in SUFFIXES if (p := folder / f"validation{suffix}").is_file()), None)
+        if data is None:
+            raise InputError(f"{folder} holds no validation stories; give --data FILE with stories it has not seen")
+    elif not data.exists():
+        raise InputError(f"--data {data}: no such file or folder")
+    stories = list(read_stories(data))
+    if not stories:
+        raise InputError(f"--data {data} holds no stories; expected records separated by lines <|endoftext|>")
+    return stories
+
+
+def _show(numbers: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("measure", "value")
+    for name, value in _flat(numbers):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def _flat(numbers: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Figures by dotted names; a share with its interval stays on one line."""
+    for name, value in numbers.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple) and len(value) == 3:
+            yield f"{prefix}{name}", "{:.1%} ({:.1%} to {:.1%})".format(*value)
+        else:
+            yield f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    example = "Example: steer train all recipes/llama-fable-6m.yaml --data-root stories --out runs/llama-fable-6m"
+    app.command(epilog=example)(train)
+    app.command("eval", epilog="Example: steer eval --data stories.txt --json")(evaluate)

@@ -1,0 +1,380 @@
+"""Scenarios: who plays, what is seen at the start, what each character secretly wants, and how it is pulled there.
+
+A scenario is a YAML file, checked by pydantic: unknown keys are errors, and every error names its line and key. Of all
+that it says, only `opening` and the characters' names are ever seen by the model.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+import yaml
+from pydantic import Field
+from pydantic_core import PydanticCustomError
+
+from agents.errors import ScenarioError
+from agents.sentences import shared_words
+from steer.sampling import SamplingConfig
+from steer.schedules import SCHEDULES, ScheduleConfig
+from steer.text import check_text, read_text
+
+SCHEMA_VERSION = 1
+DEFAULT_MODEL = "llama-fable-6m"
+MAX_ERRORS = 8
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(pydantic.BaseModel):
+    """Settings of all parts of a scenario."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Goal(_Part):
+    """What a character wants, or wants to avoid. Its text is encoded, never shown.
+
+    Attributes:
+        id: unique within the character.
+        kind: `terminal` pulls towards the text, `avoid` away from it.
+        text: one short whole sentence with something visible in it; at most one span long.
+        weight: factor on the schedule, and on the score by which the planner chooses between goals.
+        by_turn: last turn (of all, counted from 1) in which it counts; the last turn of the run by default.
+    """
+
+    id: Identifier
+    kind: Literal["terminal", "avoid"] = "terminal"
+    text: str
+    weight: Share = 1.0
+    by_turn: int | None = Field(default=None, ge=1)
+
+    @pydantic.field_validator("text")
+    @classmethod
+    def _check_text(cls, text: str) -> str:
+        return check_text(text, "the goal's text").strip()
+
+
+class Character(_Part):
+    """Someone who takes turns.
+
+    Attributes:
+        id: unique within the scenario; owner of its goals in the store.
+        name: stands in the visible text, as the cue of its turns.
+        voice: sample texts, whose mean latent is a weak constant pull; never shown.
+        goals: any number of them.
+    """
+
+    id: Identifier
+    name: str = Field(max_length=80)
+    voice: tuple[str, ...] = ()
+    goals: tuple[Goal, ...] = ()
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        name = check_text(name, "the name").strip()
+        if len(name.splitlines()) > 1:
+            raise ValueError("a name is a single line")
+        return name
+
+    @pydantic.field_validator("voice")
+    @classmethod
+    def _check_voice(cls, voice: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_text(text, f"voice sample {i + 1}") for i, text in enumerate(voice))
+
+
+class Planner(_Part):
+    """How goals become pulls.
+
+    Attributes:
+        method: `annealed` follows the schedule, `fixed` pulls with the same weight `start` (0.5) at every span,
+            `unguided` not at all.
+        schedule: one of `steer.schedules.SCHEDULES`, for `annealed`.
+        start, end: of the schedule; by default its own.
+        voice_weight: pull towards the character's voice, as far as the goal leaves room for it.
+        cfg_scale: strength of classifier-free guidance; 1 does without, above 1 costs a second forward pass.
+        candidates: how many open goals are weighed against each other.
+        reached: cosine from which a goal counts as reached; by default the model's calibrated value, or 0.6.
+    """
+
+    method: Literal["annealed", "fixed", "unguided"] = "annealed"
+    schedule: str = "bridge"
+    start: Share | None = None
+    end: Share | None = None
+    voice_weight: Share = 0.1
+    cfg_scale: float = Field(default=1.0, ge=0, le=20, allow_inf_nan=False)
+    candidates: int = Field(default=4, ge=1)
+    reached: float | None = Field(default=None, gt=0, le=1)
+
+    @pydantic.field_validator("schedule")
+    @classmethod
+    def _check_schedule(cls, name: str) -> str:
+        if name not in SCHEDULES:
+            raise ValueError(f"unknown schedule; expected one of {', '.join(sorted(SCHEDULES))}")
+        return name
+
+    @pydantic.model_validator(mode="after")
+    def _check_options(self) -> Self:
+        self.config()
+        return self
+
+    def config(self) -> ScheduleConfig:
+        """The schedule that is in force.
+
+        Raises:
+            GuidanceError: the schedule does not take `start` or `end`.
+        """
+        return ScheduleConfig("constant" if self.method == "fixed" else self.schedule, self.start, self.end)
+
+
+class Sampling(_Part):
+    """How tokens are drawn; see `steer.sampling.SamplingConfig`."""
+
+    temperature: float = 0.7
+    top_k: int = 0
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repetition_penalty: float = 1.1
+
+    @pydantic.model_validator(mode="after")
+    def _check_values(self) -> Self:
+        self.config()
+        return self
+
+    def config(self) -> SamplingConfig:
+        """The same for `steer`.
+
+        Raises:
+            SamplingError: a value is out of range.
+        """
+        return SamplingConfig(**self.model_dump())
+
+
+class Scenario(_Part):
+    """A whole scenario.
+
+    Attributes:
+        schema_version: 1.
+        id, title: for people and file names.
+        model: hub id, folder, or name of the packaged model.
+        opening: the only visible text at the start; white space around it is dropped.
+        format: `prose` starts each turn with a paragraph that begins with the name, `script` with a line `Name:`.
+        turns: number of turns; characters take them in order, round robin.
+        spans_per_turn: spans written per turn, before they are cut back to whole sentences.
+        seed: of all randomness.
+        stop_at_end: end the run when the model ends the story; by default that ends only the turn.
+        characters, planner, sampling: see there.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: Identifier
+    title: str = ""
+    model: str = DEFAULT_MODEL
+    opening: str
+    format: Literal["prose", "script"] = "prose"
+    turns: int = Field(ge=1, le=10_000)
+    spans_per_turn: int = Field(default=2, ge=1, le=64)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    stop_at_end: bool = False
+    characters: tuple[Character, ...] = Field(min_length=1)
+    planner: Planner = Planner()
+    sampling: Sampling = Sampling()
+
+    @pydantic.field_validator("opening")
+    @classmethod
+    def _check_opening(cls, opening: str) -> str:
+        return check_text(opening, "the opening").strip()
+
+    @pydantic.model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        _unique([c.id for c in self.characters], "characters", "id", "character")
+        _unique([c.name.casefold() for c in self.characters], "characters", "name", "character")
+        visible = "\n".join([self.opening, *(c.name for c in self.characters)])
+        for i, character in enumerate(self.characters):
+            _unique([g.id for g in character.goals], f"characters.{i}.goals", "id", "goal")
+            for k, goal in enumerate(character.goals):
+                place = f"characters.{i}.goals.{k}"
+                if goal.by_turn is not None and goal.by_turn > self.turns:
+                    raise _at(f"{place}.by_turn", f"by_turn is {goal.by_turn}, but the run has {self.turns} turns")
+                if words := shared_words(goal.text, visible):
+                    raise _at(
+                        f"{place}.text",
+                        f"the words {words!r} of this goal stand in the opening, where the model would read them; "
+                        "reword one of the two",
+                    )
+        return self
+
+    def speaker(self, turn: int) -> Character:
+        """Whose turn it is; turns count from 1."""
+        return self.characters[(turn - 1) % len(self.characters)]
+
+    def cue(self, character: Character) -> str:
+        """The visible text that hands the turn to a character."""
+        return f"\n{character.name}:" if self.format == "script" else f"\n\n{character.name}"
+
+    def deadline(self, goal: Goal) -> int:
+        """The last turn in which a goal counts."""
+        return self.turns if goal.by_turn is None else goal.by_turn
+
+    def goals(self) -> Iterator[tuple[Character, Goal]]:
+        """All goals with their characters, in order."""
+        return ((character, goal) for character in self.characters for goal in character.goals)
+
+    def sha256(self) -> str:
+        """Hash of all settings, defaults included, whatever the file looked like."""
+        data = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(data.encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The scenario as a file that `load_scenario` reads back to an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def goal_key(character: str, goal: str) -> str:
+    """Name of a goal in logs and in the store: `character/goal`."""
+    return f"{character}/{goal}"
+
+
+def override(scenario: Scenario, *, seed: int | None = None, turns: int | None = None) -> Scenario:
+    """The scenario with another seed or number of turns. Deadlines after the new last turn move to it.
+
+    Raises:
+        ScenarioError: a value is out of range.
+    """
+    data = scenario.model_dump()
+    data |= {key: value for key, value in (("seed", seed), ("turns", turns)) if value is not None}
+    if turns is not None:
+        for character in data["characters"]:
+            for goal in character["goals"]:
+                goal["by_turn"] = goal["by_turn"] and min(goal["by_turn"], turns)
+    try:
+        return Scenario.model_validate(data)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "scenario"
+        raise ScenarioError(f"{where}: {first['msg']} (got {first['input']!r})") from error
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Read and check a scenario file (YAML, or JSON, which is YAML).
+
+    Raises:
+        ScenarioError: it is no YAML, or does not fit the schema; one line `file:line: key: what is wrong` per error.
+        TextError: it is missing, unreadable, or not UTF-8.
+    """
+    text = read_text(path, "scenario")
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ScenarioError(f"{path}: YAML aliases (*name) are not supported; write the value out")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not isinstance(root, yaml.MappingNode):
+            found = "nothing" if root is None else f"a {root.id}"
+            raise ScenarioError(f"{path}: expected a mapping with id, opening, turns and characters; got {found}")
+        _refuse_duplicates(root, path)
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, ScenarioError):
+            raise
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        problem = getattr(error, "problem", None) or (str(error).splitlines() or ["nested too deeply"])[0]
+        raise ScenarioError(f"{where}: not valid YAML: {problem}") from error
+    try:
+        return Scenario.model_validate(data)
+    except pydantic.ValidationError as error:
+        lines = [_describe(item, root, path) for item in error.errors()]
+        more = [f"... and {len(lines) - MAX_ERRORS} more"] if len(lines) > MAX_ERRORS else []
+        raise ScenarioError("\n".join(lines[:MAX_ERRORS] + more)) from error
+
+
+def scenario_schema() -> dict[str, Any]:
+    """JSON Schema of scenario files, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Scenario.model_json_schema()}
+
+
+def packaged_scenarios() -> dict[str, Path]:
+    """The scenarios that come with the package, by file name without ending."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "scenarios").glob("*.yaml"))}
+
+
+def _unique(values: list[str], place: str, field: str, what: str) -> None:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise _at(f"{place}.{index}.{field}", f"a second {what} with the {field} {value!r}; each needs its own")
+
+
+def _at(place: str, message: str) -> PydanticCustomError:
+    """An error of the whole scenario that belongs to one place in it."""
+    # The message goes in as a value: braces in it are not for pydantic to fill.
+    return PydanticCustomError("scenario", "{message}", {"message": message, "place": place})
+
+
+def _describe(error: Any, root: yaml.Node, path: str | Path) -> str:
+    """One pydantic error as `file:line: key: what is wrong`."""
+    loc = tuple(error["loc"])
+    if place := error.get("ctx", {}).get("place"):
+        loc += tuple(int(part) if part.isdigit() else part for part in place.split("."))
+    line, siblings = _find(root, loc)
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "unknown key"
+        known = _known_keys(loc[:-1])
+        if near := difflib.get_close_matches(str(loc[-1]), [k for k in known if k not in siblings], n=1):
+            message += f"; did you mean {near[0]!r}?"
+        elif known:
+            message += f"; expected one of {', '.join(known)}"
+    elif error["type"] == "missing":
+        message = "this key is missing"
+    elif isinstance(error["input"], str | int | float | bool | None):
+        message += f" (got {error['input']!r})"
+    return f"{path}:{line}: {'.'.join(map(str, loc)) or 'scenario'}: {message}"
+
+
+def _find(root: yaml.Node, loc: tuple[Any, ...]) -> tuple[int, list[str]]:
+    """Line (from 1) of the deepest part of `loc` that the file has, and the keys beside it."""
+    node, line, siblings = root, root.start_mark.line + 1, []
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            siblings = [key.value for key, _ in node.value]
+            found = [(key, value) for key, value in node.value if key.value == str(part)]
+            if not found:
+                break
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line, siblings
+
+
+def _known_keys(loc: tuple[Any, ...]) -> list[str]:
+    """Keys that the part of a scenario at `loc` may have."""
+    names = tuple(part for part in loc if isinstance(part, str))
+    parts = {
+        (): Scenario,
+        ("characters",): Character,
+        ("characters", "goals"): Goal,
+        ("planner",): Planner,
+        ("sampling",): Sampling,
+    }
+    return list(parts[names].model_fields) if names in parts else []
+
+
+def _refuse_duplicates(node: yaml.Node, path: str | Path) -> None:
+    """YAML readers silently keep the last of two equal keys."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise ScenarioError(f"{path}:{key.start_mark.line + 1}: {key.value}: this key stands here twice")
+            seen.add(str(key.value))
+            _refuse_duplicates(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_duplicates(value, path)

@@ -1,0 +1,79 @@
+"""Sentences: where they end in a text, and cutting what was written back to whole ones, on token borders."""
+
+import re
+from collections.abc import Callable, Sequence
+
+_END = re.compile(r"[.!?]+[\"')\]\u2019\u201d]*(?=\s|$)")
+_ABBREVIATIONS = ("mr.", "mrs.", "ms.", "dr.", "st.")
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
+
+# Words in a row that make a quotation of a goal, where it has so many; shorter goals count whole, down to three words.
+SHARED_WORDS = 5
+SHARED_WORDS_MIN = 3
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Offsets behind each sentence of a text: after its mark and closing quotes, before white space or the end."""
+    ends = []
+    for match in _END.finditer(text):
+        word = text[: match.end()].rsplit(maxsplit=1)[-1].lstrip("\"'(").lower()
+        if word not in _ABBREVIATIONS:
+            ends.append(match.end())
+    return ends
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, without the white space around them; what follows the last one counts as one more."""
+    starts = [0, *sentence_ends(text)]
+    pieces = [text[a:b].strip() for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    return [piece for piece in pieces if piece]
+
+
+def keep_sentences(ids: Sequence[int], to_text: Callable[[Sequence[int]], str], *, single_line: bool) -> int:
+    """How many of the tokens to keep so that they end with a whole sentence.
+
+    With `single_line` a line break after some text ends the turn as well. Where there is neither, all tokens are kept.
+    Tokens of nothing but white space are dropped at the end. A cut never splits a token, nor a character that spans
+    several tokens: a prefix counts only if its text is a prefix of the whole text.
+
+    Args:
+        ids: what was written, without special tokens.
+        to_text: text of the first tokens of `ids`.
+        single_line: for scripts.
+
+    Returns:
+        Length of the prefix of `ids` to keep, from 0.
+    """
+    text = to_text(ids)
+    prefixes = [(k, to_text(ids[:k])) for k in range(len(ids), 0, -1)]
+    clean = [(k, prefix) for k, prefix in prefixes if text.startswith(prefix)]
+    start = len(text) - len(text.lstrip())
+    line_end = text.find("\n", start) if single_line else -1
+    if line_end >= 0:
+        wanted = [len(text[:line_end].rstrip())]
+    else:
+        wanted = sentence_ends(text)[-1:] or [len(text.rstrip())]
+    # The longest prefix that says no more than wanted: it may stop short where a token reaches over the border.
+    keep = next((k for k, prefix in clean if len(prefix.rstrip()) <= wanted[0]), 0)
+    said = to_text(ids[:keep]).rstrip()
+    while keep > 0 and to_text(ids[: keep - 1]).rstrip() == said:
+        keep -= 1
+    return keep
+
+
+def shared_words(goal: str, visible: str) -> str | None:
+    """The first run of five words (or the whole goal, if it has three or four) that stands in the visible text."""
+    words = _words(goal)
+    n = min(SHARED_WORDS, len(words))
+    if n < SHARED_WORDS_MIN:
+        return None
+    seen = _words(visible)
+    runs = {tuple(seen[i : i + n]) for i in range(len(seen) - n + 1)}
+    for i in range(len(words) - n + 1):
+        if tuple(words[i : i + n]) in runs:
+            return " ".join(words[i : i + n])
+    return None
+
+
+def _words(text: str) -> list[str]:
+    return [word.casefold().replace("\u2019", "'") for word in _WORD.findall(text)]

@@ -1,0 +1,193 @@
+"""Playing a scenario: turns in a loop, each on the disk before it is reported; stopped anywhere, resumed exactly."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from agents.errors import RunDamaged, RunExists, RunWriteError
+from agents.events import Event, EventLog, TurnEvent, sync_folder, write_atomic
+from agents.goals import GoalBook, check_texts
+from agents.manifest import (
+    LOGS,
+    SCENARIO,
+    STORE,
+    TRANSCRIPT,
+    Arm,
+    Manifest,
+    add_timing,
+    check_model,
+    logs_of,
+    make_manifest,
+    read_manifest,
+    read_scenario,
+    total_seconds,
+)
+from agents.progress import GoalProgress, read_progress
+from agents.scenario import Scenario, override
+from agents.state import ArmState
+from agents.transcript import render_transcript
+from agents.turns import arm_scenario, open_story, write_turn
+from steer.model import LatentModel
+
+logger = logging.getLogger(__name__)
+
+OnEvent = Callable[[Event, str], None]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run went.
+
+    Attributes:
+        path: its folder.
+        status: `finished`; or `unchanged`, when it was to be resumed but had been finished before.
+        turns: played in the guided arm.
+        goals: for each goal its curves in both arms; `goal.guided.reached` is the turn in which it was reached, or
+            None, `goal.guided.best` its greatest similarity; the same in `goal.unguided`, None without a twin.
+        tokens: computed in all arms, drafts included.
+        seconds: for all turns of all arms, earlier parts of a resumed run included.
+    """
+
+    path: Path
+    status: Literal["finished", "unchanged"]
+    turns: int
+    goals: tuple[GoalProgress, ...]
+    tokens: int
+    seconds: float
+
+
+def run_scenario(
+    scenario: Scenario,
+    model: LatentModel,
+    out: Path,
+    *,
+    seed: int | None = None,
+    turns: int | None = None,
+    twin: bool = True,
+    on_event: OnEvent | None = None,
+) -> RunSummary:
+    """Play a scenario into a new folder: the guided arm, then its unguided twin.
+
+    Args:
+        scenario: what to play.
+        model: writes and encodes.
+        out: folder for the run; must not exist, or be empty.
+        seed: instead of the scenario's.
+        turns: instead of the scenario's; later deadlines move to the new last turn.
+        twin: play the same scenario and seed without any pull as well, for comparison. A scenario whose method is
+            `unguided` has no twin.
+        on_event: called with each event and its arm (`guided` or `unguided`), once the event is on the disk. What it
+            raises stops the run, which can then be resumed.
+
+    Raises:
+        RunExists: `out` holds something already.
+        GoalError: this model cannot use a goal, a voice, a name or the opening.
+        ScenarioError: `seed` or `turns` is out of range.
+        RunWriteError: the disk refused; what was reported is safe.
+    """
+    out = Path(out)
+    scenario = override(scenario, seed=seed, turns=turns)
+    check_texts(scenario, model)
+    _make_folder(out)
+    arms: tuple[Arm, ...] = ("guided", "unguided") if twin and scenario.planner.method != "unguided" else ("guided",)
+    with GoalBook.create(scenario, model, out / STORE) as book:
+        write_atomic(out / SCENARIO, scenario.to_yaml())
+        manifest = make_manifest(scenario, model, arms)
+        # The manifest comes last: a folder that has one can be resumed.
+        manifest.save(out)
+        return _play(out, scenario, manifest, model, book, on_event)
+
+
+def resume_run(run: Path, model: LatentModel, *, on_event: OnEvent | None = None) -> RunSummary:
+    """Go on with a run that was stopped; its logs become the same, byte for byte, as if it had not been.
+
+    Args:
+        run: its folder. A finished one is left as it is, and the summary's status says `unchanged`.
+        model: the one that it was started with.
+        on_event: see `run_scenario`; called for new events only.
+
+    Raises:
+        RunNotFound: there is no run.
+        RunMismatch: it was started with another model, or its scenario was changed.
+        RunDamaged: its files were changed.
+        RunBusy: another process is writing it.
+        RunWriteError: the disk refused; what was reported is safe.
+    """
+    run = Path(run)
+    manifest = read_manifest(run)
+    scenario = read_scenario(run, manifest)
+    check_model(manifest, model)
+    if manifest.finished is not None:
+        if changed := manifest.changed_logs(run):
+            raise RunDamaged(f"{run / changed[0]} was changed after the run was finished; see `steer audit {run}`")
+        logger.info("%s was finished at %s; nothing to resume", run, manifest.finished)
+        return _summarise(run, manifest, "unchanged")
+    with GoalBook.load(scenario, model, run / STORE) as book:
+        return _play(run, scenario, manifest, model, book, on_event)
+
+
+def _play(
+    run: Path, scenario: Scenario, manifest: Manifest, model: LatentModel, book: GoalBook, on_event: OnEvent | None
+) -> RunSummary:
+    for arm in manifest.arms:
+        played = arm_scenario(scenario, arm)
+        with EventLog(run / LOGS[arm]) as log:
+            state = ArmState.of(played, log.events)
+            _check_goals(state, book, log)
+            while not state.ended:
+                began = time.monotonic()
+                event = _next_event(played, manifest, model, book, state)
+                log.append([event])
+                state.apply(event)
+                if isinstance(event, TurnEvent):
+                    add_timing(run, arm, event.turn, time.monotonic() - began)
+                if on_event is not None:
+                    on_event(event, arm)
+    write_atomic(run / TRANSCRIPT, render_transcript(run))
+    return _summarise(run, manifest.seal(run), "finished")
+
+
+def _next_event(scenario: Scenario, manifest: Manifest, model: LatentModel, book: GoalBook, state: ArmState) -> Event:
+    if state.opening is None:
+        return open_story(scenario, model, book, manifest.threshold)
+    return state.due() or write_turn(scenario, model, book, state)
+
+
+def _check_goals(state: ArmState, book: GoalBook, log: EventLog) -> None:
+    if state.opening is not None and state.opening.goals != book.infos():
+        raise RunDamaged(
+            f"the goals in the store are not those that {log.path} started with; one of the two was changed"
+        )
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            hint = f"go on with it: `steer resume {out}`, or give another folder"
+            if not out.is_dir():
+                hint = "give a folder that does not exist yet"
+            raise RunExists(f"{out} exists and is not empty; expected a new folder for the run: {hint}")
+        out.mkdir(parents=True, exist_ok=True)
+        sync_folder(out.parent)
+    except RunExists:
+        raise
+    except OSError as error:
+        raise RunWriteError(f"cannot make the folder {out}: {error.strerror}") from error
+
+
+def _summarise(run: Path, manifest: Manifest, status: Literal["finished", "unchanged"]) -> RunSummary:
+    turns = {
+        arm: [event for event in log.events if isinstance(event, TurnEvent)]
+        for arm, log in logs_of(run, manifest).items()
+    }
+    return RunSummary(
+        path=run,
+        status=status,
+        turns=len(turns["guided"]),
+        goals=read_progress(run).goals,
+        tokens=sum(event.tokens for events in turns.values() for event in events),
+        seconds=total_seconds(run),
+    )

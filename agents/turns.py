@@ -1,0 +1,166 @@
+"""One turn: cue, plan, write, cut, measure. A function of scenario, model, goals and state; nothing else enters it.
+
+Visible ids are the opening's, then for each turn the cue's and those that were kept of what was written. They are only
+ever appended, as ids; nothing is tokenised again, and no special token is among them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents.events import OpeningEvent, TurnEvent, hash_ids
+from agents.goals import GoalBook
+from agents.manifest import Arm
+from agents.planner import DECIMALS, plan_turn
+from agents.scenario import Character, Scenario
+from agents.sentences import keep_sentences, split_sentences
+from agents.state import ArmState
+from steer.guided import write_guided
+from steer.model import LatentModel
+from steer.sampling import derive_seed
+
+
+def arm_scenario(scenario: Scenario, arm: Arm) -> Scenario:
+    """The scenario as an arm plays it: the unguided one without any pull, and else the same."""
+    if arm == "guided":
+        return scenario
+    return scenario.model_copy(update={"planner": scenario.planner.model_copy(update={"method": "unguided"})})
+
+
+def open_story(scenario: Scenario, model: LatentModel, book: GoalBook, threshold: float) -> OpeningEvent:
+    """The first event of an arm."""
+    return OpeningEvent(
+        scenario=scenario.id,
+        title=scenario.title or scenario.id,
+        format=scenario.format,
+        method=scenario.planner.method,
+        seed=scenario.seed,
+        turns=scenario.turns,
+        text=scenario.opening,
+        ids=tuple(model.to_ids(scenario.opening)),
+        max_context=model.latent_config.max_context,
+        span_tokens=model.span_tokens,
+        threshold=threshold,
+        goals=book.infos(),
+    )
+
+
+def write_turn(scenario: Scenario, model: LatentModel, book: GoalBook, state: ArmState) -> TurnEvent:
+    """Write the turn after a state; the state is not changed.
+
+    A fresh writer is opened for every turn, so that a turn depends on the visible ids, the plan and its seed alone.
+
+    Args:
+        scenario: as the arm plays it, see `arm_scenario`.
+        model: writes and encodes.
+        book: the goals' latents.
+        state: after the turns before.
+    """
+    turn = state.turn + 1
+    character = scenario.speaker(turn)
+    cue = scenario.cue(character)
+    cue_ids = model.to_ids(cue)
+    visible = state.visible + cue_ids
+    plan = plan_turn(
+        scenario,
+        book,
+        character=character,
+        turn=turn,
+        state=model.encode_ids([visible[-model.span_tokens :]])[0].numpy(),
+        active=state.active.get(character.id),
+        settled=state.settled(character),
+    )
+    seed = derive_seed(scenario.seed, "turn", turn, character.id)
+    written = write_guided(
+        model,
+        [visible],
+        pulls=plan.pulls,
+        spans=scenario.spans_per_turn,
+        seeds=[seed],
+        sampling=scenario.sampling.config(),
+        scale=plan.scale,
+    )[0]
+    kept, text, ended = cut_turn(scenario, model, cue_ids, list(written.ids))
+    visible_after = visible + kept
+    spans = written.latents.shape[0]
+    drafts = int((written.drafts != 0).any(dim=1).sum())
+    return TurnEvent(
+        turn=turn,
+        character=character.id,
+        name=character.name,
+        cue=cue,
+        cue_ids=tuple(cue_ids),
+        text=text,
+        ids=tuple(kept),
+        context_tokens=len(written.context),
+        context_sha256=hash_ids(written.context),
+        visible_tokens=len(visible_after),
+        visible_sha256=hash_ids(visible_after),
+        plan=plan.record,
+        similarities=measure(scenario, model, book, character, text, kept),
+        seed=seed,
+        spans=spans,
+        drafts=drafts,
+        tokens=(spans + drafts) * model.span_tokens,
+        ended=ended,
+    )
+
+
+def cut_turn(scenario: Scenario, model: LatentModel, cue_ids: list[int], ids: list[int]) -> tuple[list[int], str, bool]:
+    """What is kept of a turn: up to the first special token, in a script to the end of the line, then whole sentences.
+
+    Args:
+        scenario: for its format.
+        model: for its tokenizer.
+        cue_ids: the tokens before, since some tokenizers write a first token without its space.
+        ids: what was written.
+
+    Returns:
+        The ids to keep, their text, and whether the model ended the story right behind them.
+    """
+    special = set(model.tokenizer.all_special_ids)
+    plain = next((i for i, token in enumerate(ids) if token in special), len(ids))
+    cue = model.to_text(cue_ids)
+    story_ended = plain < len(ids) and ids[plain] == model.tokenizer.eos_token_id
+
+    def to_text(part: Sequence[int]) -> str:
+        return model.to_text([*cue_ids, *part])[len(cue) :]
+
+    whole = ids[:plain]
+    count = keep_sentences(whole, to_text, single_line=scenario.format == "script")
+    text = to_text(whole[:count])
+    return whole[:count], text, story_ended and text.rstrip() == to_text(whole).rstrip()
+
+
+def measure(
+    scenario: Scenario, model: LatentModel, book: GoalBook, character: Character, text: str, ids: list[int]
+) -> dict[str, float | None]:
+    """How near a turn came to each goal of all characters.
+
+    Args:
+        scenario: in prose the name that starts the paragraph belongs to its first sentence.
+        model: encodes.
+        book: the goals' latents.
+        character: whose turn it is.
+        text: what was kept of the turn.
+        ids: the same as tokens.
+
+    Returns:
+        For each `character/goal` the greatest cosine of its latent with those of the turn's sentences (cut to a span)
+        and of its last span; None where nothing was kept.
+    """
+    sentences = split_sentences((character.name if scenario.format == "prose" else "") + text)
+    # The encoder takes no NUL, which a model may write.
+    sentences = [s for s in (sentence.replace("\0", " ").strip() for sentence in sentences) if s]
+    if not ids or not sentences:
+        return {key: None for key in book.vectors}
+    latents = torch.cat([model.encode(sentences, long="truncate"), model.encode_ids([ids[-model.span_tokens :]])])
+    units = _unit(latents.numpy())
+    return {key: round(float((units @ _unit(vector)).max()), DECIMALS) for key, vector in book.vectors.items()}
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = vectors.astype(np.float64)
+    return wide / np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)

@@ -1,0 +1,104 @@
+"""All stages of a recipe in order; what is done is skipped, what was interrupted goes on."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steer import checkpoint
+from steer.errors import TrainingError
+from steer.model import LatentModel
+from steer.training.autoencoder_stage import train_autoencoder
+from steer.training.base_stage import load_splits, train_base
+from steer.training.card import model_card
+from steer.training.recipe import Recipe, load_recipe
+from steer.training.runner import DONE, is_done
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("base", "autoencoder", "package")
+
+
+def run_recipe(recipe_path: str | Path, out: Path, data_root: Path, *, stages: Sequence[str] = STAGES, report_to: str = "none") -> Path:
+    """Run stages of a recipe. Returns the folder of the last stage's model.
+
+    Args:
+        recipe_path: a YAML file, see `steer.training.recipe`.
+        out: working folder; keep it to resume.
+        data_root: where the recipe's source paths start.
+        stages: of `base`, `autoencoder`, `package`.
+        report_to: passed to `TrainingArguments` (`tensorboard`, `wandb`, ...).
+
+    Raises:
+        RecipeError, CorpusError: bad files.
+        TrainingError: an earlier stage is missing, or training failed.
+    """
+    recipe = load_recipe(recipe_path)
+    result: Path = out
+    base: str | Path = recipe.pretrained or out / "base" / "model"
+    for stage in STAGES:
+        if stage not in stages:
+            continue
+        if stage == "base":
+            if recipe.base is not None:
+                result = train_base(recipe, out, data_root, report_to=report_to)
+        elif stage == "autoencoder":
+            if recipe.base is not None and not is_done(out / "base"):
+                raise TrainingError(f"the base model in {out / 'base'} is not finished; run stage base first (or `steer train all`)")
+            result = train_autoencoder(recipe, out, data_root, base, report_to=report_to)
+        else:
+            if not is_done(out / "autoencoder"):
+                raise TrainingError(f"the autoencoder in {out / 'autoencoder'} is not finished; run that stage first (or `steer train all`)")
+            result = package(recipe, out, data_root, base)
+    return result
+
+
+def package(recipe: Recipe, out: Path, data_root: Path, base: str | Path) -> Path:
+    """Write the finished model in its narrow dtype, evaluate it as written, and add its card. Does nothing if done."""
+    target = out / "package" / recipe.name.lower()
+    if is_done(out / "package"):
+        logger.info("package: already done")
+        return target
+    from steer.evaluation import evaluate
+
+    _, _, validation = load_splits(recipe.data, data_root)
+    model = LatentModel.from_pretrained(str(out / "autoencoder" / "model"), base=base)
+    reached = calibrate_reached(model, validation)
+    model.latent_config = model.latent_config.model_copy(update={"name": recipe.name, "reached_similarity": reached})
+    checkpoint.save(model, target, dtype=getattr(torch, recipe.package.dtype), with_base=recipe.base is not None)
+    written = LatentModel.from_pretrained(str(target))
+    figures = evaluate(written, validation, pairs=200)
+    done = {stage: json.loads((out / stage / DONE).read_text()) for stage in ("base", "autoencoder") if is_done(out / stage)}
+    (target / "eval.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    (target / "README.md").write_text(model_card(recipe, figures, done, reached), encoding="utf-8")
+    from steer.training.runner import mark_done
+
+    mark_done(out / "package", {"folder": target.name})
+    return target
+
+
+@torch.no_grad()
+def calibrate_reached(model: Any, stories: Sequence[str], *, count: int = 400, quantile: float = 0.98) -> float:
+    """The cosine above which two latents count as the same event: the given quantile over unrelated sentences of unseen stories.
+
+    Args:
+        model: a `LatentModel`.
+        stories: unseen text.
+        count: sentences compared.
+        quantile: share of unrelated pairs that stay below.
+    """
+    from steer.pairs import split_sentences
+
+    sentences = []
+    for story in stories:
+        fitting = [s.strip() for s in split_sentences(story) if 6 <= len(model.to_ids(s)) <= model.span_tokens - 2]
+        if fitting:
+            sentences.append(fitting[len(fitting) // 2])
+        if len(sentences) == count:
+            break
+    z = torch.nn.functional.normalize(model.encode(sentences), dim=1)
+    cosines = (z @ z.T)[~torch.eye(len(z), dtype=torch.bool)]
+    return round(float(torch.quantile(cosines[torch.randperm(len(cosines), generator=torch.Generator().manual_seed(0))[:100_000]], quantile)), 3)

@@ -1,0 +1,92 @@
+"""Recipes: what is read, and how each mistake is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from steer.errors import RecipeError
+from steer.training.recipe import load_recipe
+
+GOOD: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"sources": [{"path": "a.txt"}]},
+    "base": {"architecture": {"model_type": "llama"}, "train": {"steps": 3}},
+    "autoencoder": {"train": {"steps": 3}},
+}
+
+
+def write(folder: Path, data: object) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return path
+
+
+def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD))
+    assert recipe.base is not None
+    assert (recipe.base.vocab_size, recipe.base.train.steps, recipe.autoencoder.span_tokens) == (4096, 3, 32)
+    assert recipe.data.sources[0].repeat == 1
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
+
+
+def test_every_recipe_in_the_repository_is_valid() -> None:
+    recipes = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        load_recipe(path)
+
+
+def test_either_a_base_to_train_or_a_pretrained_one(tmp_path: Path) -> None:
+    pretrained = {**{k: v for k, v in GOOD.items() if k != "base"}, "pretrained": "some/model"}
+    assert load_recipe(write(tmp_path, pretrained)).pretrained == "some/model"
+    for wrong in ({**GOOD, "pretrained": "some/model"}, {k: v for k, v in GOOD.items() if k != "base"}):
+        with pytest.raises(RecipeError, match="give exactly one of `base` .* and `pretrained`"):
+            load_recipe(write(tmp_path, wrong))
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"spam": 1}, "spam: Extra inputs are not permitted"),
+        ({"autoencoder": {"train": {"steps": 3, "lr": 1}}}, r"autoencoder.train.lr: Extra inputs .*\(got '1'\)"),
+        ({"autoencoder": {"train": {}}}, "autoencoder.train.steps: Field required"),
+        ({"autoencoder": {"train": {"steps": 0}}}, "autoencoder.train.steps: .*greater than 0"),
+        ({"autoencoder": {"train": {"steps": 3, "optimizer": "sgd"}}}, "autoencoder.train.optimizer: .*'adamw' or 'muon'"),
+        ({"autoencoder": {"train": {"steps": 3}, "context_lengths": []}}, "autoencoder.context_lengths"),
+        ({"data": {"sources": []}}, "data.sources"),
+        ({"data": {"sources": [{"path": "a", "repeat": 0}]}}, "data.sources.0.repeat"),
+        ({"data": {"sources": [{"path": "a"}], "validation_share": 0.5}}, "data.validation_share"),
+        ({"base": {"train": {"steps": 1}}}, "base.architecture: Field required"),
+        ({"name": None}, "name: "),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(tmp_path: Path, change: dict[str, Any], place: str) -> None:
+    with pytest.raises(RecipeError, match=rf"(?s)recipe .*recipe.yaml has 1 problem\(s\):.*{place}"):
+        load_recipe(write(tmp_path, {**GOOD, **change}))
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"(?s)3 problem\(s\).*seed.*eggs.*spam"):
+        load_recipe(write(tmp_path, {**GOOD, "seed": "x", "eggs": 1, "spam": 2}))
+
+
+@pytest.mark.parametrize("text", ["", "just text", "- 1\n- 2\n", "3"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError, match=r"has 1 problem\(s\)"):
+        load_recipe(write(tmp_path, text))
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot read recipe .*missing.yaml: No such file"):
+        load_recipe(tmp_path / "missing.yaml")
+    with pytest.raises(RecipeError, match="is not valid YAML"):
+        load_recipe(write(tmp_path, "a: [1"))
+    with pytest.raises(RecipeError, match="is not valid YAML"):
+        load_recipe(write(tmp_path, "a: !!python/object:os.system {}"))
+    (tmp_path / "recipe.yaml").write_bytes(b"name: na\xefve")
+    with pytest.raises(RecipeError, match="is not valid YAML"):
+        load_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeError, match="cannot read recipe"):
+        load_recipe(tmp_path)
