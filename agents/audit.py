@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.errors import AgentsError
-from agents.events import EndEvent, Event, LogContents, OpeningEvent, TurnEvent, hash_ids, read_log
+from agents.events import EndEvent, Event, OpeningEvent, TurnEvent, hash_ids
 from agents.goals import GoalBook
+from agents.log import LogContents, read_log
 from agents.manifest import LOGS, STORE, Manifest, check_model, read_manifest, read_scenario
 from agents.scenario import Scenario
 from agents.sentences import shared_words

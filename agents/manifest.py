@@ -24,7 +24,7 @@ import pydantic
 import torch
 
 from agents.errors import RunDamaged, RunMismatch, RunNotFound, RunWriteError
-from agents.events import read_log, write_atomic
+from agents.log import read_log, write_atomic
 from agents.scenario import Scenario, load_scenario
 from steer.model import LatentModel
 

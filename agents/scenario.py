@@ -4,7 +4,6 @@ A scenario is a YAML file, checked by pydantic: unknown keys are errors, and eve
 that it says, only `opening` and the characters' names are ever seen by the model.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -18,13 +17,13 @@ from pydantic_core import PydanticCustomError
 
 from agents.errors import ScenarioError
 from agents.sentences import shared_words
+from agents.yaml_file import describe_errors, read_yaml
 from steer.sampling import SamplingConfig
 from steer.schedules import SCHEDULES, ScheduleConfig
 from steer.text import check_text, read_text
 
 SCHEMA_VERSION = 1
 DEFAULT_MODEL = "llama-fable-6m"
-MAX_ERRORS = 8
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -267,29 +266,19 @@ def load_scenario(path: str | Path) -> Scenario:
         ScenarioError: it is no YAML, or does not fit the schema; one line `file:line: key: what is wrong` per error.
         TextError: it is missing, unreadable, or not UTF-8.
     """
-    text = read_text(path, "scenario")
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ScenarioError(f"{path}: YAML aliases (*name) are not supported; write the value out")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if not isinstance(root, yaml.MappingNode):
-            found = "nothing" if root is None else f"a {root.id}"
-            raise ScenarioError(f"{path}: expected a mapping with id, opening, turns and characters; got {found}")
-        _refuse_duplicates(root, path)
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, ScenarioError):
-            raise
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        problem = getattr(error, "problem", None) or (str(error).splitlines() or ["nested too deeply"])[0]
-        raise ScenarioError(f"{where}: not valid YAML: {problem}") from error
+    parts = {
+        (): Scenario,
+        ("characters",): Character,
+        ("characters", "goals"): Goal,
+        ("planner",): Planner,
+        ("sampling",): Sampling,
+    }
+    root, data = read_yaml(read_text(path, "scenario"), path, expected="id, opening, turns and characters")
     try:
         return Scenario.model_validate(data)
     except pydantic.ValidationError as error:
-        lines = [_describe(item, root, path) for item in error.errors()]
-        more = [f"... and {len(lines) - MAX_ERRORS} more"] if len(lines) > MAX_ERRORS else []
-        raise ScenarioError("\n".join(lines[:MAX_ERRORS] + more)) from error
+        known = {place: list(part.model_fields) for place, part in parts.items()}
+        raise ScenarioError(describe_errors(error, root, path, known)) from error
 
 
 def scenario_schema() -> dict[str, Any]:
@@ -312,69 +301,3 @@ def _at(place: str, message: str) -> PydanticCustomError:
     """An error of the whole scenario that belongs to one place in it."""
     # The message goes in as a value: braces in it are not for pydantic to fill.
     return PydanticCustomError("scenario", "{message}", {"message": message, "place": place})
-
-
-def _describe(error: Any, root: yaml.Node, path: str | Path) -> str:
-    """One pydantic error as `file:line: key: what is wrong`."""
-    loc = tuple(error["loc"])
-    if place := error.get("ctx", {}).get("place"):
-        loc += tuple(int(part) if part.isdigit() else part for part in place.split("."))
-    line, siblings = _find(root, loc)
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        message = "unknown key"
-        known = _known_keys(loc[:-1])
-        if near := difflib.get_close_matches(str(loc[-1]), [k for k in known if k not in siblings], n=1):
-            message += f"; did you mean {near[0]!r}?"
-        elif known:
-            message += f"; expected one of {', '.join(known)}"
-    elif error["type"] == "missing":
-        message = "this key is missing"
-    elif isinstance(error["input"], str | int | float | bool | None):
-        message += f" (got {error['input']!r})"
-    return f"{path}:{line}: {'.'.join(map(str, loc)) or 'scenario'}: {message}"
-
-
-def _find(root: yaml.Node, loc: tuple[Any, ...]) -> tuple[int, list[str]]:
-    """Line (from 1) of the deepest part of `loc` that the file has, and the keys beside it."""
-    node, line, siblings = root, root.start_mark.line + 1, []
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            siblings = [key.value for key, _ in node.value]
-            found = [(key, value) for key, value in node.value if key.value == str(part)]
-            if not found:
-                break
-            line, node = found[0][0].start_mark.line + 1, found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line, siblings
-
-
-def _known_keys(loc: tuple[Any, ...]) -> list[str]:
-    """Keys that the part of a scenario at `loc` may have."""
-    names = tuple(part for part in loc if isinstance(part, str))
-    parts = {
-        (): Scenario,
-        ("characters",): Character,
-        ("characters", "goals"): Goal,
-        ("planner",): Planner,
-        ("sampling",): Sampling,
-    }
-    return list(parts[names].model_fields) if names in parts else []
-
-
-def _refuse_duplicates(node: yaml.Node, path: str | Path) -> None:
-    """YAML readers silently keep the last of two equal keys."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
-                raise ScenarioError(f"{path}:{key.start_mark.line + 1}: {key.value}: this key stands here twice")
-            seen.add(str(key.value))
-            _refuse_duplicates(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_duplicates(value, path)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from agents.errors import RunDamaged, RunExists, RunWriteError
-from agents.events import Event, EventLog, TurnEvent, sync_folder, write_atomic
+from agents.events import Event, TurnEvent
 from agents.goals import GoalBook, check_texts
+from agents.log import EventLog, sync_folder, write_atomic
 from agents.manifest import (
     LOGS,
     SCENARIO,

@@ -19,7 +19,13 @@ def lora_config(base: Any, rank: int, alpha: int) -> LoraConfig:
     """LoRA on all linear layers of the base except its output head."""
     transposed = any(isinstance(module, Conv1D) for module in base.modules())  # GPT-2 keeps its weights as [in, out]
     return LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules="all-linear", fan_in_fan_out=transposed, task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules="all-linear",
+        fan_in_fan_out=transposed,
+        task_type="CAUSAL_LM",
     )
 
 
@@ -33,7 +39,8 @@ def check_adapter(peft: PeftModel, name: str) -> None:
 def use_adapter(peft: PeftModel, name: str | None) -> Iterator[Any]:
     """Put one adapter in force (None: the bare base) and restore what was there on exit.
 
-    PEFT's own `set_adapter` also switches `requires_grad` of every adapter, which would freeze the encoder in the middle of a training step;
+    PEFT's own `set_adapter` also switches `requires_grad` of every adapter, which would freeze the encoder in the
+    middle of a training step;
     here the flags stay as they are.
 
     Yields:
@@ -65,7 +72,8 @@ def use_adapter(peft: PeftModel, name: str | None) -> Iterator[Any]:
 def fused_copy(peft: PeftModel, name: str) -> Any:
     """A plain `transformers` model with one adapter merged into its weights.
 
-    Weights that no adapter touches (embeddings, norms, output head) are shared with the original, so the copy costs the adapted matrices only.
+    Weights that no adapter touches (embeddings, norms, output head) are shared with the original, so the copy costs the
+    adapted matrices only.
     The merge is done in float32 and cast back, once.
     """
     check_adapter(peft, name)

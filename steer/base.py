@@ -19,7 +19,9 @@ def resolve_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """A torch dtype from a name; by default float32 on a CPU (half precision is slow or unsupported there) and bfloat16 elsewhere.
+    """A torch dtype from a name.
+
+    By default float32 on a CPU (half precision is slow or unsupported there) and bfloat16 elsewhere.
 
     Raises:
         ValueError: no such floating-point dtype.
@@ -61,18 +63,30 @@ def load_base(
         CheckpointError: a weight file is truncated or damaged.
     """
     place = resolve_device(device)
-    options: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only or Path(name).is_dir(), "token": token}
+    options: dict[str, Any] = {
+        "revision": revision,
+        "local_files_only": local_files_only or Path(name).is_dir(),
+        "token": token,
+    }
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        extra = {"quantization_config": quantization_config, "device_map": {"": place}} if quantization_config is not None else {}
+        extra = (
+            {"quantization_config": quantization_config, "device_map": {"": place}}
+            if quantization_config is not None
+            else {}
+        )
         model = AutoModelForCausalLM.from_pretrained(name, dtype=resolve_dtype(dtype, place), **options, **extra)
     except SafetensorError as error:
-        raise CheckpointError(f"the weights of {name} are truncated or damaged ({error}); download or copy them again") from error
+        raise CheckpointError(
+            f"the weights of {name} are truncated or damaged ({error}); download or copy them again"
+        ) from error
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNotFound(f"cannot load a causal language model from {str(name)!r}: {reason}; expected a folder or a hub id") from error
+        raise ModelNotFound(
+            f"cannot load a causal language model from {str(name)!r}: {reason}; expected a folder or a hub id"
+        ) from error
     if quantization_config is None:
-        model = model.to(place)
+        model.to(place)  # type: ignore[arg-type]
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)

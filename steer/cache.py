@@ -1,13 +1,16 @@
-"""A preallocated key-value cache for writing spans: nothing is concatenated per token, and a draft is undone by moving one number.
+"""A preallocated key-value cache for writing spans.
 
-`transformers.DynamicCache` copies the whole cache for every token; `StaticCache` attends over its full length. This one writes in place and
-hands out views of what is filled. A call with fewer rows than the cache holds uses its first rows, so that drafts (conditional rows only)
+Nothing is concatenated per token, and a draft is undone by moving one number.
+
+`transformers.DynamicCache` copies the whole cache for every token; `StaticCache` attends over its full length. This one
+writes in place and
+hands out views of what is filled. A call with fewer rows than the cache holds uses its first rows, so that drafts
+(conditional rows only)
 and guided writing (conditional and null rows) share one cache.
 """
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -31,12 +34,18 @@ class SpanCacheLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write new states `[n <= rows, heads, t, head_dim]` behind the filled part; returns views of all filled states of those rows."""
+        """Write new states `[n <= rows, heads, t, head_dim]` behind the filled part.
+
+        Returns views of all filled states of those rows.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         rows, end = key_states.shape[0], self.length + key_states.shape[2]
         if rows > self.rows or end > self.capacity:
-            raise ValueError(f"cache of {self.rows} rows x {self.capacity} tokens cannot take {rows} rows up to token {end}; make it larger")
+            raise ValueError(
+                f"cache of {self.rows} rows x {self.capacity} tokens cannot take {rows} rows up to token {end}; make "
+                "it larger"
+            )
         assert self.keys is not None and self.values is not None
         self.keys[:rows, :, self.length : end] = key_states
         self.values[:rows, :, self.length : end] = value_states
@@ -68,7 +77,8 @@ class SpanCache(Cache):
     """
 
     def __init__(self, layers: int, rows: int, capacity: int) -> None:
-        super().__init__(layers=[SpanCacheLayer(rows, capacity) for _ in range(layers)])
+        self.spans = [SpanCacheLayer(rows, capacity) for _ in range(layers)]
+        super().__init__(layers=[*self.spans])
 
     @property
     def length(self) -> int:
@@ -77,11 +87,12 @@ class SpanCache(Cache):
 
     def rewind(self, length: int) -> None:
         """Forget everything behind `length` tokens; costs nothing."""
-        for layer in self.layers:
+        for layer in self.spans:
             layer.length = length
 
     def copy_rows(self, count: int) -> None:
         """Copy rows `[0, count)` to rows `[count, 2 * count)`: a prefix that two arms share is computed once."""
-        for layer in self.layers:
+        for layer in self.spans:
             for buffer in (layer.keys, layer.values):
+                assert buffer is not None
                 buffer[count : 2 * count, :, : layer.length] = buffer[:count, :, : layer.length]

@@ -53,7 +53,10 @@ def fetch(model_id: str, **options: Any) -> Path:
     if model_id == packaged_model().name and packaged_model().is_dir():
         return packaged_model()
     if path.is_absolute() or model_id.startswith((".", "~")) or model_id.count("/") != 1:
-        raise ModelNotFound(f"no model folder at {model_id!r}; expected a folder with {CONFIG_NAME}, a hub id (owner/name), or {packaged_model().name!r}")
+        raise ModelNotFound(
+            f"no model folder at {model_id!r}; expected a folder with {CONFIG_NAME}, a hub id (owner/name), or "
+            f"{packaged_model().name!r}"
+        )
     try:
         return Path(snapshot_download(model_id, **options))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
@@ -98,14 +101,19 @@ def load_adapter(base_or_peft: Any, folder: Path, name: str) -> PeftModel:
             peft = base_or_peft
         else:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Found missing adapter keys")  # compared below, for every adapter
+                warnings.filterwarnings(
+                    "ignore", message="Found missing adapter keys"
+                )  # compared below, for every adapter
                 peft = PeftModel.from_pretrained(base_or_peft, str(folder), adapter_name=name)
     except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"the adapter in {folder} does not fit this base: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(
+            f"the adapter in {folder} does not fit this base: {str(error).splitlines()[0]}"
+        ) from error
     expected = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False).keys()
     if wrong := sorted(expected ^ tensors.keys()):
         raise CheckpointError(
-            f"{folder / ADAPTER} has {len(tensors)} tensors, the base takes {len(expected)}, and {len(wrong)} names differ (first: {wrong[0]}); "
+            f"{folder / ADAPTER} has {len(tensors)} tensors, the base takes {len(expected)}, and {len(wrong)} names "
+            f"differ (first: {wrong[0]}); "
             "it belongs to another base or is incomplete"
         )
     peft.requires_grad_(False)
@@ -113,13 +121,20 @@ def load_adapter(base_or_peft: Any, folder: Path, name: str) -> PeftModel:
     return peft
 
 
-def save_adapter(peft: PeftModel, name: str, folder: Path, dtype: torch.dtype | None = None, base_name: str | None = None) -> None:
+def save_adapter(
+    peft: PeftModel, name: str, folder: Path, dtype: torch.dtype | None = None, base_name: str | None = None
+) -> None:
     """Write one adapter as a PEFT folder, weights cast to `dtype`, naming `base_name` as its base."""
     target = folder / name
     target.mkdir(parents=True, exist_ok=True)
-    # Told not to, PEFT does not look for the base's configuration (on the hub even) to find out whether embeddings were trained.
+    # Told not to, PEFT does not look for the base's configuration (on the hub even) to find out whether embeddings were
+    # trained.
     state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
-    save_file({k: v.detach().to(dtype or v.dtype).contiguous().cpu() for k, v in state.items()}, target / ADAPTER, metadata={"format": "pt"})
+    save_file(
+        {k: v.detach().to(dtype or v.dtype).contiguous().cpu() for k, v in state.items()},
+        target / ADAPTER,
+        metadata={"format": "pt"},
+    )
     config = copy.copy(peft.peft_config[name])
     config.inference_mode, config.base_model_name_or_path = True, base_name
     config.save_pretrained(str(target))
@@ -161,7 +176,15 @@ def save(model: Any, folder: Path, *, dtype: torch.dtype | None = None, with_bas
     config.model_copy(update={"files": hashes, "encoder_id": encoder_identity(folder, config.name)}).save(folder)
 
 
-def load(cls: Any, folder: Path, *, base: str | Path | None = None, verify: bool = True, fuse: bool | None = None, **options: Any) -> Any:
+def load(
+    cls: Any,
+    folder: Path,
+    *,
+    base: str | Path | None = None,
+    verify: bool = True,
+    fuse: bool | None = None,
+    **options: Any,
+) -> Any:
     """Load a model folder.
 
     Args:
@@ -182,7 +205,9 @@ def load(cls: Any, folder: Path, *, base: str | Path | None = None, verify: bool
         if not (folder / file).is_file():
             raise CheckpointError(f"{folder / file} is missing; the checkpoint is incomplete")
         if (found := file_hash(folder / file)) != expected:
-            raise CheckpointError(f"{folder / file} was changed or is truncated: SHA-256 {found[:12]}..., recorded {expected[:12]}...")
+            raise CheckpointError(
+                f"{folder / file} was changed or is truncated: SHA-256 {found[:12]}..., recorded {expected[:12]}..."
+            )
     where = base or (folder / PACKAGED_BASE if config.base.name == PACKAGED_BASE else config.base.name)
     plain, tokenizer = load_base(where, **options)
     config.base.check(BaseIdentity.of(plain, str(where)))
@@ -190,7 +215,9 @@ def load(cls: Any, folder: Path, *, base: str | Path | None = None, verify: bool
     peft = load_adapter(peft, folder / ROUTER, ROUTER)
     if config.layout == "minihf":
         peft = load_adapter(peft, folder / DECODER, DECODER)
-    head = LatentHead(config.base.hidden_size, config.z_dim, config.soft_tokens, with_null=config.layout == "interleaved")
+    head = LatentHead(
+        config.base.hidden_size, config.z_dim, config.soft_tokens, with_null=config.layout == "interleaved"
+    )
     load_head(head, read_tensors(folder / HEADS), folder / HEADS)
     head.to(device=plain.device, dtype=torch.float32)
     for parameter in peft.parameters():
@@ -209,7 +236,10 @@ def load_head(head: LatentHead, tensors: dict[str, torch.Tensor], path: Path) ->
     got = {k: tuple(v.shape) for k, v in tensors.items()}
     if wanted != got:
         wrong = sorted(k for k in wanted.keys() | got.keys() if wanted.get(k) != got.get(k))
-        raise CheckpointError(f"{path}: {wrong[0]} has shape {got.get(wrong[0])}, expected {wanted.get(wrong[0])} ({len(wrong)} tensors differ)")
+        raise CheckpointError(
+            f"{path}: {wrong[0]} has shape {got.get(wrong[0])}, expected {wanted.get(wrong[0])} ({len(wrong)} tensors "
+            "differ)"
+        )
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{path}: {name} holds NaN or infinity")

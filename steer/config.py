@@ -21,7 +21,8 @@ class BaseIdentity(pydantic.BaseModel):
         name: a hub id, a path, or `base` for a base stored inside the checkpoint folder.
         model_type: the architecture, as `transformers` names it.
         hidden_size, vocab_size, layers: widths that must agree.
-        probe: 16 embedding values at fixed places. They survive a change of dtype to 2 %, and differ between any two trained models.
+        probe: 16 embedding values at fixed places. They survive a change of dtype to 2 %, and differ between any two
+            trained models.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -58,12 +59,16 @@ class BaseIdentity(pydantic.BaseModel):
         for field in ("model_type", "hidden_size", "vocab_size", "layers"):
             if getattr(self, field) != getattr(found, field):
                 raise BaseMismatch(
-                    f"these adapters belong to a base with {field} {getattr(self, field)!r} ({self.name}); got {getattr(found, field)!r} ({found.name})"
+                    f"these adapters belong to a base with {field} {getattr(self, field)!r} ({self.name}); got "
+                    f"{getattr(found, field)!r} ({found.name})"
                 )
         scale = max((abs(v) for v in self.probe), default=0.0)
-        if any(abs(a - b) > 0.02 * max(abs(a), 0.05 * scale) + 1e-6 for a, b in zip(self.probe, found.probe, strict=False)):
+        if any(
+            abs(a - b) > 0.02 * max(abs(a), 0.05 * scale) + 1e-6 for a, b in zip(self.probe, found.probe, strict=False)
+        ):
             raise BaseMismatch(
-                f"the base {found.name} has the shape of {self.name} but other weights; use the base that the adapters were trained on"
+                f"the base {found.name} has the shape of {self.name} but other weights; use the base that the "
+                "adapters were trained on"
             )
 
 
@@ -114,16 +119,22 @@ class LatentConfig(pydantic.BaseModel):
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise CheckpointError(f"{folder} has no {CONFIG_NAME}: it is no steer model (a MiniHF folder? use LatentModel.from_minihf)") from error
+            raise CheckpointError(
+                f"{folder} has no {CONFIG_NAME}: it is no steer model (a MiniHF folder? use LatentModel.from_minihf)"
+            ) from error
         try:
             # The version first: what else a newer format holds cannot be judged here.
             version = _Version.model_validate_json(data).format_version
             if version > FORMAT_VERSION:
-                raise CheckpointError(f"{path} has format {version}; this version reads up to {FORMAT_VERSION}: upgrade steer")
+                raise CheckpointError(
+                    f"{path} has format {version}; this version reads up to {FORMAT_VERSION}: upgrade steer"
+                )
             return cls.model_validate_json(data)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
-            raise CheckpointError(f"{path} is damaged or of another version: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from error
+            raise CheckpointError(
+                f"{path} is damaged or of another version: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
+            ) from error
 
     def save(self, folder: Path) -> None:
         """Write `steer_config.json`."""

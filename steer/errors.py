@@ -14,7 +14,8 @@ SteerError
 └── TrainingError      (RuntimeError) a training stage that cannot start or go on
 ```
 
-Each is also a builtin, so that `except ValueError` does what a reader expects. A message says what came, what was expected and what to try.
+Each is also a builtin, so that `except ValueError` does what a reader expects. A message says what came, what was
+expected and what to try.
 """
 
 

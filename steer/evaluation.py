@@ -20,7 +20,16 @@ GROUP = 100
 Progress = Callable[[str, int, int], None]
 
 
-def latent_figures(model: Any, stories: Sequence[str], *, rows: int = 128, spans: int = 6, context: int = 64, seed: int = 0, progress: Progress | None = None) -> dict[str, float]:
+def latent_figures(
+    model: Any,
+    stories: Sequence[str],
+    *,
+    rows: int = 128,
+    spans: int = 6,
+    context: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, float]:
     """NLL with own, null and another span's latent, in context and without; reconstruction accuracy; KL; active units.
 
     See `steer.training.objective.summarize` for the names. Works for the `interleaved` layout.
@@ -41,7 +50,10 @@ def latent_figures(model: Any, stories: Sequence[str], *, rows: int = 128, spans
         raise CorpusError("no stories to evaluate on")
     tokenizer = model.tokenizer
     corpus = tokenize_stories(
-        stories, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"], eos_id=tokenizer.eos_token_id, vocab_size=len(tokenizer)
+        stories,
+        lambda t: tokenizer(t, add_special_tokens=False)["input_ids"],
+        eos_id=tokenizer.eos_token_id,
+        vocab_size=len(tokenizer),
     )
     data = SpanDataset(
         corpus,
@@ -65,18 +77,40 @@ def latent_figures(model: Any, stories: Sequence[str], *, rows: int = 128, spans
     return summarize(parts, model.span_tokens)
 
 
-def write_endings(model: Any, pairs: Sequence[Pair], *, schedule: str | None, spans: int = 6, seed: int = 0, batch: int = 20, sampling: SamplingConfig | None = None, scale: float | None = None, progress: Progress | None = None, **options: float) -> list[str]:
+def write_endings(
+    model: Any,
+    pairs: Sequence[Pair],
+    *,
+    schedule: str | None,
+    spans: int = 6,
+    seed: int = 0,
+    batch: int = 20,
+    sampling: SamplingConfig | None = None,
+    scale: float | None = None,
+    progress: Progress | None = None,
+    **options: float,
+) -> list[str]:
     """The last written span of each pair, unguided (`schedule=None`) or pulled to the pair's terminal."""
     z = model.encode([p.terminal for p in pairs], long="truncate") if schedule else None
     endings: list[str] = []
     for start in range(0, len(pairs), batch):
         chosen = pairs[start : start + batch]
-        pulls = [] if z is None or schedule is None else [Pull(z[start : start + batch], make_schedule(schedule, spans, **options))]
+        pulls = (
+            []
+            if z is None or schedule is None
+            else [Pull(z[start : start + batch], make_schedule(schedule, spans, **options))]
+        )
         seeds = [seed * 1_000_003 + start + i for i in range(len(chosen))]
-        written = write_guided(model, [p.context for p in chosen], pulls=pulls, spans=spans, seeds=seeds, sampling=sampling, scale=scale)
+        written = write_guided(
+            model, [p.context for p in chosen], pulls=pulls, spans=spans, seeds=seeds, sampling=sampling, scale=scale
+        )
         endings += [next((s for s in reversed(w.spans) if s.strip()), "") for w in written]
         if progress:
-            progress("unguided endings" if schedule is None else f"{schedule} endings", min(len(pairs), start + batch), len(pairs))
+            progress(
+                "unguided endings" if schedule is None else f"{schedule} endings",
+                min(len(pairs), start + batch),
+                len(pairs),
+            )
     return endings
 
 
@@ -125,7 +159,8 @@ def evaluate(
         progress: called with what is measured, how much is done, and how much there is.
 
     Returns:
-        `latents` (see `latent_figures`), and `endings`: for each arm the share of endings whose nearest terminal among 100 is the right one with
+        `latents` (see `latent_figures`), and `endings`: for each arm the share of endings whose nearest terminal among
+        100 is the right one with
         its 95 % interval (`nearest`), and the share within the nearest five (`nearest_five`).
     """
     figures: dict[str, Any] = {"latents": latent_figures(model, stories, seed=seed, progress=progress)}

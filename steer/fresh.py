@@ -26,7 +26,9 @@ def fresh_model(
     seed: int = 0,
     **options: Any,
 ) -> LatentModel:
-    """Put an encoder, a router and heads on a base, all untrained: encodings are arbitrary, and the router writes like the base after noise.
+    """Put an encoder, a router and heads on a base, all untrained.
+
+    Encodings are arbitrary, and the router writes like the base after noise.
 
     Args:
         base: folder or hub id of a causal LM.
@@ -40,11 +42,17 @@ def fresh_model(
     identity = BaseIdentity.of(plain, str(base))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        peft = get_peft_model(plain, lora_config(plain, rank, alpha), adapter_name=ENCODER)
+        peft: Any = get_peft_model(plain, lora_config(plain, rank, alpha), adapter_name=ENCODER)
         peft.add_adapter(ROUTER, lora_config(plain, rank, alpha))
         head = LatentHead(identity.hidden_size, z_dim, soft_tokens)
         head.reset(float(plain.get_input_embeddings().weight.float().pow(2).mean().sqrt()))
     config = LatentConfig(
-        name=name, span_tokens=span_tokens, z_dim=z_dim, soft_tokens=soft_tokens, max_context=max_context, base=identity, encoder_id=f"{name}:untrained-{seed}"
+        name=name,
+        span_tokens=span_tokens,
+        z_dim=z_dim,
+        soft_tokens=soft_tokens,
+        max_context=max_context,
+        base=identity,
+        encoder_id=f"{name}:untrained-{seed}",
     )
     return LatentModel(peft, head.to(plain.device), config, tokenizer).eval()

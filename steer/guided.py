@@ -49,10 +49,14 @@ def write_guided(
     method: Literal["linear", "slerp"] = "linear",
     noise: float = 0.0,
 ) -> list[Written]:
-    """Write `spans` spans in each row, pulled towards latents by their schedules (annealed guidance; BigVAE's `plan_2` with any schedule).
+    """Write `spans` spans in each row, pulled towards latents by their schedules (annealed guidance.
 
-    At each span the model drafts its own continuation, the draft's latent is mixed with the pulls, and the span is written from the mix.
-    A step at which every weight of a row is zero is written unguided; one whose pulls sum to weight one needs no draft and makes none.
+    BigVAE's `plan_2` with any schedule).
+
+    At each span the model drafts its own continuation, the draft's latent is mixed with the pulls, and the span is
+    written from the mix.
+    A step at which every weight of a row is zero is written unguided; one whose pulls sum to weight one needs no draft
+    and makes none.
 
     Args:
         model: a `LatentModel`.
@@ -75,29 +79,47 @@ def write_guided(
         raise GuidanceError(f"spans must be at least 1; got {spans}")
     for pull in pulls:
         if pull.weights.shape[-1] < spans:
-            raise GuidanceError(f"a pull's schedule has {pull.weights.shape[-1]} steps for {spans} spans; make it with make_schedule(name, {spans})")
-        for name, value, width in (("latent", pull.latent, model.latent_config.z_dim), ("weights", pull.weights, pull.weights.shape[-1])):
+            raise GuidanceError(
+                f"a pull's schedule has {pull.weights.shape[-1]} steps for {spans} spans; make it with "
+                f"make_schedule(name, {spans})"
+            )
+        for name, value, width in (
+            ("latent", pull.latent, model.latent_config.z_dim),
+            ("weights", pull.weights, pull.weights.shape[-1]),
+        ):
             if value.shape[-1] != width or (value.ndim == 2 and len(value) not in (1, len(contexts))):
-                raise GuidanceError(f"a pull's {name} {list(value.shape)} does not fit {len(contexts)} rows of width {width}; encode it with this model")
+                raise GuidanceError(
+                    f"a pull's {name} {list(value.shape)} does not fit {len(contexts)} rows of width {width}; encode "
+                    "it with this model"
+                )
     ids = [model.to_ids(c) if isinstance(c, str) else list(c) for c in contexts]
     rows = [derive_seed(seeds, row) for row in range(len(ids))] if isinstance(seeds, int) else list(seeds)
     if isinstance(scale, Tensor) and scale.ndim > 0:
         scales: list[float] = scale.tolist()
         if len(scales) < spans:
-            raise GuidanceError(f"the schedule of scales has {len(scales)} steps for {spans} spans; give one per span, or a number")
+            raise GuidanceError(
+                f"the schedule of scales has {len(scales)} steps for {spans} spans; give one per span, or a number"
+            )
     else:
         scales = [float(scale) if scale is not None else 1.0] * spans
-    writer = open_writer(model, ids, seeds=rows, spans=spans, sampling=sampling, with_null=bool(pulls) and any(s != 1 for s in scales))
+    writer = open_writer(
+        model, ids, seeds=rows, spans=spans, sampling=sampling, with_null=bool(pulls) and any(s != 1 for s in scales)
+    )
     bridge = RowNoise(tuple(derive_seed(s, "bridge") for s in rows))
     z_dim = model.latent_config.z_dim
     latents, drafts = [], []
     for step in range(spans):
-        z, draft = _latent(writer, pulls, step, z_dim, rescale, method, bridge.normal(step, z_dim) if noise else None, noise)
-        # A row of weight zero is unguided also where its neighbours are not, so that it is written as it would be alone.
+        z, draft = _latent(
+            writer, pulls, step, z_dim, rescale, method, bridge.normal(step, z_dim) if noise else None, noise
+        )
+        # A row of weight zero is unguided also where its neighbours are not, so that it is written as it would be
+        # alone.
         steered = torch.zeros(len(ids), dtype=torch.bool)
         for pull in pulls:
             steered |= pull.weights[..., step].cpu() > 0
-        writer.write(z, scale=None if scales[step] == 1 else scales[step], steered=None if bool(steered.all()) else steered)
+        writer.write(
+            z, scale=None if scales[step] == 1 else scales[step], steered=None if bool(steered.all()) else steered
+        )
         latents.append(_where(steered, z, len(ids), z_dim))
         drafts.append(_where(steered, draft, len(ids), z_dim))
         if all(writer.ended):
@@ -124,14 +146,23 @@ def _where(steered: Tensor, z: Tensor | None, rows: int, z_dim: int) -> Tensor:
 
 
 def _latent(
-    writer: Any, pulls: Sequence[Pull], step: int, z_dim: int, rescale: Any, method: Any, noise: Tensor | None, noise_scale: float
+    writer: Any,
+    pulls: Sequence[Pull],
+    step: int,
+    z_dim: int,
+    rescale: Any,
+    method: Any,
+    noise: Tensor | None,
+    noise_scale: float,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The latent to write from (None: unguided), and the draft it was mixed from (None: none was needed)."""
     weights = [pull.weights[..., step] for pull in pulls]
     if not any(bool((w > 0).any()) for w in weights):
         return None, None
     arriving = [p for p, w in zip(pulls, weights, strict=True) if not p.avoid and bool((w >= 1).all())]
-    alone = len(arriving) == 1 and all(bool((w == 0).all()) for p, w in zip(pulls, weights, strict=True) if p is not arriving[0])
+    alone = len(arriving) == 1 and all(
+        bool((w == 0).all()) for p, w in zip(pulls, weights, strict=True) if p is not arriving[0]
+    )
     if alone:
         return arriving[0].latent.expand(writer.rows, z_dim).float(), None
     draft = writer.draft()

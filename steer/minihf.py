@@ -1,7 +1,9 @@
 """MiniHF/BigVAE checkpoint folders, unchanged.
 
-The contract was read from MiniHF's `vae_infer.py`, `train_vae_overlap.py` and `train_vae_router.py`: adapters `encoder`, `decoder` and
-(stage 2) `router` as PEFT folders, `vae.safetensors` with `f`, `w_e`, `w_d`; the adapter at the root is an untrained artefact and is ignored.
+The contract was read from MiniHF's `vae_infer.py`, `train_vae_overlap.py` and `train_vae_router.py`: adapters
+`encoder`, `decoder` and
+(stage 2) `router` as PEFT folders, `vae.safetensors` with `f`, `w_e`, `w_d`; the adapter at the root is an untrained
+artefact and is ignored.
 Where there is no `router/`, the decoder takes its role, as MiniHF's loader does.
 """
 
@@ -24,13 +26,25 @@ VAE = "vae.safetensors"
 SPAN = 64  # tokens per span in every MiniHF release
 
 
-def load_minihf(cls: Any, folder: Path, base: str | Path | None, *, span_tokens: int = SPAN, fuse: bool | None = None, **options: Any) -> Any:
+def load_minihf(
+    cls: Any,
+    folder: Path,
+    base: str | Path | None,
+    *,
+    span_tokens: int = SPAN,
+    fuse: bool | None = None,
+    **options: Any,
+) -> Any:
     """See `LatentModel.from_minihf`."""
     if not (folder / VAE).is_file():
-        raise CheckpointError(f"{folder} has no {VAE}: it is no MiniHF checkpoint (a steer model? use LatentModel.from_pretrained)")
+        raise CheckpointError(
+            f"{folder} has no {VAE}: it is no MiniHF checkpoint (a steer model? use LatentModel.from_pretrained)"
+        )
     for name in (ENCODER, DECODER):
         if not (folder / name / ADAPTER).is_file():
-            raise CheckpointError(f"{folder} has no {name}/{ADAPTER}; a MiniHF checkpoint has encoder/, decoder/ and {VAE}")
+            raise CheckpointError(
+                f"{folder} has no {name}/{ADAPTER}; a MiniHF checkpoint has encoder/, decoder/ and {VAE}"
+            )
     where = base or _named_base(folder)
     plain, tokenizer = load_base(where, **options)
     tensors = read_tensors(folder / VAE)
@@ -61,7 +75,9 @@ def load_minihf(cls: Any, folder: Path, base: str | Path | None, *, span_tokens:
 
 def _named_base(folder: Path) -> str:
     try:
-        name = json.loads((folder / ENCODER / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+        name = json.loads((folder / ENCODER / "adapter_config.json").read_text(encoding="utf-8")).get(
+            "base_model_name_or_path"
+        )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / ENCODER}/adapter_config.json cannot be read: {error}") from error
     if not name:
@@ -71,7 +87,9 @@ def _named_base(folder: Path) -> str:
 
 @torch.no_grad()
 def decoder_logits(model: Any, z: Tensor, context: Tensor, target: Tensor) -> Tensor:
-    """Logits `[B, 1 + C + T, V]` of BigVAE's stage-1 layout `[z][context][target]`, where the first target token is predicted from the
+    """Logits `[B, 1 + C + T, V]` of BigVAE's stage-1 layout `[z][context][target]`.
+
+    Where the first target token is predicted from the
     last context slot.
 
     Args:

@@ -31,13 +31,22 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         head: pooling and soft tokens.
         latent_config: settings; its `layout` decides how contexts and latents are laid out.
         tokenizer: of the base.
-        fuse: keep copies of the base with an adapter merged in, which writes two to three times faster than adapters applied on the fly.
+        fuse: keep copies of the base with an adapter merged in, which writes two to three times faster than adapters
+            applied on the fly.
             None decides by the base's size; quantised bases are never fused.
     """
 
-    def __init__(self, peft: PeftModel, head: LatentHead, latent_config: LatentConfig, tokenizer: Any, *, fuse: bool | None = None) -> None:
+    def __init__(
+        self,
+        peft: PeftModel,
+        head: LatentHead,
+        latent_config: LatentConfig,
+        tokenizer: Any,
+        *,
+        fuse: bool | None = None,
+    ) -> None:
         super().__init__()
-        self.peft = peft
+        self.peft: Any = peft
         self.head = head
         self.latent_config = latent_config
         self.tokenizer = tokenizer
@@ -45,7 +54,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         quantised = getattr(peft.get_base_model(), "is_quantized", False)
         self.fuse = not quantised and (size <= FUSE_LIMIT if fuse is None else fuse)
         self._fused: dict[str, Any] = {}
-        # The mixin would save the constructor's plain arguments as `config.json`; `steer_config.json` holds all there is to know.
+        # The mixin would save the constructor's plain arguments as `config.json`; `steer_config.json` holds all there
+        # is to know.
         self._hub_mixin_config = None
 
     # -- loading and saving ------------------------------------------------------------------------------------------
@@ -64,7 +74,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
     ) -> Self:
         """Load a model folder, the packaged model by its name, or a hub id.
 
-        This stands in for the mixin's method, which asks the hub for a `config.json` first, even of a folder's or the packaged model's name.
+        This stands in for the mixin's method, which asks the hub for a `config.json` first, even of a folder's or the
+        packaged model's name.
 
         Args:
             pretrained_model_name_or_path: a folder as written by `save_pretrained`, a name, or a hub id.
@@ -142,7 +153,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        # What `to`, `half`, `cuda` and the like are made of: fused copies are not submodules, so they would stay behind.
+        # What `to`, `half`, `cuda` and the like are made of: fused copies are not submodules, so they would stay
+        # behind.
         self.drop_fused()
         return super()._apply(fn, recurse)
 
@@ -161,7 +173,13 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             `[B, z_dim]` float32.
         """
         positions = torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False, "is_causal": False}
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": positions,
+            "use_cache": False,
+            "is_causal": False,
+        }
         if self.fuse and not self.training:
             hidden = backbone(self.role(ENCODER))(**inputs).last_hidden_state
         else:
@@ -176,7 +194,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         Args:
             texts: one text or several; each at most one span long.
             batch_size: rows per forward pass.
-            long: what to do with a text longer than a span: `error`, `truncate` (keep the first span), or `mean` (the mean of its spans'
+            long: what to do with a text longer than a span: `error`, `truncate` (keep the first span), or `mean` (the
+                mean of its spans'
                 latents, rescaled to their mean norm).
 
         Returns:
@@ -207,7 +226,9 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
     @torch.no_grad()
     def encode_ids(self, rows: Sequence[Sequence[int]], *, batch_size: int = 64) -> Tensor:
-        """Latents `[n, z_dim]` (float32, CPU) of token rows of any lengths, sorted by length inside so that little is padded.
+        """Latents `[n, z_dim]` (float32, CPU) of token rows of any lengths.
+
+        Sorted by length inside so that little is padded.
 
         Raises:
             TextError: a row is empty.
@@ -227,7 +248,10 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
                 mask[r, : len(rows[i])] = 1
             z = self.encode_tokens(ids.to(self.device), mask.to(self.device)).cpu()
             if not torch.isfinite(z).all():
-                raise LatentError("the encoder gave NaN or infinite latents; the weights are damaged or the dtype is too narrow (try float32)")
+                raise LatentError(
+                    "the encoder gave NaN or infinite latents; the weights are damaged or the dtype is too narrow "
+                    "(try float32)"
+                )
             out[chosen] = z
         return out
 
@@ -241,7 +265,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             return [ids[:span]]
         if long != "mean":
             raise TextError(
-                f"a text of {len(ids)} tokens does not fit a span of {span}: {text.strip()[:60]!r}...; shorten it, or pass long='mean' or 'truncate'"
+                f"a text of {len(ids)} tokens does not fit a span of {span}: {text.strip()[:60]!r}...; shorten it, or "
+                "pass long='mean' or 'truncate'"
             )
         return [ids[i : i + span] for i in range(0, len(ids), span)]
 
@@ -261,7 +286,10 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
     # -- teacher-forced logits ---------------------------------------------------------------------------------------
 
     def role_logits(self, name: str, embeds: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits `[B, T, V]` of embeddings `[B, T, d]` under one role, causally, positions 0..T-1 over kept places of `mask`."""
+        """Logits `[B, T, V]` of embeddings `[B, T, d]` under one role, causally.
+
+        Positions 0..T-1 over kept places of `mask`.
+        """
         inputs: dict[str, Any] = {"inputs_embeds": embeds, "use_cache": False}
         if mask is not None:
             inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp_min(0)}

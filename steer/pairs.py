@@ -32,10 +32,13 @@ def split_sentences(text: str) -> list[str]:
     return SENTENCE.findall(text)
 
 
-def make_pairs(model: Any, stories: Sequence[str], count: int, *, seed: int = 0, context_tokens: int = 40) -> list[Pair]:
+def make_pairs(
+    model: Any, stories: Sequence[str], count: int, *, seed: int = 0, context_tokens: int = 40
+) -> list[Pair]:
     """Cut `count` pairs from as many stories, chosen at random.
 
-    The terminal shares names and things with its context, so that an unguided ending is right more often than by chance; compare with it,
+    The terminal shares names and things with its context, so that an unguided ending is right more often than by
+    chance; compare with it,
     not with 1 in 100.
 
     Args:
@@ -51,12 +54,15 @@ def make_pairs(model: Any, stories: Sequence[str], count: int, *, seed: int = 0,
     rng = np.random.default_rng(seed)
     pairs: list[Pair] = []
     for number in rng.permutation(len(stories)):
-        pair = _pair(model, int(number), stories[number], rng, context_tokens)
+        pair = _pair(model, int(number), stories[int(number)], rng, context_tokens)
         if pair is not None:
             pairs.append(pair)
         if len(pairs) == count:
             return pairs
-    raise CorpusError(f"only {len(pairs)} of {len(stories)} stories are long enough for a context and a terminal; {count} are needed: give more text")
+    raise CorpusError(
+        f"only {len(pairs)} of {len(stories)} stories are long enough for a context and a terminal; {count} are "
+        "needed: give more text"
+    )
 
 
 def _pair(model: Any, number: int, story: str, rng: np.random.Generator, context_tokens: int) -> Pair | None:

@@ -27,7 +27,10 @@ def check_text(text: object, what: str, *, allow_empty: bool = False) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise TextError(f"{what} is not valid Unicode (character {error.start} is a lone surrogate); was it read with the wrong encoding?") from error
+        raise TextError(
+            f"{what} is not valid Unicode (character {error.start} is a lone surrogate); was it read with the wrong "
+            "encoding?"
+        ) from error
     if "\0" in text:
         raise TextError(f"{what} contains NUL characters; is it a binary file?")
     return text
@@ -42,6 +45,8 @@ def read_text(path: str | Path, what: str = "text file") -> str:
     try:
         return check_text(Path(path).read_bytes().decode("utf-8-sig"), f"{what} {path}", allow_empty=True)
     except UnicodeDecodeError as error:
-        raise TextError(f"{what} {path} is not UTF-8 (byte {error.start}); convert it, for example with iconv") from error
+        raise TextError(
+            f"{what} {path} is not UTF-8 (byte {error.start}); convert it, for example with iconv"
+        ) from error
     except OSError as error:
         raise TextError(f"cannot read {what} {path}: {error.strerror}") from error

@@ -1,7 +1,9 @@
 """Writing spans: a preallocated cache, fused weights, both arms of guidance in one batch, and a lean loop over tokens.
 
-A writer holds the state of a batch of rows. `draft` proposes the next latents (write a span with no latent, encode it, forget it) and
-`write` commits a span from latents. What a row writes depends on its own context, latents and seed, never on its neighbours.
+A writer holds the state of a batch of rows. `draft` proposes the next latents (write a span with no latent, encode it,
+forget it) and
+`write` commits a span from latents. What a row writes depends on its own context, latents and seed, never on its
+neighbours.
 """
 
 from abc import ABC, abstractmethod
@@ -40,10 +42,13 @@ class Arm:
         role: adapter in force, None for the bare base.
         contexts: token ids per row, not all empty unless `begin` is given.
         capacity: tokens to write after the longest context.
-        copies: rows are repeated so many times in the cache (2: conditional rows, then null rows); the context is computed once.
+        copies: rows are repeated so many times in the cache (2: conditional rows, then null rows); the context is
+            computed once.
     """
 
-    def __init__(self, model: Any, role: str | None, contexts: Sequence[Sequence[int]], capacity: int, copies: int = 1) -> None:
+    def __init__(
+        self, model: Any, role: str | None, contexts: Sequence[Sequence[int]], capacity: int, copies: int = 1
+    ) -> None:
         self.model = model
         self.role = role
         rows, width = len(contexts), max(len(c) for c in contexts)
@@ -99,9 +104,18 @@ class Writer(ABC):
         written: spans so far, per row.
     """
 
-    def __init__(self, model: Any, contexts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: SamplingConfig, with_null: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        contexts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: SamplingConfig,
+        with_null: bool,
+    ) -> None:
         if not contexts or len(contexts) != len(seeds):
-            raise TextError(f"a writer needs a context and a seed per row; got {len(contexts)} contexts and {len(seeds)} seeds")
+            raise TextError(
+                f"a writer needs a context and a seed per row; got {len(contexts)} contexts and {len(seeds)} seeds"
+            )
         self.model = model
         self.sampling = sampling
         self.with_null = with_null
@@ -127,17 +141,22 @@ class Writer(ABC):
         """The model's own proposals for the next latents, `[B, z_dim]` float32 on the CPU; nothing is committed."""
 
     @abstractmethod
-    def _generate(self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None) -> list[list[int]]:
+    def _generate(
+        self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None
+    ) -> list[list[int]]:
         """Commit S tokens per row; returns them."""
 
     @torch.no_grad()
-    def write(self, z: Tensor | None, *, scale: Tensor | float | None = None, steered: Tensor | None = None) -> list[Span]:
+    def write(
+        self, z: Tensor | None, *, scale: Tensor | float | None = None, steered: Tensor | None = None
+    ) -> list[Span]:
         """Write one span in every row.
 
         Args:
             z: `[B, z_dim]` float, or None for unguided writing.
             scale: strength of classifier-free guidance, a number or `[B]`; None (or 1) does without.
-            steered: `[B]` bool, the rows that are written from `z`; the others are written unguided, as with `z` None. Default: all.
+            steered: `[B]` bool, the rows that are written from `z`; the others are written unguided, as with `z` None.
+                Default: all.
 
         Returns:
             One `Span` per row; rows whose story has ended get an empty one.
@@ -148,11 +167,15 @@ class Writer(ABC):
         """
         if z is not None:
             if z.shape != (self.rows, self.model.latent_config.z_dim):
-                raise LatentError(f"expected latents [{self.rows}, {self.model.latent_config.z_dim}], got {list(z.shape)}")
+                raise LatentError(
+                    f"expected latents [{self.rows}, {self.model.latent_config.z_dim}], got {list(z.shape)}"
+                )
             if not bool(torch.isfinite(z).all()):
                 raise LatentError("latents hold NaN or infinity")
             if not self.with_null and scale is not None and not bool((torch.as_tensor(scale) == 1).all()):
-                raise GuidanceError(f"scale {scale} needs a null arm; open the writer with with_null=True, or leave the scale out")
+                raise GuidanceError(
+                    f"scale {scale} needs a null arm; open the writer with with_null=True, or leave the scale out"
+                )
         before = self.ended
         tokens = self._generate(z, scale, steered)
         self.steps += 1
@@ -178,30 +201,51 @@ class Writer(ABC):
 
     def _next(self, logits: Tensor, noise: RowNoise, tokens: Sequence[Tensor]) -> Tensor:
         """Draw the next token `[B]` of a span of which `tokens` are there."""
-        gumbel = noise.gumbel(self.steps * 4096 + len(tokens), logits.shape[1], device=logits.device) if self.sampling.temperature else None
+        gumbel = (
+            noise.gumbel(self.steps * 4096 + len(tokens), logits.shape[1], device=logits.device)
+            if self.sampling.temperature
+            else None
+        )
         previous = mask = None
         if self.sampling.repetition_penalty != 1:
             span = torch.stack(list(tokens), dim=1).tolist() if tokens else [[]] * self.rows
             lists = [[*self.contexts[r], *self.ids(r), *span[r]][-256:] for r in range(self.rows)]
             width = max(map(len, lists))
-            previous = torch.tensor([[*x, *[0] * (width - len(x))] for x in lists], dtype=torch.long, device=logits.device)
-            mask = torch.tensor([[True] * len(x) + [False] * (width - len(x)) for x in lists], dtype=torch.bool, device=logits.device)
+            previous = torch.tensor(
+                [[*x, *[0] * (width - len(x))] for x in lists], dtype=torch.long, device=logits.device
+            )
+            mask = torch.tensor(
+                [[True] * len(x) + [False] * (width - len(x)) for x in lists], dtype=torch.bool, device=logits.device
+            )
         return sample_with(self.sampling, logits, noise=gumbel, previous=previous, mask=mask)
 
 
 class InterleavedWriter(Writer):
-    """The `interleaved` layout: `[context] z1 x1 z2 x2 ...`. Written spans keep their latents, so nothing is ever computed twice.
+    """The `interleaved` layout: `[context] z1 x1 z2 x2 ...`.
 
-    With classifier-free guidance the cache holds the conditional rows first and the null rows behind them, and each token costs one pass over both.
+    Written spans keep their latents, so nothing is ever computed twice.
+
+    With classifier-free guidance the cache holds the conditional rows first and the null rows behind them, and each
+    token costs one pass over both.
     """
 
-    def __init__(self, model: Any, contexts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: SamplingConfig, spans: int, with_null: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        contexts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: SamplingConfig,
+        spans: int,
+        with_null: bool,
+    ) -> None:
         super().__init__(model, contexts, seeds, sampling, with_null)
         self.soft = model.latent_config.soft_tokens
         width = self.soft + model.span_tokens
         start = [c or [self.eos] for c in self.contexts]
         self.arm = Arm(model, ROUTER, start, (spans + 1) * width + 1, copies=2 if with_null else 1)
-        self._pending: Tensor | None = None  # the last committed token, not yet in the cache: it rides with the next chunk
+        self._pending: Tensor | None = (
+            None  # the last committed token, not yet in the cache: it rides with the next chunk
+        )
 
     @torch.no_grad()
     def draft(self) -> Tensor:
@@ -211,7 +255,9 @@ class InterleavedWriter(Writer):
         self.arm.cache.rewind(length)
         return self._encode(tokens)
 
-    def _generate(self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None) -> list[list[int]]:
+    def _generate(
+        self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None
+    ) -> list[list[int]]:
         tokens, self._pending = self._span(z, 1.0 if scale is None and self.with_null else scale, self.noise, steered)
         return tokens
 
@@ -245,17 +291,27 @@ class InterleavedWriter(Writer):
 class MiniHFWriter(Writer):
     """BigVAE's layout: `[context][z][span + next span]`. The null arm of guidance is the bare base without `z`.
 
-    MiniHF computes the whole context again for every span. Here the cache of the visible tokens is kept: after a span the latent's slot is
+    MiniHF computes the whole context again for every span. Here the cache of the visible tokens is kept: after a span
+    the latent's slot is
     cut off again and the span's tokens are computed once behind the context, which gives the same numbers.
     """
 
-    def __init__(self, model: Any, contexts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: SamplingConfig, spans: int, with_null: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        contexts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: SamplingConfig,
+        spans: int,
+        with_null: bool,
+    ) -> None:
         super().__init__(model, contexts, seeds, sampling, with_null)
         start = [c or [model.tokenizer.bos_token_id or self.eos] for c in self.contexts]
         capacity = (spans + 1) * model.span_tokens + 2
         self.arm = Arm(model, ROUTER, start, capacity)
         self.null = Arm(model, None, start, capacity)
-        # The last visible token is held back, so that every span starts with a chunk whose logits predict its first token.
+        # The last visible token is held back, so that every span starts with a chunk whose logits predict its first
+        # token.
         self._held = torch.tensor([c[-1] for c in start], device=model.device)[:, None]
         self._back()
 
@@ -275,7 +331,9 @@ class MiniHFWriter(Writer):
         self.null.cache.rewind(length)
         return self._encode(torch.stack(tokens, dim=1).tolist())
 
-    def _generate(self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None) -> list[list[int]]:
+    def _generate(
+        self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None
+    ) -> list[list[int]]:
         if z is not None and steered is not None:
             # Scale 0 is the null arm, bit for bit.
             per_row = torch.as_tensor(1.0 if scale is None else scale, dtype=torch.float32, device=self.model.device)

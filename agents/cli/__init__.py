@@ -3,7 +3,9 @@
 Everything heavy (torch, transformers, faiss) is imported inside the commands, so that `steer --help` answers at once.
 """
 
+import io
 import logging
+import sys
 from typing import Annotated
 
 import typer
@@ -26,6 +28,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the `steer` command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Models write any character; a terminal that lacks one is no reason to lose the text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="steer")
 
 

@@ -45,7 +45,8 @@ class GuardedGroup(TyperGroup):
         """Run the command; see the module for the exit codes."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # here, where a broken pipe can still be answered
+            if sys.stdout is not None:  # it is, where the shell closed it
+                sys.stdout.flush()  # here, where a broken pipe can still be answered
             return result
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
@@ -77,7 +78,7 @@ def explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         if error.errno == errno.ENOSPC:
-            return f"no space left on the disk{_at(error)}; free some, then run the command again (runs are resumable)"
+            return f"no space left on the disk{_at(error)}; free some, then give the command again"
         return f"{error.strerror or error}{_at(error)}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; try a smaller --batch-size, a shorter context or a smaller model"
@@ -96,7 +97,7 @@ def is_foreseen(error: Exception) -> bool:
 
 def silence_broken_streams() -> None:
     """Point streams whose reader is gone to nowhere: Python would flush them again at exit, and complain."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except OSError:

@@ -28,7 +28,7 @@ class Output:
     @property
     def lively(self) -> bool:
         """Whether spinners and bars make sense: stderr is a terminal and nobody asked for silence."""
-        return sys.stderr.isatty() and not self.quiet
+        return sys.stderr is not None and sys.stderr.isatty() and not self.quiet
 
     def note(self, message: str) -> None:
         """A remark to the person at the keyboard."""
@@ -41,7 +41,8 @@ class Output:
 
     def json(self, value: Any) -> None:
         """A result, as one JSON document; see `plain`."""
-        print(json.dumps(plain(value), ensure_ascii=False, indent=2), flush=True)
+        unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+        print(json.dumps(plain(value), ensure_ascii=not unicode, indent=2), flush=True)
 
     @contextmanager
     def status(self, message: str) -> Iterator[None]:
@@ -61,8 +62,14 @@ class Output:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        options = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
-        with Progress(*columns, console=Console(stderr=True), disable=not self.lively, **options) as progress:
+        with Progress(
+            *columns,
+            console=Console(stderr=True),
+            disable=not self.lively,
+            transient=True,
+            redirect_stdout=False,  # or rich would send results to stderr
+            redirect_stderr=False,
+        ) as progress:
             yield Bar(progress, progress.add_task(message, total=total))
 
 
@@ -111,10 +118,9 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
-    if hasattr(value, "model_dump"):  # pydantic records
-        return plain(value.model_dump())
-    if hasattr(value, "tolist"):  # arrays, tensors and their scalars
-        return plain(value.tolist())
+    for method in ("model_dump", "tolist"):  # pydantic records; arrays, tensors and their scalars
+        if hasattr(value, method):
+            return plain(getattr(value, method)())
     raise TypeError(f"cannot write a {type(value).__name__} as JSON")
 
 

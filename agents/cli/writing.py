@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from agents.cli import batch as batches
-from agents.cli.models import JsonOption, ModelOption, OverwriteOption, SeedOption, load_model, read_context
+from agents.cli.models import JsonOption, ModelOption, SeedOption, load_model, read_context
 from agents.cli.output import Output, output
 
 
@@ -190,6 +190,3 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     example = 'Example: steer write -c "Once upon a time there was a fox." -t "The fox and the hen were friends." -n 4'
     app.command(epilog=example)(write)
-
-
-__all__ = ["Long", "LongOption", "Method", "OverwriteOption", "Schedule", "Settings", "add_to"]

@@ -20,7 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 def beta_at(recipe: LatentRecipe, share: float) -> float:
-    """The weight of the KL term after a share of the steps: 2 % of it at first, rising linearly between `beta_start` and `beta_full`."""
+    """The weight of the KL term after a share of the steps.
+
+    2 % of it at first, rising linearly between `beta_start` and `beta_full`.
+    """
     rise = (share - recipe.beta_start) / max(recipe.beta_full - recipe.beta_start, 1e-9)
     return recipe.beta * min(1.0, max(0.02, rise))
 
@@ -33,7 +36,9 @@ class AutoencoderTrainer(StageTrainer):
         self._logged: dict[str, list[float]] = {}
         super().__init__(**kwargs)
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """The objective at the current step."""
         beta = beta_at(self.latent_recipe, self.state.global_step / max(1, self.args.max_steps))
         out = model(**inputs, beta=torch.tensor(beta, device=self.args.device))
@@ -51,7 +56,9 @@ class AutoencoderTrainer(StageTrainer):
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
         """The figures of `summarize` over the evaluation set."""
         objective = self.accelerator.unwrap_model(self.model)
-        figures = evaluate_spans(objective, self.get_eval_dataloader(), self.latent_recipe.span_tokens, bf16=self.args.bf16)
+        figures = evaluate_spans(
+            objective, self.get_eval_dataloader(), self.latent_recipe.span_tokens, bf16=self.args.bf16
+        )
         logs = {f"{metric_key_prefix}_{name}": round(value, 4) for name, value in figures.items()}
         self.log(logs)
         return logs
@@ -79,7 +86,10 @@ def trainable(model: LatentModel) -> Iterator[torch.nn.Parameter]:
 
 
 def train_autoencoder(recipe: Recipe, out: Path, data_root: Path, base: str | Path, *, report_to: str = "none") -> Path:
-    """Train the autoencoder stage of a recipe, or go on, or do nothing if done. Returns the folder of the trained model (float32)."""
+    """Train the autoencoder stage of a recipe, or go on, or do nothing if done.
+
+    Returns the folder of the trained model (float32).
+    """
     latent, stage = recipe.autoencoder, out / "autoencoder"
     target = stage / "model"
     if is_done(stage):
@@ -127,8 +137,10 @@ def train_autoencoder(recipe: Recipe, out: Path, data_root: Path, base: str | Pa
         train_recipe=latent.train,
         model=objective,
         args=arguments,
-        train_dataset=SpanDataset(train, repeats, length=rows, partial_share=latent.partial_share, seed=recipe.seed, **shared),
-        eval_dataset=SpanDataset(validation, None, length=128, partial_share=0.0, seed=0, **shared),
+        train_dataset=SpanDataset(
+            train, repeats, length=rows, partial_share=latent.partial_share, seed=recipe.seed, **shared
+        ),
+        eval_dataset=SpanDataset(validation, None, length=96, partial_share=0.0, seed=0, **shared),
         data_collator=collate,
         callbacks=[CurveWriter(stage / "curve.jsonl")],
     )

@@ -34,7 +34,9 @@ def load_splits(data: DataRecipe, data_root: Path) -> tuple[list[str], np.ndarra
                 repeats.append(source.repeat)
         logger.info("%s: %d stories", source.path, len(train) - before)
     if not train or not validation:
-        raise CorpusError(f"{len(train)} training and {len(validation)} validation stories; both splits need some: add text")
+        raise CorpusError(
+            f"{len(train)} training and {len(validation)} validation stories; both splits need some: add text"
+        )
     return train, np.array(repeats), validation
 
 
@@ -44,22 +46,33 @@ def train_tokenizer(stories: list[str], vocab_size: int) -> PreTrainedTokenizerF
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[SEPARATOR, PAD], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=[SEPARATOR, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(stories, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=SEPARATOR, eos_token=SEPARATOR, pad_token=PAD, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        bos_token=SEPARATOR,
+        eos_token=SEPARATOR,
+        pad_token=PAD,
+        clean_up_tokenization_spaces=False,
     )
 
 
-def prepare_corpus(recipe: Recipe, tokenizer: Any, folder: Path, data_root: Path, splits: Any = None) -> tuple[TokenCorpus, np.ndarray, TokenCorpus]:
+def prepare_corpus(
+    recipe: Recipe, tokenizer: Any, folder: Path, data_root: Path, splits: Any = None
+) -> tuple[TokenCorpus, np.ndarray, TokenCorpus]:
     """Tokenise both splits once and keep them under `folder`; later calls only load."""
     train_folder, validation_folder = folder / "train", folder / "validation"
     if not (folder / "repeats.npy").is_file():
         train, repeats, validation = splits or load_splits(recipe.data, data_root)
         eos, vocab = tokenizer.eos_token_id, len(tokenizer)
         for stories, target in ((train, train_folder), (validation, validation_folder)):
-            tokenize_stories(stories, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"], eos_id=eos, vocab_size=vocab).save(target)
+            tokenize_stories(
+                stories, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"], eos_id=eos, vocab_size=vocab
+            ).save(target)
         np.save(folder / "repeats.npy", repeats)
     return TokenCorpus.load(train_folder), np.load(folder / "repeats.npy"), TokenCorpus.load(validation_folder)
 
@@ -86,7 +99,12 @@ def build_base(base: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Any:
         raise RecipeError("base.architecture needs `model_type` (llama, gpt_neox, ...)")
     try:
         config = AutoConfig.for_model(
-            kind, **fields, vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+            kind,
+            **fields,
+            vocab_size=len(tokenizer),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
     except (ValueError, TypeError) as error:
         raise RecipeError(f"base.architecture is not accepted by transformers: {error}") from error
@@ -94,7 +112,10 @@ def build_base(base: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Any:
 
 
 def train_base(recipe: Recipe, out: Path, data_root: Path, *, report_to: str = "none") -> Path:
-    """Train tokenizer and base model of a recipe, or go on, or do nothing if done. Returns the folder of the base model."""
+    """Train tokenizer and base model of a recipe, or go on, or do nothing if done.
+
+    Returns the folder of the base model.
+    """
     assert recipe.base is not None
     stage, model_folder = out / "base", out / "base" / "model"
     if is_done(stage):

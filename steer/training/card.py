@@ -15,10 +15,17 @@ LICENCES = """\
 
 
 def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], reached: float) -> str:
-    """Markdown with front matter. All numbers come from `figures` (see `steer.evaluation.evaluate`) and the stages' `done.json`."""
+    """Markdown with front matter.
+
+    All numbers come from `figures` (see `steer.evaluation.evaluate`) and the stages' `done.json`.
+    """
     latents = figures["latents"]
     base, auto = stages.get("base", {}), stages.get("autoencoder", {})
-    built = "**Built with Llama.** Part of the training text was written by Llama 3.1 (Llama 3.1 Community License).\n\n" if recipe.name.startswith("Llama") else ""
+    built = (
+        "**Built with Llama.** Part of the training text was written by Llama 3.1 (Llama 3.1 Community License).\n\n"
+        if recipe.name.startswith("Llama")
+        else ""
+    )
     lines = [
         "---",
         "library_name: steer",
@@ -30,11 +37,15 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
         built + recipe.package.description.strip(),
         "",
         "## Training",
-        f"- Base: {base.get('parameters', 0) / 1e6:.1f} M parameters, {base.get('train_steps', recipe.base.train.steps if recipe.base else 0)} steps, validation loss {base.get('eval_loss', float('nan')):.3f} nats per token, {base.get('train_runtime', 0) / 60:.0f} minutes."
+        f"- Base: {base.get('parameters', 0) / 1e6:.1f} M parameters, "
+        f"{base.get('train_steps', recipe.base.train.steps if recipe.base else 0)} steps, validation loss "
+        f"{base.get('eval_loss', float('nan')):.3f} nats per token, {base.get('train_runtime', 0) / 60:.0f} minutes."
         if base
         else f"- Base: `{recipe.pretrained}`, not trained here.",
-        f"- Encoder, router and heads: {auto.get('parameters', 0) / 1e6:.1f} M parameters, {recipe.autoencoder.train.steps} steps, {auto.get('train_runtime', 0) / 60:.0f} minutes.",
-        f"- Spans of {recipe.autoencoder.span_tokens} tokens, latents of width {recipe.autoencoder.z_dim}, {recipe.autoencoder.soft_tokens} soft tokens per latent.",
+        f"- Encoder, router and heads: {auto.get('parameters', 0) / 1e6:.1f} M parameters, "
+        f"{recipe.autoencoder.train.steps} steps, {auto.get('train_runtime', 0) / 60:.0f} minutes.",
+        f"- Spans of {recipe.autoencoder.span_tokens} tokens, latents of width {recipe.autoencoder.z_dim}, "
+        f"{recipe.autoencoder.soft_tokens} soft tokens per latent.",
         "- Reproduce: `steer train all recipes/<this recipe>.yaml --data-root CORPUS --out runs/model`.",
         "",
         "## Figures",
@@ -43,17 +54,21 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
         "| nats per token | own latent | null latent | another span's latent |",
         "|---|---|---|---|",
         f"| in context | {latents['nll_own']:.2f} | {latents['nll_null']:.2f} | {latents['nll_wrong']:.2f} |",
-        f"| without context | {latents['alone_own']:.2f} | {latents['alone_null']:.2f} | {latents['alone_wrong']:.2f} |",
+        f"| without context | {latents['alone_own']:.2f} | {latents['alone_null']:.2f} | {latents['alone_wrong']:.2f} "
+        "|",
         "",
-        f"Token accuracy of reconstruction {latents['accuracy']:.1%} in context, {latents['alone_accuracy']:.1%} without; "
-        f"KL {latents['kl']:.0f} nats per span; {latents['active_units']:.0f} of {recipe.autoencoder.z_dim} units active; "
+        f"Token accuracy of reconstruction {latents['accuracy']:.1%} in context, {latents['alone_accuracy']:.1%} "
+        "without; "
+        f"KL {latents['kl']:.0f} nats per span; {latents['active_units']:.0f} of {recipe.autoencoder.z_dim} units "
+        "active; "
         f"cosine above which a terminal counts as reached: {reached}.",
         "",
     ]
     if "endings" in figures:
         ends = figures["endings"]
         lines += [
-            f"Endings, {ends['pairs']} unseen context/terminal pairs, {ends['spans']} spans, schedule `{ends['schedule']}`, temperature 0.7, judged by an independent sentence embedder "
+            f"Endings, {ends['pairs']} unseen context/terminal pairs, {ends['spans']} spans, schedule "
+            f"`{ends['schedule']}`, temperature 0.7, judged by an independent sentence embedder "
             "(share whose nearest terminal among 100 is the right one, 95 % bootstrap interval):",
             "",
             "| arm | nearest | among the nearest five |",
@@ -61,7 +76,17 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
         ]
         for arm in ("unguided", "annealed"):
             near, five = ends[arm]["nearest"], ends[arm]["nearest_five"]
-            lines.append(f"| {arm} | {near[0]:.1%} ({near[1]:.1%} to {near[2]:.1%}) | {five[0]:.1%} ({five[1]:.1%} to {five[2]:.1%}) |")
+            lines.append(
+                f"| {arm} | {near[0]:.1%} ({near[1]:.1%} to {near[2]:.1%}) | {five[0]:.1%} ({five[1]:.1%} to "
+                f"{five[2]:.1%}) |"
+            )
         lines.append("")
-    lines += ["## Data", LICENCES, "## Limits", "A very small model of simple English stories. It loses the thread, repeats itself and knows nothing of the world. For trying the framework, not for use on readers.", ""]
+    lines += [
+        "## Data",
+        LICENCES,
+        "## Limits",
+        "A very small model of simple English stories. It loses the thread, repeats itself and knows nothing of the "
+        "world. For trying the framework, not for use on readers.",
+        "",
+    ]
     return "\n".join(lines)

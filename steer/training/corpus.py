@@ -1,8 +1,11 @@
 """Stories in, token arrays out.
 
-A corpus is read from a text file (records separated by a line `<|endoftext|>`), a JSON-lines file (field `text`), either of them gzipped,
-a folder of such files, or a `datasets` name. It is tokenised once and kept as two NumPy arrays: all tokens in one row, and the offset of each story.
-Every story ends with the tokenizer's end token. Stories are assigned to the validation split by a hash of their text, so the split
+A corpus is read from a text file (records separated by a line `<|endoftext|>`), a JSON-lines file (field `text`),
+either of them gzipped,
+a folder of such files, or a `datasets` name. It is tokenised once and kept as two NumPy arrays: all tokens in one row,
+and the offset of each story.
+Every story ends with the tokenizer's end token. Stories are assigned to the validation split by a hash of their text,
+so the split
 does not depend on the order or number of sources and stays the same when sources are added.
 """
 
@@ -29,12 +32,14 @@ def read_stories(source: str | Path, *, text_field: str = "text") -> Iterator[st
     """Yield the stories of `source`, stripped, empty ones dropped.
 
     Args:
-        source: a file (`.txt`, `.jsonl`, plain or `.gz`), a folder of such files (read in name order), or the name of a data set for
+        source: a file (`.txt`, `.jsonl`, plain or `.gz`), a folder of such files (read in name order), or the name of a
+            data set for
             `datasets.load_dataset` (`name` or `name:split`).
         text_field: the JSON field or data set column that holds the text.
 
     Raises:
-        CorpusError: nothing is there, a file is not UTF-8, not gzip although named so, or a JSON line has no such field.
+        CorpusError: nothing is there, a file is not UTF-8, not gzip although named so, or a JSON line has no such
+            field.
     """
     path = Path(source)
     if path.is_dir():
@@ -61,7 +66,9 @@ def _read_file(path: Path, text_field: str) -> Iterator[str]:
             else:
                 yield from _read_records(lines)
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start} of a block); convert it first") from error
+        raise CorpusError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start} of a block); convert it first"
+        ) from error
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise CorpusError(f"{path} is named .gz but cannot be unpacked: {error}; the file may be truncated") from error
 
@@ -86,11 +93,16 @@ def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Itera
         try:
             text = json.loads(line)[text_field]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise CorpusError(f"{path} line {number}: expected a JSON object with a field {text_field!r}, got {line[:80]!r}") from error
+            raise CorpusError(
+                f"{path} line {number}: expected a JSON object with a field {text_field!r}, got {line[:80]!r}"
+            ) from error
         if not isinstance(text, str) or not text.strip():
             continue
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-            raise CorpusError(f"{path} line {number}: the text holds a lone surrogate, which no tokenizer takes; was it cut inside a character?")
+            raise CorpusError(
+                f"{path} line {number}: the text holds a lone surrogate, which no tokenizer takes; was it cut inside "
+                "a character?"
+            )
         yield text.strip()
 
 
@@ -98,7 +110,9 @@ def _read_dataset(name: str, text_field: str) -> Iterator[str]:
     try:
         import datasets
     except ImportError as error:
-        raise CorpusError(f"{name!r} is no file or folder, and reading it as a data set needs `pip install 'steer[train]'`") from error
+        raise CorpusError(
+            f"{name!r} is no file or folder, and reading it as a data set needs `pip install 'steer[train]'`"
+        ) from error
     name, _, split = name.partition(":")
     try:
         rows = datasets.load_dataset(name, split=split or "train", streaming=True)
@@ -110,7 +124,10 @@ def _read_dataset(name: str, text_field: str) -> Iterator[str]:
 
 
 def is_validation(text: str, share: float) -> bool:
-    """Whether a story belongs to the validation split: a pure function of its text (BLAKE2b), true for about `share` of all stories."""
+    """Whether a story belongs to the validation split.
+
+    A pure function of its text (BLAKE2b), true for about `share` of all stories.
+    """
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
@@ -151,13 +168,17 @@ class TokenCorpus:
             tokens = np.load(folder / "tokens.npy", mmap_mode="r")
             offsets = np.load(folder / "offsets.npy")
         except (OSError, ValueError, EOFError) as error:
-            raise CorpusError(f"no complete token corpus in {folder}: {error}; delete the folder and run the stage again") from error
+            raise CorpusError(
+                f"no complete token corpus in {folder}: {error}; delete the folder and run the stage again"
+            ) from error
         if len(offsets) < 2 or offsets[-1] != len(tokens):
             raise CorpusError(f"token corpus in {folder} is inconsistent; delete the folder and run the stage again")
         return cls(tokens, offsets)
 
 
-def tokenize_stories(stories: Sequence[str], encode: Callable[[list[str]], list[list[int]]], *, eos_id: int, vocab_size: int) -> TokenCorpus:
+def tokenize_stories(
+    stories: Sequence[str], encode: Callable[[list[str]], list[list[int]]], *, eos_id: int, vocab_size: int
+) -> TokenCorpus:
     """Tokenise stories in batches of 1,000 and join them, an end token after each.
 
     Args:
@@ -176,8 +197,12 @@ def tokenize_stories(stories: Sequence[str], encode: Callable[[list[str]], list[
     return TokenCorpus(np.concatenate(parts), offsets)
 
 
-def pack_blocks(corpus: TokenCorpus, block: int, generator: np.random.Generator, repeats: np.ndarray | None = None) -> np.ndarray:
-    """Shuffle the stories, join them, and cut the row into blocks: `[n_blocks, block]` int32. The rest that fills no block is dropped.
+def pack_blocks(
+    corpus: TokenCorpus, block: int, generator: np.random.Generator, repeats: np.ndarray | None = None
+) -> np.ndarray:
+    """Shuffle the stories, join them, and cut the row into blocks: `[n_blocks, block]` int32.
+
+    The rest that fills no block is dropped.
 
     Args:
         corpus: the stories.
@@ -191,7 +216,7 @@ def pack_blocks(corpus: TokenCorpus, block: int, generator: np.random.Generator,
         whole += generator.random(len(repeats)) < (repeats - whole)
         order = np.repeat(order, whole)
     generator.shuffle(order)
-    tokens = np.concatenate([corpus.tokens[:0], *(corpus.story(i) for i in order)]).astype(np.int32)
+    tokens = np.concatenate([corpus.tokens[:0], *(corpus.story(int(i)) for i in order)]).astype(np.int32)
     n = len(tokens) // block
     if n == 0:
         raise CorpusError(f"the corpus has {len(tokens)} tokens, fewer than one block of {block}")

@@ -46,7 +46,8 @@ class SpanObjective(nn.Module):
         self.null_share, self.null_sequence_share = null_share, null_sequence_share
         self.noise, self.seed = noise, seed
         body = backbone(model.peft.get_base_model())
-        self._run = [torch.compile(body, dynamic=False) if compiled else body]  # in a list, so that it is not registered twice
+        # In a list, so that its parameters are not registered twice.
+        self._run = [torch.compile(body, dynamic=False) if compiled else body]
 
     def _hidden(self, role: str, mask: Tensor | None, **inputs: Any) -> Tensor:
         with use_adapter(self.model.peft, role):
@@ -104,7 +105,7 @@ class SpanObjective(nn.Module):
         nulls = (draw < self.null_share) | (torch.rand(rows, 1, generator=generator) < self.null_sequence_share)
         isolated = bool(torch.rand((), generator=generator) < self.isolated_share)
         if isolated:
-            nulls = draw < 0  # without context and without latent there is nothing to learn from
+            nulls = torch.zeros_like(nulls)  # without context and without latent there is nothing to learn from
         null = self.model.head.null_soft(1)[None]
         soft = torch.where(nulls.to(device)[:, :, None, None], null.to(soft.dtype), soft)
         if isolated:
@@ -118,11 +119,16 @@ class SpanObjective(nn.Module):
 
     def _alone(self, spans: Tensor, span_mask: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
         """`span_losses` of every span by itself, without context."""
-        return self.span_losses(spans.new_zeros(spans.shape[0] * spans.shape[1], 0), *(t.flatten(0, 1)[:, None] for t in (spans, span_mask, soft)))
+        return self.span_losses(
+            spans.new_zeros(spans.shape[0] * spans.shape[1], 0),
+            *(t.flatten(0, 1)[:, None] for t in (spans, span_mask, soft)),
+        )
 
     @torch.no_grad()
     def compare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Sums for the figures of one batch: NLL with own, null and another span's latent, with context and without; accuracy; KL; moments.
+        """Sums for the figures of one batch: NLL with own, null and another span's latent, with context and without.
+
+        Accuracy; KL; moments.
 
         The encoder sees the whole spans, and latents carry no noise.
         """
@@ -140,9 +146,9 @@ class SpanObjective(nn.Module):
             soft = self.model.head.null_soft(rows * n) if latent is None else self.model.head.soft(latent)
             soft = soft.unflatten(0, (rows, n))
             nll, right = self.span_losses(batch["context"], spans, span_mask, soft)
-            out[f"nll_{arm}"], out[f"right_{arm}"] = nll.sum(), right.sum().float()
+            out[f"nll_{arm}"], out[f"right_{arm}"] = nll.sum(), right.float().sum()
             nll, right = self._alone(spans, span_mask, soft)
-            out[f"alone_{arm}"], out[f"alone_right_{arm}"] = nll.sum(), right.sum().float()
+            out[f"alone_{arm}"], out[f"alone_right_{arm}"] = nll.sum(), right.float().sum()
         chosen = mean[alive].double()
         out["kl"] = 0.5 * chosen.pow(2).sum()
         out["sum"], out["square"] = chosen.sum(0), chosen.pow(2).sum(0)
@@ -154,8 +160,10 @@ def summarize(parts: list[dict[str, Tensor]], span_tokens: int) -> dict[str, flo
     """Figures from the sums of `SpanObjective.compare`.
 
     Returns:
-        `nll_own|null|wrong` in context and `alone_own|null|wrong` without, nats per token; `accuracy` (own latent, with context) and
-        `alone_accuracy`, shares; `kl`, nats per span; `active_units`, latent dimensions whose mean varies by more than 0.01 (Burda et al. 2016);
+        `nll_own|null|wrong` in context and `alone_own|null|wrong` without, nats per token; `accuracy` (own latent, with
+        context) and
+        `alone_accuracy`, shares; `kl`, nats per span; `active_units`, latent dimensions whose mean varies by more than
+        0.01 (Burda et al. 2016);
         `latent_norm`.
     """
     total = {key: sum(part[key] for part in parts) for key in parts[0]}
@@ -163,6 +171,13 @@ def summarize(parts: list[dict[str, Tensor]], span_tokens: int) -> dict[str, flo
     variance = total["square"] / spans - (total["sum"] / spans) ** 2
     figures = {f"nll_{arm}": float(total[f"nll_{arm}"]) / tokens for arm in ARMS}
     figures |= {f"alone_{arm}": float(total[f"alone_{arm}"]) / tokens for arm in ARMS}
-    figures |= {"accuracy": float(total["right_own"]) / tokens, "alone_accuracy": float(total["alone_right_own"]) / tokens}
-    figures |= {"kl": float(total["kl"]) / spans, "active_units": float((variance > 0.01).sum()), "latent_norm": float(total["norm"]) / spans}
+    figures |= {
+        "accuracy": float(total["right_own"]) / tokens,
+        "alone_accuracy": float(total["alone_right_own"]) / tokens,
+    }
+    figures |= {
+        "kl": float(total["kl"]) / spans,
+        "active_units": float((variance > 0.01).sum()),
+        "latent_norm": float(total["norm"]) / spans,
+    }
     return figures

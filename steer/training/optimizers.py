@@ -1,17 +1,21 @@
 """Muon for hidden matrices, AdamW for the rest, as one optimizer that `transformers.Trainer` can drive and resume.
 
-Muon (Jordan et al. 2024, `torch.optim.Muon`) takes two-dimensional weights only; embeddings, norms and biases stay with AdamW.
+Muon (Jordan et al. 2024, `torch.optim.Muon`) takes two-dimensional weights only; embeddings, norms and biases stay with
+AdamW.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Two optimizers behind one interface. Parameter groups are shared objects, so a learning-rate scheduler reaches both."""
+    """Two optimizers behind one interface.
+
+    Parameter groups are shared objects, so a learning-rate scheduler reaches both.
+    """
 
     def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.Optimizer) -> None:
         self.parts = (muon, adamw)
@@ -35,7 +39,9 @@ class MuonAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def build_optimizer(model: nn.Module, *, kind: str, learning_rate: float, muon_learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, *, kind: str, learning_rate: float, muon_learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
     """An optimizer over the parameters of `model` that require gradients.
 
     Args:
@@ -46,7 +52,7 @@ def build_optimizer(model: nn.Module, *, kind: str, learning_rate: float, muon_l
         weight_decay: decoupled; not applied to vectors.
     """
     embedding_ids = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
-    heads = (m.get_output_embeddings() for m in model.modules() if hasattr(m, "get_output_embeddings"))
+    heads = (cast(Any, m).get_output_embeddings() for m in model.modules() if hasattr(m, "get_output_embeddings"))
     head_ids = {id(p) for head in heads if head is not None for p in head.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.ndim == 2 and id(p) not in embedding_ids | head_ids] if kind == "muon" else []

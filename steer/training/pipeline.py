@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 STAGES = ("base", "autoencoder", "package")
 
 
-def run_recipe(recipe_path: str | Path, out: Path, data_root: Path, *, stages: Sequence[str] = STAGES, report_to: str = "none") -> Path:
+def run_recipe(
+    recipe_path: str | Path, out: Path, data_root: Path, *, stages: Sequence[str] = STAGES, report_to: str = "none"
+) -> Path:
     """Run stages of a recipe. Returns the folder of the last stage's model.
 
     Args:
@@ -47,11 +49,16 @@ def run_recipe(recipe_path: str | Path, out: Path, data_root: Path, *, stages: S
                 result = train_base(recipe, out, data_root, report_to=report_to)
         elif stage == "autoencoder":
             if recipe.base is not None and not is_done(out / "base"):
-                raise TrainingError(f"the base model in {out / 'base'} is not finished; run stage base first (or `steer train all`)")
+                raise TrainingError(
+                    f"the base model in {out / 'base'} is not finished; run stage base first (or `steer train all`)"
+                )
             result = train_autoencoder(recipe, out, data_root, base, report_to=report_to)
         else:
             if not is_done(out / "autoencoder"):
-                raise TrainingError(f"the autoencoder in {out / 'autoencoder'} is not finished; run that stage first (or `steer train all`)")
+                raise TrainingError(
+                    f"the autoencoder in {out / 'autoencoder'} is not finished; run that stage first (or `steer train "
+                    "all`)"
+                )
             result = package(recipe, out, data_root, base)
     return result
 
@@ -71,7 +78,9 @@ def package(recipe: Recipe, out: Path, data_root: Path, base: str | Path) -> Pat
     checkpoint.save(model, target, dtype=getattr(torch, recipe.package.dtype), with_base=recipe.base is not None)
     written = LatentModel.from_pretrained(str(target))
     figures = evaluate(written, validation, pairs=200)
-    done = {stage: json.loads((out / stage / DONE).read_text()) for stage in ("base", "autoencoder") if is_done(out / stage)}
+    done = {
+        stage: json.loads((out / stage / DONE).read_text()) for stage in ("base", "autoencoder") if is_done(out / stage)
+    }
     (target / "eval.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     (target / "README.md").write_text(model_card(recipe, figures, done, reached), encoding="utf-8")
     from steer.training.runner import mark_done
@@ -82,7 +91,9 @@ def package(recipe: Recipe, out: Path, data_root: Path, base: str | Path) -> Pat
 
 @torch.no_grad()
 def calibrate_reached(model: Any, stories: Sequence[str], *, count: int = 400, quantile: float = 0.98) -> float:
-    """The cosine above which two latents count as the same event: the given quantile over unrelated sentences of unseen stories.
+    """The cosine above which two latents count as the same event.
+
+    The given quantile over unrelated sentences of unseen stories.
 
     Args:
         model: a `LatentModel`.
@@ -101,4 +112,11 @@ def calibrate_reached(model: Any, stories: Sequence[str], *, count: int = 400, q
             break
     z = torch.nn.functional.normalize(model.encode(sentences), dim=1)
     cosines = (z @ z.T)[~torch.eye(len(z), dtype=torch.bool)]
-    return round(float(torch.quantile(cosines[torch.randperm(len(cosines), generator=torch.Generator().manual_seed(0))[:100_000]], quantile)), 3)
+    return round(
+        float(
+            torch.quantile(
+                cosines[torch.randperm(len(cosines), generator=torch.Generator().manual_seed(0))[:100_000]], quantile
+            )
+        ),
+        3,
+    )

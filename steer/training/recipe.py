@@ -17,7 +17,10 @@ class _Strict(pydantic.BaseModel):
 
 
 class SourceRecipe(_Strict):
-    """One source of text: a path below the data root (or a `datasets` name) and how often each of its stories occurs per epoch."""
+    """One source of text.
+
+    A path below the data root (or a `datasets` name) and how often each of its stories occurs per epoch.
+    """
 
     path: str
     repeat: float = pydantic.Field(1.0, gt=0)
@@ -42,17 +45,24 @@ class TrainRecipe(_Strict):
     muon_learning_rate: float = pydantic.Field(0.02, gt=0, description="of Muon, for the hidden matrices")
     weight_decay: float = pydantic.Field(0.01, ge=0)
     warmup_steps: int = pydantic.Field(50, ge=0)
-    decay_share: float = pydantic.Field(0.4, ge=0, le=1, description="share of the steps, at the end, in which the rate falls to zero")
+    decay_share: float = pydantic.Field(
+        0.4, ge=0, le=1, description="share of the steps, at the end, in which the rate falls to zero"
+    )
     max_grad_norm: float = pydantic.Field(1.0, gt=0)
     eval_every: int = pydantic.Field(200, gt=0)
     save_every: int = pydantic.Field(200, gt=0)
     bf16: bool = True
-    compile: Literal["auto", "on", "off"] = pydantic.Field("auto", description="torch.compile; auto: where a C++ compiler or a GPU is there")
+    compile: Literal["auto", "on", "off"] = pydantic.Field(
+        "auto", description="torch.compile; auto: where a C++ compiler or a GPU is there"
+    )
     gradient_checkpointing: bool = False
 
 
 class BaseRecipe(_Strict):
-    """A base model trained from scratch: a byte-level BPE tokenizer and any configuration that `transformers.AutoConfig` knows."""
+    """A base model trained from scratch.
+
+    A byte-level BPE tokenizer and any configuration that `transformers.AutoConfig` knows.
+    """
 
     vocab_size: int = pydantic.Field(4096, ge=300)
     architecture: dict[str, Any] = pydantic.Field(description="fields of the configuration, with `model_type`")
@@ -66,18 +76,30 @@ class LatentRecipe(_Strict):
     span_tokens: int = pydantic.Field(32, ge=4)
     z_dim: int = pydantic.Field(256, ge=2)
     soft_tokens: int = pydantic.Field(4, ge=1)
-    max_context: int = pydantic.Field(320, ge=1, description="visible tokens kept when writing; longer contexts are cut on the left")
+    max_context: int = pydantic.Field(
+        320, ge=1, description="visible tokens kept when writing; longer contexts are cut on the left"
+    )
     lora_rank: int = pydantic.Field(64, ge=1)
     lora_alpha: int = pydantic.Field(64, ge=1)
     spans: int = pydantic.Field(6, ge=1, description="spans per training sequence")
-    context_lengths: list[int] = pydantic.Field([24, 64, 160], min_length=1, description="context before the first span, drawn per batch")
+    context_lengths: list[int] = pydantic.Field(
+        [24, 64, 160], min_length=1, description="context before the first span, drawn per batch"
+    )
     beta: float = pydantic.Field(0.02, ge=0)
-    beta_start: float = pydantic.Field(0.2, ge=0, le=1, description="share of the steps after which beta begins to rise")
+    beta_start: float = pydantic.Field(
+        0.2, ge=0, le=1, description="share of the steps after which beta begins to rise"
+    )
     beta_full: float = pydantic.Field(0.7, ge=0, le=1, description="share of the steps at which beta is reached")
-    isolated_share: float = pydantic.Field(0.4, ge=0, le=1, description="share of sequences whose spans have no context, so that z carries all")
-    partial_share: float = pydantic.Field(0.4, ge=0, le=1, description="share of spans of which the encoder sees only a part")
+    isolated_share: float = pydantic.Field(
+        0.4, ge=0, le=1, description="share of sequences whose spans have no context, so that z carries all"
+    )
+    partial_share: float = pydantic.Field(
+        0.4, ge=0, le=1, description="share of spans of which the encoder sees only a part"
+    )
     null_share: float = pydantic.Field(0.15, ge=0, le=1, description="share of spans written from the null latent")
-    null_sequence_share: float = pydantic.Field(0.05, ge=0, le=1, description="share of sequences written from the null latent alone")
+    null_sequence_share: float = pydantic.Field(
+        0.05, ge=0, le=1, description="share of sequences written from the null latent alone"
+    )
     noise: float = pydantic.Field(1.0, ge=0, description="standard deviation of the posterior noise in training")
     train: TrainRecipe
 
@@ -112,7 +134,8 @@ def load_recipe(path: str | Path) -> Recipe:
     """Read and check a recipe file.
 
     Raises:
-        RecipeError: the file is missing, no YAML, has unknown keys or wrong values; each problem is named with its place.
+        RecipeError: the file is missing, no YAML, has unknown keys or wrong values; each problem is named with its
+            place.
     """
     path = Path(path)
     try:
@@ -124,5 +147,8 @@ def load_recipe(path: str | Path) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except pydantic.ValidationError as error:
-        problems = "\n".join(f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']} (got {str(e['input'])[:60]!r})" for e in error.errors())
+        problems = "\n".join(
+            f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']} (got {str(e['input'])[:60]!r})"
+            for e in error.errors()
+        )
         raise RecipeError(f"recipe {path} has {error.error_count()} problem(s):\n{problems}") from error

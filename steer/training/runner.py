@@ -4,9 +4,10 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -31,10 +32,14 @@ def mark_done(folder: Path, summary: dict[str, Any]) -> None:
     part.replace(folder / DONE)
 
 
-def training_arguments(train: TrainRecipe, folder: Path, *, seed: int, report_to: str = "none", use_cpu: bool = False) -> TrainingArguments:
+def training_arguments(
+    train: TrainRecipe, folder: Path, *, seed: int, report_to: str = "none", use_cpu: bool = False
+) -> TrainingArguments:
     """`TrainingArguments` of a stage. Checkpoints go to `folder/checkpoints`; the last two are kept."""
     cuda = torch.cuda.is_available() and not use_cpu
-    compiling = train.compile == "on" or (train.compile == "auto" and (cuda or shutil.which("g++") is not None or shutil.which("clang++") is not None))
+    compiling = train.compile == "on" or (
+        train.compile == "auto" and (cuda or shutil.which("g++") is not None or shutil.which("clang++") is not None)
+    )
     decay = int(train.steps * train.decay_share)
     return TrainingArguments(
         output_dir=str(folder / "checkpoints"),
@@ -48,7 +53,11 @@ def training_arguments(train: TrainRecipe, folder: Path, *, seed: int, report_to
         max_grad_norm=train.max_grad_norm,
         warmup_steps=train.warmup_steps,
         lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs={"num_decay_steps": max(1, decay), "num_stable_steps": max(0, train.steps - decay - train.warmup_steps), "decay_type": "linear"},
+        lr_scheduler_kwargs={
+            "num_decay_steps": max(1, decay),
+            "num_stable_steps": max(0, train.steps - decay - train.warmup_steps),
+            "decay_type": "linear",
+        },
         bf16=train.bf16,
         use_cpu=not cuda,
         torch_compile=compiling,
@@ -77,7 +86,15 @@ class CurveWriter(TrainerCallback):
         """Write one line per record."""
         if state.is_world_process_zero and logs:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **{k: round(v, 6) if isinstance(v, float) else v for k, v in logs.items()}}) + "\n")
+                file.write(
+                    json.dumps(
+                        {
+                            "step": state.global_step,
+                            **{k: round(v, 6) if isinstance(v, float) else v for k, v in logs.items()},
+                        }
+                    )
+                    + "\n"
+                )
 
 
 class StageTrainer(Trainer):
@@ -92,7 +109,11 @@ class StageTrainer(Trainer):
         if self.optimizer is None:
             r = self.train_recipe
             self.optimizer = build_optimizer(
-                self.model, kind=r.optimizer, learning_rate=r.learning_rate, muon_learning_rate=r.muon_learning_rate, weight_decay=r.weight_decay
+                cast(nn.Module, self.model),
+                kind=r.optimizer,
+                learning_rate=r.learning_rate,
+                muon_learning_rate=r.muon_learning_rate,
+                weight_decay=r.weight_decay,
             )
         return self.optimizer
 
@@ -110,7 +131,9 @@ def train_or_resume(trainer: Trainer, folder: Path) -> dict[str, float]:
         result = trainer.train(resume_from_checkpoint=last)
     except (RuntimeError, ValueError, KeyError) as error:
         if last:
-            raise TrainingError(f"cannot go on from {last}: {error}; if the recipe was changed, train into a new folder") from error
+            raise TrainingError(
+                f"cannot go on from {last}: {error}; if the recipe was changed, train into a new folder"
+            ) from error
         raise
     metrics = {**result.metrics, **trainer.evaluate()}
     if not all(v == v for v in metrics.values() if isinstance(v, float)):

@@ -1,7 +1,11 @@
-"""Training examples of the autoencoder stage: a context, the spans behind it, and the evidence that the encoder is given of each span.
+"""Training examples of the autoencoder stage.
 
-Goals are short whole sentences, spans are S tokens cut anywhere. So the encoder often sees just a part of its span (a sentence, a window,
-a thinned row of tokens) while the router must still write all of it: a latent is evidence for a passage, which is what a goal is.
+A context, the spans behind it, and the evidence that the encoder is given of each span.
+
+Goals are short whole sentences, spans are S tokens cut anywhere. So the encoder often sees just a part of its span (a
+sentence, a window,
+a thinned row of tokens) while the router must still write all of it: a latent is evidence for a passage, which is what
+a goal is.
 """
 
 from dataclasses import dataclass
@@ -22,7 +26,8 @@ class SpanBatch:
     """One batch. B rows, n spans per row, S tokens per span.
 
     Attributes:
-        context: `[B, C]` int64, what stands before the first span; before a story's start, the end of the story before it, as in packed text.
+        context: `[B, C]` int64, what stands before the first span; before a story's start, the end of the story before
+            it, as in packed text.
         spans: `[B, n, S]` int64, right-padded.
         span_mask: `[B, n, S]` int64, 1 for tokens of the story and its end token.
         evidence: `[B, n, S]` int64, what the encoder sees, moved to the left.
@@ -99,7 +104,14 @@ class SpanDataset(Dataset):
             spans[i, : len(ids)], mask[i, : len(ids)] = ids, 1
             seen = self._evidence(ids, rng)
             evidence[i, : len(seen)], evidence_mask[i, : len(seen)] = seen, 1
-        return {"index": np.array(index), "context": context, "spans": spans, "span_mask": mask, "evidence": evidence, "evidence_mask": evidence_mask}
+        return {
+            "index": np.array(index),
+            "context": context,
+            "spans": spans,
+            "span_mask": mask,
+            "evidence": evidence,
+            "evidence_mask": evidence_mask,
+        }
 
     def _evidence(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() >= self.partial_share or len(ids) < 6:

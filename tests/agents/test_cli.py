@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -125,8 +126,6 @@ def test_the_commands_are_those_of_the_design() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_an_example_that_parses(name: str) -> None:
     """The example is parsed by the command itself, so that it cannot name an option that is gone."""
-    import shlex
-
     group = typer.main.get_command(app)
     command = group.commands[name]  # type: ignore[attr-defined]  # a group has commands
     example = command.epilog.removeprefix("Example: ").split(" > ")[0]
@@ -163,6 +162,32 @@ def test_a_closed_pipe_is_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
+@pytest.mark.parametrize(
+    ("redirection", "code", "message"),
+    [(">&-", 0, ""), ("> /dev/full", 1, "error: no space left on the disk; free some, then give the command again\n")],
+)
+def test_output_that_goes_nowhere(redirection: str, code: int, message: str) -> None:
+    if "full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    command = f"{shlex.quote(sys.executable)} -m agents.cli schema {redirection}"
+    run = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stderr) == (code, message)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_narrow_encoding_loses_no_result(as_json: bool) -> None:
+    code = (
+        "from agents.cli import app, main\nfrom agents.cli.output import Output\n"
+        f"@app.command()\ndef say():\n    Output().{'json' if as_json else 'result'}('f\u00fcchsin')\nmain()"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", code, "say"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == ('"f\\u00fcchsin"\n' if as_json else "f\\xfcchsin\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

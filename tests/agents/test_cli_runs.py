@@ -29,13 +29,13 @@ def play(folder: Path, tmp_path: Path) -> Path:
     return write_scenario(tmp_path / "play.yaml", folder)
 
 
-def write_scenario(path: Path, model: Path, **changes: object) -> Path:
+def write_scenario(path: Path, model_path: Path, **changes: object) -> Path:
     boat, cake, rain = GOALS
     ann = [{"id": "sea", "text": boat}, {"id": "wet", "kind": "avoid", "text": rain}]
     data = {
         "id": "tiny",
         "title": "Tiny [b]",
-        "model": str(model),
+        "model": str(model_path),
         "opening": "The sun was up.",
         "turns": 2,
         "spans_per_turn": 1,
@@ -123,7 +123,7 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes(
         ({"speed": 3}, ": speed: unknown key"),
         ({"opening": "  "}, "opening"),
         ({"model": "nothing"}, "no model folder at 'nothing'"),
-        ({"characters": [{"id": "a", "name": "A", "goals": [{"id": "g", "text": "x" * 50}]}]}, "50"),
+        ({"characters": [{"id": "a", "name": "A", "goals": [{"id": "g", "text": "x" * 50}]}]}, "51 tokens"),
     ],
 )
 def test_scenarios_that_cannot_be_played(

@@ -8,7 +8,7 @@ import pytest
 
 from agents.cli import batch
 from agents.cli.guard import InputError
-from tests.agents.cli_kit import SPAN, document, error_line, model_folder, steer
+from tests.agents.cli_kit import SPAN, document, error_line, model_folder, steer, steer_process
 
 PAIRS = [
     {"id": f"p{i}", "context": f"The {animal} ran. ", "terminal": f"A {animal}.", "note": i}
@@ -262,3 +262,11 @@ def test_surrogates_in_other_fields_pass_through(model: Path, tmp_path: Path) ->
     pair = {**PAIRS[0], "note": "\ud800"}
     write_batch(save(tmp_path / "pairs.jsonl", [pair]), tmp_path / "out.jsonl", model)
     assert load(tmp_path / "out.jsonl")[0]["note"] == "\ud800"
+
+
+def test_a_process_of_its_own_says_nothing_but_the_result(model: Path) -> None:
+    """The libraries' warnings and bars stay off the screen; with --debug they may talk."""
+    options = ("write", "-c", "The fox ran. ", "-t", "A fox.", "-n", 1, "-m", model, "--json")
+    process = steer_process(*options)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert json.loads(process.stdout) == document(steer(*options))

@@ -78,7 +78,7 @@ def load(tmp_path: Path, text: str) -> None:
         ("opening: It was a sunny day.", "opening: ''", r"walk\.yaml:3: opening: the opening is empty"),
         ("id: walk", "id: a/b", r"walk\.yaml:2: id: .*pattern"),
         ("opening: It", "opening: [It", r"walk\.yaml:\d+: not valid YAML"),
-        ("    name: Owl", "    name: &n Owl\n    voice: [*n]", r"aliases"),
+        ("    name: Owl", "    name: &n Owl\n    voice: [*n]", r"walk\.yaml:14: YAML aliases"),
     ],
 )
 def test_errors_name_line_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -92,7 +92,7 @@ def test_a_schedule_must_take_its_options(tmp_path: Path) -> None:
         load(tmp_path, GOOD.replace("annealed\n  start: 0.1", "fixed\n  end: 0.4"))
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words", "[" * 1500, "a: \x07"])
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words", "[" * 400, "a: \x07"])
 def test_what_is_no_mapping(tmp_path: Path, text: str) -> None:
     with pytest.raises(ScenarioError, match=r"walk\.yaml"):
         load(tmp_path, text)

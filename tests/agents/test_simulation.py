@@ -12,7 +12,8 @@ import torch
 
 import agents.turns
 from agents.errors import RunBusy, RunDamaged, RunExists, RunMismatch, RunNotFound, RunWriteError
-from agents.events import EndEvent, Event, EventLog, GoalEvent, OpeningEvent, TurnEvent, hash_ids, read_log
+from agents.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent, hash_ids
+from agents.log import EventLog, read_log
 from agents.scenario import Scenario
 from agents.simulation import RunSummary, resume_run, run_scenario
 from steer.guided import Written
@@ -122,7 +123,8 @@ def test_only_the_story_is_fed(scenario: Scenario, model: LatentModel, tmp_path:
         if inputs[0].shape[-1] > 1:
             fed.extend(inputs[0].tolist())
 
-    hook = model.peft.get_base_model().get_input_embeddings().register_forward_pre_hook(spy)
+    base: Any = model.peft.get_base_model()
+    hook = base.get_input_embeddings().register_forward_pre_hook(spy)
     try:
         run_scenario(scenario, model, tmp_path / "run", twin=False)
     finally:
@@ -241,7 +243,7 @@ def test_a_full_disk_loses_nothing(
         real(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr("agents.events.os.fsync", full)
+        patch.setattr("agents.log.os.fsync", full)
         with pytest.raises(RunWriteError, match=r"No space left on device; all turns before are safe.*steer resume"):
             resume_run(stopped, model, on_event=lambda event, arm: reported.append(event))
     kept = read_log(stopped / LOGS[0]).events

@@ -1,0 +1,182 @@
+"""`steer train`, `eval`, `doctor` and `schema`: what they hand on, and what they say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.cli import doctor as doctor_module
+from agents.cli.doctor import Finding
+from agents.cli.output import Output
+from agents.scenario import load_scenario, packaged_scenarios, scenario_schema
+from steer.errors import CorpusError
+from steer.training.pipeline import STAGES
+from tests.agents.cli_kit import SPAN, document, error_line, fake_module, model_folder, steer
+
+FIGURES = {
+    "latents": {"nll_own": 2.5, "active_units": 12},
+    "endings": {"pairs": 7, "annealed": {"nearest": (0.5, 0.25, 0.75)}, "unguided": {"nearest": (float("nan"), 0, 1)}},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_folder(tiny_llama, tmp_path_factory.mktemp("model"))
+
+
+# -- train -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "stages"),
+    [("base", ("base",)), ("autoencoder", ("autoencoder", "package")), ("all", STAGES)],
+)
+def test_train_runs_the_stages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, stages: tuple[str, ...]
+) -> None:
+    calls: list[Any] = []
+
+    def run_recipe(*arguments: Any, **options: Any) -> Path:
+        calls.append((arguments, options))
+        return tmp_path / "model"
+
+    fake_module(monkeypatch, "steer.training.pipeline", run_recipe=run_recipe)
+    options = ("--data-root", tmp_path, "--out", tmp_path / "out", "--report-to", "tensorboard")
+    result = steer("train", stage, "recipe.yaml", *options)
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'model'}\n")
+    arguments = (Path("recipe.yaml"), tmp_path / "out", tmp_path)
+    assert calls == [(arguments, {"stages": stages, "report_to": "tensorboard"})]
+
+
+def test_train_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run_recipe(*arguments: Any, **options: Any) -> Path:
+        raise KeyboardInterrupt
+
+    fake_module(monkeypatch, "steer.training.pipeline", run_recipe=run_recipe)
+    result = steer("train", "all", "recipe.yaml", "--data-root", tmp_path, "--out", tmp_path / "out")
+    assert result.exit_code == 130
+    assert "continues from the last checkpoint" in result.stderr
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    message = error_line(steer("train", "base", tmp_path / "none.yaml", "--data-root", tmp_path, "--out", tmp_path))
+    assert "cannot read recipe" in message
+
+
+# -- eval --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Replaces the evaluation; the list holds what it was called with."""
+    calls: list[Any] = []
+
+    def evaluate(model: Any, stories: list[str], *, pairs: int, seed: int, progress: Any) -> dict[str, Any]:
+        progress("latents", 1, 2)
+        calls.append((model.span_tokens, stories, pairs, seed))
+        return FIGURES
+
+    fake_module(monkeypatch, "steer.evaluation", evaluate=evaluate)
+    return calls
+
+
+def test_eval_hands_the_stories_on(folder: Path, tmp_path: Path, measured: list[Any]) -> None:
+    stories = tmp_path / "stories.txt"
+    stories.write_text("One.\n<|endoftext|>\nTwo.\n", encoding="utf-8")
+    answer = document(steer("eval", folder, "--data", stories, "--pairs", 7, "--seed", 3, "--json"))
+    assert measured == [(SPAN, ["One.", "Two."], 7, 3)]
+    assert answer["latents"] == {"nll_own": 2.5, "active_units": 12}
+    assert answer["endings"]["unguided"] == {"nearest": [None, 0, 1]}
+    shown = steer("eval", folder, "--data", stories).stdout
+    for part in ("latents.nll_own", "2.5", "endings.annealed.nearest", "50.0% (25.0% to 75.0%)"):
+        assert part in shown
+
+
+def test_eval_takes_the_stories_that_came_with_the_model(
+    folder: Path, tmp_path: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "give --data FILE" in error_line(steer("eval", folder))
+    import shutil
+
+    whole = tmp_path / "whole"
+    shutil.copytree(folder, whole)
+    (whole / "validation.txt").write_text("Mine.\n", encoding="utf-8")
+    document(steer("eval", whole, "--json"))
+    assert measured[-1][1] == ["Mine."]
+
+
+def test_eval_bad_data(folder: Path, tmp_path: Path, measured: list[Any]) -> None:
+    (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
+    assert "no such file or folder" in error_line(steer("eval", folder, "--data", tmp_path / "none.txt"))
+    assert "holds no stories" in error_line(steer("eval", folder, "--data", tmp_path / "empty.txt"))
+    assert measured == []
+
+
+def test_eval_errors_of_the_library_are_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(*arguments: Any, **options: Any) -> dict[str, Any]:
+        raise CorpusError("only 3 stories are long enough")
+
+    fake_module(monkeypatch, "steer.evaluation", evaluate=evaluate)
+    (tmp_path / "stories.txt").write_text("One.\n", encoding="utf-8")
+    assert "only 3 stories" in error_line(steer("eval", folder, "--data", tmp_path / "stories.txt"))
+
+
+# -- doctor ------------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_finds_this_installation_in_order(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = document(steer("doctor", "--model", folder, "--json"))
+    checks = {check["name"]: check for check in answer["checks"]}
+    assert answer["ok"]
+    names = {"python", "threads", "CUDA", "C++ compiler", "model", "working folder", "extra judge", "extra train"}
+    assert set(checks) == {*names, *doctor_module.NEEDED}
+    assert "wrote 16 tokens" in checks["model"]["detail"]
+    assert list(tmp_path.iterdir()) == []
+    assert "model" in steer("doctor", "--model", folder).stdout
+
+
+def test_doctor_exits_with_1_where_something_needed_is_broken(tmp_path: Path) -> None:
+    result = steer("doctor", "--model", tmp_path, "--json")
+    assert result.exit_code == 1
+    broken = [check for check in json.loads(result.stdout)["checks"] if check["state"] == "broken"]
+    assert [check["name"] for check in broken] == ["model"]
+    assert "CheckpointError" in broken[0]["detail"]
+
+
+def test_doctor_survives_broken_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> str:
+        if name in ("peft", "torch"):
+            raise ImportError(f"no {name} here\nsecond line")
+        return "1.0"
+
+    monkeypatch.setattr(doctor_module, "_version", broken)
+    findings = {finding.name: finding for finding in doctor_module.examine(Output())}
+    assert findings["peft"] == Finding("peft", "broken", "ImportError: no peft here")
+    assert "model" not in findings and "threads" not in findings
+    assert findings["working folder"].state == "ok"
+
+
+def test_what_can_be_done_without_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    compiler, extra = doctor_module._compiler(), doctor_module._extra("judge", "somewhere")
+    assert (compiler.state, extra.state) == ("missing", "missing")
+    assert "pip install 'steer[judge]'" in extra.detail
+
+
+# -- schema ------------------------------------------------------------------------------------------------------------
+
+
+def test_schema_is_the_packages_own() -> None:
+    assert document(steer("schema")) == json.loads(json.dumps(scenario_schema()))
+
+
+def test_packaged_scenarios_can_be_run_by_name() -> None:
+    from agents.cli.simulate import DEMO, _scenario_path
+
+    assert DEMO in packaged_scenarios()
+    for name, path in packaged_scenarios().items():
+        assert _scenario_path(name) == path
+        load_scenario(path)
