@@ -165,7 +165,9 @@ def test_a_folder_without_a_part_is_refused(tmp_path: Path, part: str) -> None:
         LatentModel.from_minihf(folder, base)
 
 
-@pytest.mark.parametrize("file", ["vae.safetensors", *(f"{r}/adapter_model.safetensors" for r in ("encoder", "router"))])
+@pytest.mark.parametrize(
+    "file", ["vae.safetensors", *(f"{r}/adapter_model.safetensors" for r in ("encoder", "router"))]
+)
 def test_truncated_files_are_named(tmp_path: Path, file: str) -> None:
     base, folder = make_minihf_folder(tmp_path, seed=7)
     (folder / file).write_bytes((folder / file).read_bytes()[:-50])

@@ -150,8 +150,7 @@ def test_a_row_writes_the_same_alone_as_in_any_batch(
 def test_same_seed_same_text_and_another_seed_another_text(model: LatentModel) -> None:
     zs = list(latents(3, 2))
     first, again, other = (
-        write_all(open_writer(model, CONTEXTS, seeds=seeds, spans=2), zs)
-        for seeds in ([1, 2, 3], [1, 2, 3], [1, 2, 4])
+        write_all(open_writer(model, CONTEXTS, seeds=seeds, spans=2), zs) for seeds in ([1, 2, 3], [1, 2, 3], [1, 2, 4])
     )
     assert first == again
     assert first[:2] == other[:2]

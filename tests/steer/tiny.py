@@ -38,7 +38,10 @@ def sharpen(model: LatentModel, factor: float = 30.0) -> LatentModel:
 
 @torch.no_grad()
 def forced_logits(
-    model: LatentModel, adapter: str | None, context: Sequence[int], parts: Sequence[tuple[Tensor | None, Sequence[int]]]
+    model: LatentModel,
+    adapter: str | None,
+    context: Sequence[int],
+    parts: Sequence[tuple[Tensor | None, Sequence[int]]],
 ) -> list[Tensor]:
     """Logits `[S, V]` that predict each span of `[context] z1 x1 z2 x2 ...`, one row, from one pass without a cache.
 

@@ -67,11 +67,11 @@ def test_losses_are_those_of_plain_forward_passes(model: LatentModel, context: i
     batch, zs = batch_of(last=SPAN), torch.randn(2, N, Z_DIM)
     soft = model.head.soft(zs.flatten(0, 1)).unflatten(0, (2, N))
     soft[0, 1] = model.head.null_soft(1)[0]
-    nll, right = objective_of(model).span_losses(batch["context"][:, C - context :], batch["spans"], batch["span_mask"], soft)
+    nll, right = objective_of(model).span_losses(
+        batch["context"][:, C - context :], batch["spans"], batch["span_mask"], soft
+    )
     for row in range(2):
-        parts = [
-            (None if (row, i) == (0, 1) else zs[row, i], batch["spans"][row, i].tolist()) for i in range(N)
-        ]
+        parts = [(None if (row, i) == (0, 1) else zs[row, i], batch["spans"][row, i].tolist()) for i in range(N)]
         for i, logits in enumerate(forced_logits(model, ROUTER, batch["context"][row, C - context :].tolist(), parts)):
             target = batch["spans"][row, i]
             assert_near(nll[row, i], -logits.log_softmax(-1)[range(SPAN), target], atol=3e-4)

@@ -40,7 +40,9 @@ def names(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[
     """Settings by parameter name."""
     own = {id(p): name for name, p in model.named_parameters()}
     return {
-        own[id(p)]: {"lr": group["lr"], "decay": group["weight_decay"]} for group in optimizer.param_groups for p in group["params"]
+        own[id(p)]: {"lr": group["lr"], "decay": group["weight_decay"]}
+        for group in optimizer.param_groups
+        for p in group["params"]
     }
 
 

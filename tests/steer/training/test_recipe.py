@@ -53,7 +53,10 @@ def test_either_a_base_to_train_or_a_pretrained_one(tmp_path: Path) -> None:
         ({"autoencoder": {"train": {"steps": 3, "lr": 1}}}, r"autoencoder.train.lr: Extra inputs .*\(got '1'\)"),
         ({"autoencoder": {"train": {}}}, "autoencoder.train.steps: Field required"),
         ({"autoencoder": {"train": {"steps": 0}}}, "autoencoder.train.steps: .*greater than 0"),
-        ({"autoencoder": {"train": {"steps": 3, "optimizer": "sgd"}}}, "autoencoder.train.optimizer: .*'adamw' or 'muon'"),
+        (
+            {"autoencoder": {"train": {"steps": 3, "optimizer": "sgd"}}},
+            "autoencoder.train.optimizer: .*'adamw' or 'muon'",
+        ),
         ({"autoencoder": {"train": {"steps": 3}, "context_lengths": []}}, "autoencoder.context_lengths"),
         ({"data": {"sources": []}}, "data.sources"),
         ({"data": {"sources": [{"path": "a", "repeat": 0}]}}, "data.sources.0.repeat"),

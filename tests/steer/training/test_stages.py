@@ -55,7 +55,7 @@ def recipe_of(*, steps: int = 4, pretrained: str | None = None, **train: Any) ->
                 "lora_alpha": 2,
                 "spans": 2,
                 "context_lengths": [4, 8],
-                "train": {**TRAIN, "steps": steps, **train},
+                "train": {**TRAIN, "steps": steps, "batch_size": 16, **train},
             },
         }
     )
@@ -221,7 +221,11 @@ def test_a_latent_model_is_trained_and_loads(latent_run: Path, base_run: Path) -
     done = json.loads((latent_run / "autoencoder" / "done.json").read_text())
     assert model.latent_config.latent_norm == done["eval_latent_norm"] > 0
     assert {f"eval_{kind}_{arm}" for kind in ("nll", "alone") for arm in ("own", "null", "wrong")} < set(done)
-    moved = {name for name, tensor in weights(latent_run / "autoencoder" / "model").items() if "lora_B" in name and tensor.any()}
+    moved = {
+        name
+        for name, tensor in weights(latent_run / "autoencoder" / "model").items()
+        if "lora_B" in name and tensor.any()
+    }
     assert any(name.startswith("encoder") for name in moved)
     assert any(name.startswith("router") for name in moved)
     records = [json.loads(line) for line in (latent_run / "autoencoder" / "curve.jsonl").read_text().splitlines()]
