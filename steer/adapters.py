@@ -77,7 +77,8 @@ def fused_copy(peft: PeftModel, name: str) -> Any:
     The merge is done in float32 and cast back, once.
     """
     check_adapter(peft, name)
-    adapted = {id(layer.get_base_layer().weight) for layer in peft.modules() if isinstance(layer, BaseTunerLayer)}
+    layers = [layer.get_base_layer() for layer in peft.modules() if isinstance(layer, BaseTunerLayer)]
+    adapted = {id(p) for layer in layers for p in layer.parameters(recurse=False)}  # a layer of experts has several
     shared = [p for n, p in peft.named_parameters() if "lora_" not in n and id(p) not in adapted]
     with torch.no_grad():
         clone = copy.deepcopy(peft, {id(p): p for p in shared})

@@ -16,6 +16,7 @@ from steer.base import backbone
 from steer.config import LatentConfig
 from steer.errors import LatentError, TextError
 from steer.heads import LatentHead
+from steer.masks import additive_mask
 from steer.text import check_text
 
 logger = logging.getLogger(__name__)
@@ -175,10 +176,10 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         positions = torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
         inputs = {
             "input_ids": ids,
-            "attention_mask": mask,
+            # Not `is_causal=False`: several families (Falcon, GPT-J, StableLM, ...) ignore it without a word.
+            "attention_mask": additive_mask(mask, causal=False, dtype=self.dtype),
             "position_ids": positions,
             "use_cache": False,
-            "is_causal": False,
         }
         if self.fuse and not self.training:
             hidden = backbone(self.role(ENCODER))(**inputs).last_hidden_state

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import set_seed
 
+from steer.checkpoint import read_tensors
+from steer.errors import TrainingError
 from steer.fresh import fresh_model
 from steer.model import LatentModel
 from steer.training.base_stage import prepare_corpus
@@ -17,6 +20,8 @@ from steer.training.runner import CurveWriter, StageTrainer, is_done, mark_done,
 from steer.training.spans import SpanDataset, collate, sentence_ends
 
 logger = logging.getLogger(__name__)
+
+TRAINED = "trained.safetensors"
 
 
 def beta_at(recipe: LatentRecipe, share: float) -> float:
@@ -52,6 +57,25 @@ class AutoencoderTrainer(StageTrainer):
             logs |= {name: round(sum(values) / len(values), 4) for name, values in self._logged.items() if values}
             self._logged.clear()
         super().log(logs, *args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save what is trained; the frozen base stays where it is."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        model = self.accelerator.unwrap_model(self.model)
+        save_file({n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}, folder / TRAINED)
+        torch.save(self.args, folder / "training_args.bin")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load what `_save` saved."""
+        found = read_tensors(Path(resume_from_checkpoint) / TRAINED)
+        target = self.accelerator.unwrap_model(model or self.model)
+        trained = {n: p for n, p in target.named_parameters() if p.requires_grad}
+        if {n: p.shape for n, p in trained.items()} != {n: t.shape for n, t in found.items()}:
+            raise TrainingError(f"{resume_from_checkpoint} holds other adapters; if the recipe was changed, train into a new folder")
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(found[name])
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
         """The figures of `summarize` over the evaluation set."""

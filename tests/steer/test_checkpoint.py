@@ -295,7 +295,7 @@ def test_a_base_in_another_dtype_is_the_same_base(tiny_llama: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_llama)
     identity = BaseIdentity.of(model, "x")
     for dtype in (torch.bfloat16, torch.float16):
-        identity.check(BaseIdentity.of(model.to(dtype), "y"))
+        identity.check(BaseIdentity.of(model.to(dtype=dtype), "y"))
         BaseIdentity.of(model, "y").check(identity)
 
 

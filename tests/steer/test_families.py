@@ -13,9 +13,11 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    StableLmConfig,
 )
 
 from steer.adapters import ENCODER, ROUTER
@@ -42,6 +44,8 @@ FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
     "llama_tied": lambda **k: LlamaConfig(**ROPE, tie_word_embeddings=True, **k),
     "mistral": lambda **k: MistralConfig(**ROPE, **k),
     "mistral_window": lambda **k: MistralConfig(**ROPE, sliding_window=12, **k),
+    "mixtral": lambda **k: MixtralConfig(**ROPE, num_local_experts=2, **k),
+    "stablelm": lambda **k: StableLmConfig(**ROPE, **k),  # one of those that ignore `is_causal=False`
     "qwen2": lambda **k: Qwen2Config(**ROPE, **k),
     "qwen3": lambda **k: Qwen3Config(**ROPE, head_dim=8, **k),
     "gpt2": lambda **k: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128, **k),
