@@ -1,5 +1,6 @@
 """Playing a scenario: turns in a loop, each on the disk before it is reported; stopped anywhere, resumed exactly."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -70,7 +71,7 @@ def run_scenario(
     twin: bool = True,
     on_event: OnEvent | None = None,
 ) -> RunSummary:
-    """Play a scenario into a new folder: the guided arm, then its unguided twin.
+    """Play a scenario into a new folder: the guided arm and its unguided twin, turn by turn.
 
     Args:
         scenario: what to play.
@@ -133,22 +134,42 @@ def resume_run(run: Path, model: LatentModel, *, on_event: OnEvent | None = None
 def _play(
     run: Path, scenario: Scenario, manifest: Manifest, model: LatentModel, book: GoalBook, on_event: OnEvent | None
 ) -> RunSummary:
-    for arm in manifest.arms:
-        played = arm_scenario(scenario, arm)
-        with EventLog(run / LOGS[arm]) as log:
-            state = ArmState.of(played, log.events)
+    with contextlib.ExitStack() as stack:
+        stages = []
+        for arm in manifest.arms:
+            log = stack.enter_context(EventLog(run / LOGS[arm]))
+            state = ArmState.of(arm_scenario(scenario, arm), log.events)
             _check_goals(state, book, log)
-            while not state.ended:
-                began = time.monotonic()
-                event = _next_event(played, manifest, model, book, state)
-                log.append([event])
-                state.apply(event)
-                if isinstance(event, TurnEvent):
-                    add_timing(run, arm, event.turn, time.monotonic() - began)
-                if on_event is not None:
-                    on_event(event, arm)
+            stages.append((arm, arm_scenario(scenario, arm), log, state))
+        # Turn by turn in all arms, so that whoever watches can compare while it runs. The arms share nothing.
+        for turn in range(1, scenario.turns + 1):
+            for arm, played, log, state in stages:
+                while not state.ended and (state.turn < turn or state.due() is not None):
+                    _step(run, arm, played, manifest, model, book, log, state, on_event)
     write_atomic(run / TRANSCRIPT, render_transcript(run))
     return _summarise(run, manifest.seal(run), "finished")
+
+
+def _step(
+    run: Path,
+    arm: Arm,
+    scenario: Scenario,
+    manifest: Manifest,
+    model: LatentModel,
+    book: GoalBook,
+    log: EventLog,
+    state: ArmState,
+    on_event: OnEvent | None,
+) -> None:
+    """Play one event of an arm: on the disk first, then in the state, then reported."""
+    began = time.monotonic()
+    event = _next_event(scenario, manifest, model, book, state)
+    log.append([event])
+    state.apply(event)
+    if isinstance(event, TurnEvent):
+        add_timing(run, arm, event.turn, time.monotonic() - began)
+    if on_event is not None:
+        on_event(event, arm)
 
 
 def _next_event(scenario: Scenario, manifest: Manifest, model: LatentModel, book: GoalBook, state: ArmState) -> Event:

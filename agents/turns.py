@@ -20,6 +20,7 @@ from agents.state import ArmState
 from steer.guided import write_guided
 from steer.model import LatentModel
 from steer.sampling import derive_seed
+from steer.writing import Limits
 
 
 def arm_scenario(scenario: Scenario, arm: Arm) -> Scenario:
@@ -81,6 +82,8 @@ def write_turn(scenario: Scenario, model: LatentModel, book: GoalBook, state: Ar
         seeds=[seed],
         sampling=scenario.sampling.config(),
         scale=plan.scale,
+        # Only the last turn may end the story; and a cue's name is a whole word.
+        limits=Limits(may_end=turn == scenario.turns, whole_words=True),
     )[0]
     kept, text, ended = cut_turn(scenario, model, cue_ids, list(written.ids))
     visible_after = visible + kept

@@ -10,7 +10,7 @@ from torch import Tensor
 from steer.errors import GuidanceError, TextError
 from steer.guidance import Pull, mix
 from steer.sampling import RowNoise, SamplingConfig, derive_seed
-from steer.writing import Span, open_writer
+from steer.writing import Limits, Span, open_writer
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def write_guided(
     rescale: Literal["mean", "none", "draft"] | float = "mean",
     method: Literal["linear", "slerp"] = "linear",
     noise: float = 0.0,
+    limits: Limits | None = None,
 ) -> list[Written]:
     """Write `spans` spans in each row, pulled towards latents by their schedules (annealed guidance.
 
@@ -68,6 +69,7 @@ def write_guided(
         scale: classifier-free guidance: a number, or a schedule `[spans]`; None or 1 does without.
         rescale, method: see `steer.guidance.mix`.
         noise: factor on the bridge noise in latent space.
+        limits: what may not be written, see `steer.writing.Limits`.
 
     Raises:
         GuidanceError: a schedule is shorter than `spans`, or a pull does not fit the model or the rows.
@@ -102,9 +104,8 @@ def write_guided(
             )
     else:
         scales = [float(scale) if scale is not None else 1.0] * spans
-    writer = open_writer(
-        model, ids, seeds=rows, spans=spans, sampling=sampling, with_null=bool(pulls) and any(s != 1 for s in scales)
-    )
+    with_null = bool(pulls) and any(s != 1 for s in scales)
+    writer = open_writer(model, ids, seeds=rows, spans=spans, sampling=sampling, with_null=with_null, limits=limits)
     bridge = RowNoise(tuple(derive_seed(s, "bridge") for s in rows))
     z_dim = model.latent_config.z_dim
     latents, drafts = [], []
@@ -169,4 +170,4 @@ def _latent(
     return mix(draft, pulls, step, rescale=rescale, method=method, noise=noise, noise_scale=noise_scale), draft
 
 
-__all__ = ["Span", "Written", "write_guided"]
+__all__ = ["Limits", "Span", "Written", "write_guided"]

@@ -1,5 +1,6 @@
 """The latent model: one frozen base, adapters for its roles, and the heads between text and latents."""
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -158,6 +159,13 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         # behind.
         self.drop_fused()
         return super()._apply(fn, recurse)
+
+    @functools.cached_property
+    def inside_words(self) -> Tensor:
+        """`[V]` bool: tokens that go on inside a word (their text begins with a letter, a digit or an apostrophe)."""
+        texts = self.tokenizer.batch_decode([[i] for i in range(self.latent_config.base.vocab_size)])
+        inside = [t[:1].isalnum() or t[:1] in {"'", "\ufffd"} for t in texts]
+        return torch.tensor(inside, device=self.device)
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 

@@ -95,6 +95,19 @@ class Arm:
             return base(**inputs).logits
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What may not be written.
+
+    Attributes:
+        may_end: whether a story may end, that is whether the end token may be drawn.
+        whole_words: whether the first token must not go on inside the context's last word, as in "Max" + "ed".
+    """
+
+    may_end: bool = True
+    whole_words: bool = False
+
+
 class Writer(ABC):
     """Writes spans for a batch of rows. Made by `open_writer`; not shared between threads.
 
@@ -111,6 +124,7 @@ class Writer(ABC):
         seeds: Sequence[int],
         sampling: SamplingConfig,
         with_null: bool,
+        limits: "Limits",
     ) -> None:
         if not contexts or len(contexts) != len(seeds):
             raise TextError(
@@ -125,6 +139,7 @@ class Writer(ABC):
         self.draft_noise = RowNoise(tuple(derive_seed(s, "draft") for s in seeds))
         self.eos = model.tokenizer.eos_token_id
         self.steps = 0
+        self.limits = limits
 
     @property
     def rows(self) -> int:
@@ -201,6 +216,10 @@ class Writer(ABC):
 
     def _next(self, logits: Tensor, noise: RowNoise, tokens: Sequence[Tensor]) -> Tensor:
         """Draw the next token `[B]` of a span of which `tokens` are there."""
+        if not self.limits.may_end:
+            logits[:, self.eos] = -torch.inf
+        if self.limits.whole_words and self.steps == 0 and not tokens:
+            logits.masked_fill_(self.model.inside_words, -torch.inf)
         gumbel = (
             noise.gumbel(self.steps * 4096 + len(tokens), logits.shape[1], device=logits.device)
             if self.sampling.temperature
@@ -237,15 +256,15 @@ class InterleavedWriter(Writer):
         sampling: SamplingConfig,
         spans: int,
         with_null: bool,
+        limits: "Limits",
     ) -> None:
-        super().__init__(model, contexts, seeds, sampling, with_null)
+        super().__init__(model, contexts, seeds, sampling, with_null, limits)
         self.soft = model.latent_config.soft_tokens
         width = self.soft + model.span_tokens
         start = [c or [self.eos] for c in self.contexts]
         self.arm = Arm(model, ROUTER, start, (spans + 1) * width + 1, copies=2 if with_null else 1)
-        self._pending: Tensor | None = (
-            None  # the last committed token, not yet in the cache: it rides with the next chunk
-        )
+        # The last committed token, not yet in the cache: it rides with the next chunk.
+        self._pending: Tensor | None = None
 
     @torch.no_grad()
     def draft(self) -> Tensor:
@@ -292,8 +311,8 @@ class MiniHFWriter(Writer):
     """BigVAE's layout: `[context][z][span + next span]`. The null arm of guidance is the bare base without `z`.
 
     MiniHF computes the whole context again for every span. Here the cache of the visible tokens is kept: after a span
-    the latent's slot is
-    cut off again and the span's tokens are computed once behind the context, which gives the same numbers.
+    the latent's slot is cut off again and the span's tokens are computed once behind the context, which gives the same
+    numbers.
     """
 
     def __init__(
@@ -304,8 +323,9 @@ class MiniHFWriter(Writer):
         sampling: SamplingConfig,
         spans: int,
         with_null: bool,
+        limits: "Limits",
     ) -> None:
-        super().__init__(model, contexts, seeds, sampling, with_null)
+        super().__init__(model, contexts, seeds, sampling, with_null, limits)
         start = [c or [model.tokenizer.bos_token_id or self.eos] for c in self.contexts]
         capacity = (spans + 1) * model.span_tokens + 2
         self.arm = Arm(model, ROUTER, start, capacity)
@@ -366,6 +386,7 @@ def open_writer(
     spans: int,
     sampling: SamplingConfig | None = None,
     with_null: bool = False,
+    limits: Limits | None = None,
 ) -> Writer:
     """A writer for the model's layout.
 
@@ -376,7 +397,9 @@ def open_writer(
         spans: how many spans may be written (memory is set aside for them).
         sampling: settings; the default is temperature 0.8.
         with_null: keep a null arm, for classifier-free guidance.
+        limits: what may not be written; by default everything may.
     """
     limit = model.latent_config.max_context
     kind = InterleavedWriter if model.latent_config.layout == "interleaved" else MiniHFWriter
-    return kind(model, [list(c)[-limit:] for c in contexts], seeds, sampling or SamplingConfig(), spans, with_null)
+    visible = [list(c)[-limit:] for c in contexts]
+    return kind(model, visible, seeds, sampling or SamplingConfig(), spans, with_null, limits or Limits())

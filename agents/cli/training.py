@@ -1,5 +1,6 @@
 """`steer train` and `steer eval`."""
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
@@ -68,7 +69,11 @@ def evaluate(
         str | None, typer.Argument(metavar="[MODEL]", help="A model folder or hub id; else the packaged model.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Stories: .txt, .jsonl, either with .gz, or a folder of them.")
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Stories: .txt or .jsonl, also .gz, or a folder. Without: the figures of its card.",
+        ),
     ] = None,
     pairs: Annotated[int, typer.Option("--pairs", min=2, help="Endings to write and tell apart.")] = 100,
     seed: SeedOption = 0,
@@ -79,7 +84,12 @@ def evaluate(
     NLL with a span's own latent, none, and another span's; reconstruction; active units; steered endings told apart.
     """
     say = output(ctx)
-    stories = _stories(data, model)
+    if data is None:
+        numbers = _recorded(model)
+        say.note("these were measured when the model was packaged; give --data FILE to measure on your own stories")
+        say.json(numbers) if as_json else _show(numbers)
+        return
+    stories = _stories(data)
     loaded = load_model(say, model)
     from steer.evaluation import evaluate as measure
     from steer.judge import judge_folder
@@ -94,18 +104,22 @@ def evaluate(
         _show(numbers)
 
 
-def _stories(data: Path | None, model: str | None) -> list[str]:
-    """The stories of --data, else those that came with the model."""
-    from steer.training.corpus import SUFFIXES, read_stories
+def _recorded(model: str | None) -> dict[str, Any]:
+    """The figures that came with a model."""
+    from steer.checkpoint import fetch, packaged_model
 
-    if data is None:
-        from steer.checkpoint import fetch, packaged_model
+    folder = fetch(model or str(packaged_model()))
+    try:
+        return json.loads((folder / "eval.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} came without figures; give --data FILE with stories it has not seen") from error
 
-        folder = fetch(model or str(packaged_model()))
-        data = next((p for suffix in SUFFIXES if (p := folder / f"validation{suffix}").is_file()), None)
-        if data is None:
-            raise InputError(f"{folder} holds no validation stories; give --data FILE with stories it has not seen")
-    elif not data.exists():
+
+def _stories(data: Path) -> list[str]:
+    """The stories of --data."""
+    from steer.training.corpus import read_stories
+
+    if not data.exists():
         raise InputError(f"--data {data}: no such file or folder")
     stories = list(read_stories(data))
     if not stories:

@@ -63,7 +63,9 @@ class AutoencoderTrainer(StageTrainer):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         model = self.accelerator.unwrap_model(self.model)
-        save_file({n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}, folder / TRAINED)
+        save_file(
+            {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}, folder / TRAINED
+        )
         torch.save(self.args, folder / "training_args.bin")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -72,7 +74,9 @@ class AutoencoderTrainer(StageTrainer):
         target = self.accelerator.unwrap_model(model or self.model)
         trained = {n: p for n, p in target.named_parameters() if p.requires_grad}
         if {n: p.shape for n, p in trained.items()} != {n: t.shape for n, t in found.items()}:
-            raise TrainingError(f"{resume_from_checkpoint} holds other adapters; if the recipe was changed, train into a new folder")
+            raise TrainingError(
+                f"{resume_from_checkpoint} holds other adapters; if the recipe was changed, train into a new folder"
+            )
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(found[name])

@@ -93,17 +93,18 @@ def test_eval_hands_the_stories_on(folder: Path, tmp_path: Path, measured: list[
         assert part in shown
 
 
-def test_eval_takes_the_stories_that_came_with_the_model(
-    folder: Path, tmp_path: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+def test_eval_without_data_shows_the_figures_that_came_with_the_model(
+    folder: Path, tmp_path: Path, measured: list[Any]
 ) -> None:
     assert "give --data FILE" in error_line(steer("eval", folder))
     import shutil
 
     whole = tmp_path / "whole"
     shutil.copytree(folder, whole)
-    (whole / "validation.txt").write_text("Mine.\n", encoding="utf-8")
-    document(steer("eval", whole, "--json"))
-    assert measured[-1][1] == ["Mine."]
+    (whole / "eval.json").write_text('{"latents": {"kl": 90.5}}', encoding="utf-8")
+    assert document(steer("eval", whole, "--json")) == {"latents": {"kl": 90.5}}
+    assert "90.5" in steer("eval", whole).stdout
+    assert measured == []
 
 
 def test_eval_bad_data(folder: Path, tmp_path: Path, measured: list[Any]) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -292,7 +293,7 @@ def test_a_base_of_another_shape_is_refused_with_the_field(copied: Path, tiny_ll
 
 
 def test_a_base_in_another_dtype_is_the_same_base(tiny_llama: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_llama)
     identity = BaseIdentity.of(model, "x")
     for dtype in (torch.bfloat16, torch.float16):
         identity.check(BaseIdentity.of(model.to(dtype=dtype), "y"))

@@ -29,6 +29,9 @@ from steer.sampling import SamplingConfig
 from steer.writing import open_writer
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, stir, tiny_model
 
+# PEFT's own settings for layers of experts name more matrices than it then finds.
+pytestmark = pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys:RuntimeWarning")
+
 GREEDY = SamplingConfig(temperature=0)
 CONTEXTS = [list(b"Once upon a time there"), [65], list(b"The fox")]
 ROPE: dict[str, Any] = {

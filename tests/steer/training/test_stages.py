@@ -113,7 +113,8 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, trainer: type, step: int) -
 
 def test_a_base_is_trained_from_scratch_and_loads(base_run: Path) -> None:
     folder = base_run / "base" / "model"
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|endoftext|>", "<|pad|>")
     assert model.config.eos_token_id == tokenizer.eos_token_id
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer)

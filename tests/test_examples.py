@@ -1,0 +1,64 @@
+"""The examples run, and show what they promise."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from steer.checkpoint import save
+from steer.fresh import fresh_model
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def load_main(path: str) -> Callable[[list[str]], None]:
+    """`main` of an example, which is a script and no package."""
+    spec = importlib.util.spec_from_file_location(f"example_{Path(path).stem}", EXAMPLES / path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of an untrained model whose spans of 64 bytes hold the examples' goals."""
+    model = fresh_model(tiny_llama, span_tokens=64, z_dim=8, soft_tokens=1, rank=4, alpha=4, max_context=128)
+    folder = tmp_path_factory.mktemp("examples") / "model"
+    save(model, folder, with_base=True)
+    return str(folder)
+
+
+def test_every_example_is_run_here() -> None:
+    scripts = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
+    assert scripts == {"quickstart.py", "compare_guidance.py", "own_scenario/run.py"}
+
+
+def test_quickstart(tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    load_main("quickstart.py")(["--model", tiny_model])
+    out = capsys.readouterr().out
+    assert "Latents of width 8" in out
+    for line in ("   0.00  ", "   0.50  ", "   1.00  ", "   unguided: ", "   steered: "):
+        assert line in out
+
+
+def test_compare_guidance(tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    load_main("compare_guidance.py")(["--model", tiny_model, "--spans", "2", "--goal", "Tom found a box."])
+    out = capsys.readouterr().out
+    assert "Tom found a box." in out
+    for arm in ("unguided", "fixed", "annealed"):
+        assert f"│ {arm} " in out
+
+
+def test_own_scenario_runs_and_goes_on(tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", tiny_model, "--out", str(tmp_path / "run"), "--turns", "2"]
+    load_main("own_scenario/run.py")(arguments)
+    first = capsys.readouterr().out
+    assert "# By the lake" in first
+    assert "Ben wants: Ben sat in a small boat and sailed away." in first
+    assert "ok     guided: context: every context is the opening and what was written" in first
+    assert "FAILED" not in first
+    assert (tmp_path / "run" / "progress.png").is_file()
+    load_main("own_scenario/run.py")(arguments)
+    assert capsys.readouterr().out == first
