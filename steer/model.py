@@ -136,10 +136,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         """S, tokens per span."""
         return self.latent_config.span_tokens
 
-    def role(self, name: str | None) -> Any:
-        """A plain model with one adapter merged in (cached), or the bare base for None. Only where `fuse` is on."""
-        if name is None:
-            raise LatentError("the bare base has no fused copy; use steer.adapters.use_adapter(model.peft, None)")
+    def role(self, name: str) -> Any:
+        """A plain model with one adapter merged in, made once and kept. Only where `fuse` is on."""
         if name not in self._fused:
             self._fused[name] = fused_copy(self.peft, name)
         return self._fused[name]
@@ -294,15 +292,15 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
     # -- teacher-forced logits ---------------------------------------------------------------------------------------
 
-    def role_logits(self, name: str, embeds: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits `[B, T, V]` of embeddings `[B, T, d]` under one role, causally.
+    def role_logits(self, name: str | None, embeds: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits `[B, T, V]` of embeddings `[B, T, d]` under one role (None: the bare base), causally.
 
         Positions 0..T-1 over kept places of `mask`.
         """
         inputs: dict[str, Any] = {"inputs_embeds": embeds, "use_cache": False}
         if mask is not None:
             inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp_min(0)}
-        if self.fuse and not self.training:
+        if self.fuse and not self.training and name is not None:
             return self.role(name)(**inputs).logits
         with use_adapter(self.peft, name) as base:
             return base(**inputs).logits
