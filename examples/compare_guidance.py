@@ -1,8 +1,8 @@
 """One context, one goal, one seed: unguided, a fixed weight, and a weight annealed to 1, side by side.
 
 The three rows are written in one batch: a pull may have a schedule per row, and a row of weight zero is unguided. The
-last column is the cosine of the last span's latent with the goal's, by the encoder that also steers. It shows the effect,
-it does not judge it: for that use `steer eval`, which asks an independent embedder.
+last column is the cosine of the last span with the goal, by the encoder that also steers: it shows the effect and does
+not judge it. For that use `steer eval`, which asks an independent embedder.
 
 python examples/compare_guidance.py
 python examples/compare_guidance.py --context "A fox sat by his den." --goal "The fox gave his bread to the bird."

@@ -1,7 +1,7 @@
 """The figures of a latent model: how much its latents carry, and how often guided endings arrive."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,19 @@ from torch import Tensor
 
 from steer.errors import CorpusError
 from steer.guidance import Pull
-from steer.guided import write_guided
+from steer.guided import Written, write_guided
 from steer.judge import Judge, judge_folder
 from steer.pairs import Pair, make_pairs
-from steer.sampling import SamplingConfig
+from steer.sampling import SamplingConfig, derive_seed
 from steer.schedules import make_schedule
 
 GROUP = 100
+ARMS: dict[str, dict[str, Any]] = {
+    "unguided": {"schedule": None},
+    "fixed": {"schedule": "constant", "options": {"start": 0.5}},
+    "annealed": {"schedule": "bridge"},
+    "annealed, CFG 1.5": {"schedule": "bridge", "scale": 1.5},
+}
 
 Progress = Callable[[str, int, int], None]
 
@@ -109,41 +115,62 @@ def _compare_minihf(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def write_endings(
+def write_arm(
     model: Any,
     pairs: Sequence[Pair],
     *,
     schedule: str | None,
+    options: Mapping[str, float] | None = None,
+    scale: float | None = None,
     spans: int = 6,
     seed: int = 0,
     batch: int = 20,
     sampling: SamplingConfig | None = None,
-    scale: float | None = None,
     progress: Progress | None = None,
-    **options: float,
-) -> list[str]:
-    """The last written span of each pair, unguided (`schedule=None`) or pulled to the pair's terminal."""
-    z = model.encode([p.terminal for p in pairs], long="truncate") if schedule else None
-    endings: list[str] = []
+) -> list[Written]:
+    """Write behind every pair's context, unguided (`schedule=None`) or pulled to the pair's terminal.
+
+    Args:
+        model: a `LatentModel`.
+        pairs: contexts and terminals.
+        schedule, options: of the pull, see `steer.schedules.make_schedule`.
+        scale: of classifier-free guidance.
+        spans: to write.
+        seed: each pair's own seed derives from it and the pair's id, so that arms are compared on the same noise.
+        batch: rows at once.
+        sampling: settings.
+        progress: see `latent_figures`.
+    """
+    z = model.encode([p.terminal for p in pairs], long="truncate")
+    written: list[Written] = []
     for start in range(0, len(pairs), batch):
         chosen = pairs[start : start + batch]
-        pulls = (
-            []
-            if z is None or schedule is None
-            else [Pull(z[start : start + batch], make_schedule(schedule, spans, **options))]
-        )
-        seeds = [seed * 1_000_003 + start + i for i in range(len(chosen))]
-        written = write_guided(
-            model, [p.context for p in chosen], pulls=pulls, spans=spans, seeds=seeds, sampling=sampling, scale=scale
-        )
-        endings += [next((s for s in reversed(w.spans) if s.strip()), "") for w in written]
+        pulls = []
+        if schedule is not None:
+            pulls.append(Pull(z[start : start + batch], make_schedule(schedule, spans, **(options or {}))))
+        seeds = [derive_seed(seed, "pair", pair.id) for pair in chosen]
+        contexts = [pair.context for pair in chosen]
+        written += write_guided(model, contexts, pulls=pulls, spans=spans, seeds=seeds, sampling=sampling, scale=scale)
         if progress:
-            progress(
-                "unguided endings" if schedule is None else f"{schedule} endings",
-                min(len(pairs), start + batch),
-                len(pairs),
-            )
-    return endings
+            progress(f"{schedule or 'unguided'} endings", len(written), len(pairs))
+    return written
+
+
+def ending(written: Written) -> str:
+    """The last span that holds any text."""
+    return next((span for span in reversed(written.spans) if span.strip()), "")
+
+
+@torch.no_grad()
+def base_nll(model: Any, written: Sequence[Written]) -> np.ndarray:
+    """Mean negative log-likelihood `[n]` of each written text under the bare base behind its context, nats per token."""
+    values = []
+    for row in written:
+        ids = torch.tensor([[*row.context, *row.ids]], device=model.device)
+        logits = model.role_logits(None, model.embed(ids))[0, :-1].float()
+        nll = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
+        values.append(float(nll[-len(row.ids) :].mean()) if row.ids else float("nan"))
+    return np.array(values)
 
 
 def arrival(endings: Sequence[str], terminals: Sequence[str], embed: Callable[[Sequence[str]], Tensor]) -> np.ndarray:
@@ -172,7 +199,6 @@ def evaluate(
     pairs: int = GROUP,
     spans: int = 6,
     seed: int = 0,
-    schedule: str = "bridge",
     sampling: SamplingConfig | None = None,
     judge: Judge | None = None,
     progress: Progress | None = None,
@@ -185,26 +211,29 @@ def evaluate(
         pairs: context and terminal pairs for the endings; right terminals are ranked among each 100.
         spans: spans written per pair.
         seed: of windows, pairs and writing.
-        schedule: of the guided arm.
-        sampling: settings; by default temperature 0.7.
+        sampling: settings; by default temperature 0.7 and top-p 0.95.
         judge: the embedder; by default the installed extra, and without it the endings are left out.
         progress: called with what is measured, how much is done, and how much there is.
 
     Returns:
-        `latents` (see `latent_figures`), and `endings`: for each arm the share of endings whose nearest terminal among
-        100 is the right one with
-        its 95 % interval (`nearest`), and the share within the nearest five (`nearest_five`).
+        `latents` (see `latent_figures`), and `endings`: for each of `ARMS` the share of endings whose nearest terminal
+        among 100 is the right one with its 95 % interval (`nearest`), the share within the nearest five
+        (`nearest_five`), and the mean `base_nll` of what was written.
     """
     figures: dict[str, Any] = {"latents": latent_figures(model, stories, seed=seed, progress=progress)}
     if judge is None and judge_folder() is None:
         return figures
     judge = judge or Judge()
     cut = make_pairs(model, stories, pairs, seed=seed)
-    sampling = sampling or SamplingConfig(temperature=0.7)
-    endings: dict[str, Any] = {"pairs": pairs, "spans": spans, "schedule": schedule}
-    for arm, name in (("unguided", None), ("annealed", schedule)):
-        texts = write_endings(model, cut, schedule=name, spans=spans, seed=seed, sampling=sampling, progress=progress)
-        ranks = arrival(texts, [p.terminal for p in cut], judge.embed)
-        endings[arm] = {"nearest": share_with_interval(ranks == 1), "nearest_five": share_with_interval(ranks <= 5)}
+    sampling = sampling or SamplingConfig(temperature=0.7, top_p=0.95)
+    endings: dict[str, Any] = {"pairs": pairs, "spans": spans, "temperature": sampling.temperature, "arms": {}}
+    for arm, settings in ARMS.items():
+        written = write_arm(model, cut, spans=spans, seed=seed, sampling=sampling, progress=progress, **settings)
+        ranks = arrival([ending(w) for w in written], [p.terminal for p in cut], judge.embed)
+        endings["arms"][arm] = {
+            "nearest": share_with_interval(ranks == 1),
+            "nearest_five": share_with_interval(ranks <= 5),
+            "base_nll": float(np.nanmean(base_nll(model, written))),
+        }
     figures["endings"] = endings
     return figures

@@ -65,22 +65,7 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
         "",
     ]
     if "endings" in figures:
-        ends = figures["endings"]
-        lines += [
-            f"Endings, {ends['pairs']} unseen context/terminal pairs, {ends['spans']} spans, schedule "
-            f"`{ends['schedule']}`, temperature 0.7, judged by an independent sentence embedder "
-            "(share whose nearest terminal among 100 is the right one, 95 % bootstrap interval):",
-            "",
-            "| arm | nearest | among the nearest five |",
-            "|---|---|---|",
-        ]
-        for arm in ("unguided", "annealed"):
-            near, five = ends[arm]["nearest"], ends[arm]["nearest_five"]
-            lines.append(
-                f"| {arm} | {near[0]:.1%} ({near[1]:.1%} to {near[2]:.1%}) | {five[0]:.1%} ({five[1]:.1%} to "
-                f"{five[2]:.1%}) |"
-            )
-        lines.append("")
+        lines += endings_table(figures["endings"])
     lines += [
         "## Data",
         LICENCES,
@@ -90,3 +75,20 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
         "",
     ]
     return "\n".join(lines)
+
+
+def endings_table(ends: dict[str, Any]) -> list[str]:
+    """The `endings` of `steer.evaluation.evaluate` as lines of Markdown."""
+    lines = [
+        f"Endings: {ends['pairs']} context/terminal pairs from unseen stories, {ends['spans']} spans, temperature "
+        f"{ends['temperature']}. Judged by an independent sentence embedder: the share of endings whose nearest terminal "
+        "among 100 is the right one, with its 95 % bootstrap interval. The last column is how likely the bare base finds "
+        "the text (nats per token; lower is more fluent).",
+        "",
+        "| arm | nearest | among the nearest five | base NLL |",
+        "|---|---|---|---|",
+    ]
+    for arm, found in ends["arms"].items():
+        near, five = ("{:.0%} ({:.0%} to {:.0%})".format(*found[key]) for key in ("nearest", "nearest_five"))
+        lines.append(f"| {arm} | {near} | {five} | {found['base_nll']:.2f} |")
+    return [*lines, ""]

@@ -71,6 +71,8 @@ def training_arguments(
         seed=seed,
         data_seed=seed,
         remove_unused_columns=False,
+        # A batch without context does not touch the null latent.
+        ddp_find_unused_parameters=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=cuda,
     )
