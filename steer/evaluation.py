@@ -163,7 +163,7 @@ def ending(written: Written) -> str:
 
 @torch.no_grad()
 def base_nll(model: Any, written: Sequence[Written]) -> np.ndarray:
-    """Mean negative log-likelihood `[n]` of each written text under the bare base behind its context, nats per token."""
+    """Mean NLL `[n]` of each written text under the bare base behind its context, nats per token."""
     values = []
     for row in written:
         ids = torch.tensor([[*row.context, *row.ids]], device=model.device)

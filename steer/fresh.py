@@ -45,7 +45,8 @@ def fresh_model(
         peft: Any = get_peft_model(plain, lora_config(plain, rank, alpha), adapter_name=ENCODER)
         peft.add_adapter(ROUTER, lora_config(plain, rank, alpha))
         head = LatentHead(identity.hidden_size, z_dim, soft_tokens)
-        head.reset(float(plain.get_input_embeddings().weight.float().pow(2).mean().sqrt()))
+        embedding: Any = plain.get_input_embeddings()
+        head.reset(float(embedding.weight.float().pow(2).mean().sqrt()))
     config = LatentConfig(
         name=name,
         span_tokens=span_tokens,

@@ -111,9 +111,9 @@ def write(
     weight: Annotated[
         float | None, typer.Option("--weight", min=0, max=1, help="Constant weight (fixed, 0.5), or the last one.")
     ] = None,
-    scale: ScaleOption = 1.0,
-    temperature: TemperatureOption = 0.8,
-    top_p: TopPOption = 1.0,
+    scale: ScaleOption = 1.5,
+    temperature: TemperatureOption = 0.7,
+    top_p: TopPOption = 0.95,
     long: LongOption = Long.ERROR,
     seed: SeedOption = 0,
     model: ModelOption = None,

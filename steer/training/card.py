@@ -81,9 +81,9 @@ def endings_table(ends: dict[str, Any]) -> list[str]:
     """The `endings` of `steer.evaluation.evaluate` as lines of Markdown."""
     lines = [
         f"Endings: {ends['pairs']} context/terminal pairs from unseen stories, {ends['spans']} spans, temperature "
-        f"{ends['temperature']}. Judged by an independent sentence embedder: the share of endings whose nearest terminal "
-        "among 100 is the right one, with its 95 % bootstrap interval. The last column is how likely the bare base finds "
-        "the text (nats per token; lower is more fluent).",
+        f"{ends['temperature']}. Judged by an independent sentence embedder: the share of endings whose nearest "
+        "terminal among 100 is the right one, with its 95 % bootstrap interval. The last column is how likely the bare "
+        "base finds the text (nats per token; lower is more fluent).",
         "",
         "| arm | nearest | among the nearest five | base NLL |",
         "|---|---|---|---|",

@@ -177,7 +177,7 @@ def summarize(parts: list[dict[str, Tensor]], span_tokens: int) -> dict[str, flo
     }
     figures |= {
         "kl": float(total["kl"]) / spans,
-        "active_units": float((variance > 0.01).sum()),
+        "active_units": float(torch.count_nonzero(variance > 0.01)),
         "latent_norm": float(total["norm"]) / spans,
     }
     return figures
