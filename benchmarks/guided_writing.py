@@ -1,14 +1,12 @@
 """Kept tokens per second of guided writing, against MiniHF's loop and against `generate` of transformers.
 
 Claims: over 10 spans behind a 512-token context, `write_guided` is at least 3 times as fast as a loop that does what
-MiniHF's does at batch 1,
-4 times with classifier-free guidance, and 10 times at batch 8; and a token costs no more than in `generate` at batch 1,
-less at batch 8.
+MiniHF's does at batch 1, 4 times with classifier-free guidance, and 10 times at batch 8; and a token costs no more than
+in `generate` at batch 1, less at batch 8.
 
 MiniHF's loop, restated on the same weights: adapters applied on the fly, embeddings by one-hot products, the whole
-context computed again for
-every span, 2 S tokens decoded for S kept, separate passes for the two arms of guidance, rows one by one. All arms run
-in this process, in turn.
+context computed again for every span, 2 S tokens decoded for S kept, separate passes for the two arms of guidance, rows
+one by one. All arms run in this process, in turn.
 
     python benchmarks/guided_writing.py --json guided_writing.json
 """

@@ -40,8 +40,7 @@ def use_adapter(peft: PeftModel, name: str | None) -> Iterator[Any]:
     """Put one adapter in force (None: the bare base) and restore what was there on exit.
 
     PEFT's own `set_adapter` also switches `requires_grad` of every adapter, which would freeze the encoder in the
-    middle of a training step;
-    here the flags stay as they are.
+    middle of a training step; here the flags stay as they are.
 
     Yields:
         The base model, adapters applied.
@@ -73,8 +72,7 @@ def fused_copy(peft: PeftModel, name: str) -> Any:
     """A plain `transformers` model with one adapter merged into its weights.
 
     Weights that no adapter touches (embeddings, norms, output head) are shared with the original, so the copy costs the
-    adapted matrices only.
-    The merge is done in float32 and cast back, once.
+    adapted matrices only. The merge is done in float32 and cast back, once.
     """
     check_adapter(peft, name)
     layers = [layer.get_base_layer() for layer in peft.modules() if isinstance(layer, BaseTunerLayer)]

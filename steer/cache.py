@@ -3,10 +3,8 @@
 Nothing is concatenated per token, and a draft is undone by moving one number.
 
 `transformers.DynamicCache` copies the whole cache for every token; `StaticCache` attends over its full length. This one
-writes in place and
-hands out views of what is filled. A call with fewer rows than the cache holds uses its first rows, so that drafts
-(conditional rows only)
-and guided writing (conditional and null rows) share one cache.
+writes in place and hands out views of what is filled. A call with fewer rows than the cache holds uses its first rows,
+so that drafts (conditional rows only) and guided writing (conditional and null rows) share one cache.
 """
 
 from typing import Any

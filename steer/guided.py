@@ -55,9 +55,8 @@ def write_guided(
     BigVAE's `plan_2` with any schedule).
 
     At each span the model drafts its own continuation, the draft's latent is mixed with the pulls, and the span is
-    written from the mix.
-    A step at which every weight of a row is zero is written unguided; one whose pulls sum to weight one needs no draft
-    and makes none.
+    written from the mix. A step at which every weight of a row is zero is written unguided; one whose pulls sum to
+    weight one needs no draft and makes none.
 
     Args:
         model: a `LatentModel`.

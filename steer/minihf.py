@@ -1,10 +1,9 @@
 """MiniHF/BigVAE checkpoint folders, unchanged.
 
 The contract was read from MiniHF's `vae_infer.py`, `train_vae_overlap.py` and `train_vae_router.py`: adapters
-`encoder`, `decoder` and
-(stage 2) `router` as PEFT folders, `vae.safetensors` with `f`, `w_e`, `w_d`; the adapter at the root is an untrained
-artefact and is ignored.
-Where there is no `router/`, the decoder takes its role, as MiniHF's loader does.
+`encoder`, `decoder` and (stage 2) `router` as PEFT folders, `vae.safetensors` with `f`, `w_e`, `w_d`; the adapter at
+the root is an untrained artefact and is ignored. Where there is no `router/`, the decoder takes its role, as MiniHF's
+loader does.
 """
 
 import hashlib
@@ -89,8 +88,7 @@ def _named_base(folder: Path) -> str:
 def decoder_logits(model: Any, z: Tensor, context: Tensor, target: Tensor) -> Tensor:
     """Logits `[B, 1 + C + T, V]` of BigVAE's stage-1 layout `[z][context][target]`.
 
-    Where the first target token is predicted from the
-    last context slot.
+    Where the first target token is predicted from the last context slot.
 
     Args:
         model: a `LatentModel` with a `decoder` adapter.

@@ -34,8 +34,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         latent_config: settings; its `layout` decides how contexts and latents are laid out.
         tokenizer: of the base.
         fuse: keep copies of the base with an adapter merged in, which writes two to three times faster than adapters
-            applied on the fly.
-            None decides by the base's size; quantised bases are never fused.
+            applied on the fly. None decides by the base's size; quantised bases are never fused.
     """
 
     def __init__(
@@ -202,8 +201,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             texts: one text or several; each at most one span long.
             batch_size: rows per forward pass.
             long: what to do with a text longer than a span: `error`, `truncate` (keep the first span), or `mean` (the
-                mean of its spans'
-                latents, rescaled to their mean norm).
+                mean of its spans' latents, rescaled to their mean norm).
 
         Returns:
             `[n, z_dim]` float32 on the CPU, in the order given.

@@ -38,8 +38,7 @@ def make_pairs(
     """Cut `count` pairs from as many stories, chosen at random.
 
     The terminal shares names and things with its context, so that an unguided ending is right more often than by
-    chance; compare with it,
-    not with 1 in 100.
+    chance; compare with it, not with 1 in 100.
 
     Args:
         model: a `LatentModel`, for its tokenizer and span.

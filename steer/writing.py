@@ -1,9 +1,8 @@
 """Writing spans: a preallocated cache, fused weights, both arms of guidance in one batch, and a lean loop over tokens.
 
 A writer holds the state of a batch of rows. `draft` proposes the next latents (write a span with no latent, encode it,
-forget it) and
-`write` commits a span from latents. What a row writes depends on its own context, latents and seed, never on its
-neighbours.
+forget it) and `write` commits a span from latents. What a row writes depends on its own context, latents and seed,
+never on its neighbours.
 """
 
 from abc import ABC, abstractmethod
@@ -216,7 +215,7 @@ class Writer(ABC):
 
     def _next(self, logits: Tensor, noise: RowNoise, tokens: Sequence[Tensor]) -> Tensor:
         """Draw the next token `[B]` of a span of which `tokens` are there."""
-        if not self.limits.may_end:
+        if not self.limits.may_end and self.eos is not None:
             logits[:, self.eos] = -torch.inf
         if self.limits.whole_words and self.steps == 0 and not tokens:
             logits.masked_fill_(self.model.inside_words, -torch.inf)
@@ -277,7 +276,12 @@ class InterleavedWriter(Writer):
     def _generate(
         self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None
     ) -> list[list[int]]:
-        tokens, self._pending = self._span(z, 1.0 if scale is None and self.with_null else scale, self.noise, steered)
+        if self.with_null:
+            # The null arm's cache must grow with the other's, so scale 1 runs both; unguided rows are not extrapolated.
+            scale = 1.0 if scale is None or z is None else scale
+            if steered is not None:
+                scale = torch.where(steered, torch.as_tensor(scale, dtype=torch.float32), 1.0).to(self.model.device)
+        tokens, self._pending = self._span(z, scale, self.noise, steered)
         return tokens
 
     def _span(

@@ -1,12 +1,10 @@
 """Stories in, token arrays out.
 
 A corpus is read from a text file (records separated by a line `<|endoftext|>`), a JSON-lines file (field `text`),
-either of them gzipped,
-a folder of such files, or a `datasets` name. It is tokenised once and kept as two NumPy arrays: all tokens in one row,
-and the offset of each story.
-Every story ends with the tokenizer's end token. Stories are assigned to the validation split by a hash of their text,
-so the split
-does not depend on the order or number of sources and stays the same when sources are added.
+either of them gzipped, a folder of such files, or a `datasets` name. It is tokenised once and kept as two NumPy arrays:
+all tokens in one row, and the offset of each story. Every story ends with the tokenizer's end token. Stories are
+assigned to the validation split by a hash of their text, so the split does not depend on the order or number of sources
+and stays the same when sources are added.
 """
 
 import gzip
@@ -33,8 +31,7 @@ def read_stories(source: str | Path, *, text_field: str = "text") -> Iterator[st
 
     Args:
         source: a file (`.txt`, `.jsonl`, plain or `.gz`), a folder of such files (read in name order), or the name of a
-            data set for
-            `datasets.load_dataset` (`name` or `name:split`).
+            data set for `datasets.load_dataset` (`name` or `name:split`).
         text_field: the JSON field or data set column that holds the text.
 
     Raises:

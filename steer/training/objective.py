@@ -138,8 +138,10 @@ class SpanObjective(nn.Module):
         safe_mask = span_mask.flatten(0, 1).clone()
         safe_mask[:, 0] = 1
         mean = self.encode(spans.flatten(0, 1), safe_mask)
-        # Another span's latent: the next living span of another row, so that it is never of the same story window.
-        order = torch.arange(rows * n, device=spans.device).view(rows, n).roll(1, 0).flatten()
+        # Another span's latent: of the living spans the n-th next one, which is of another row.
+        living = alive.nonzero().squeeze(1)
+        order = torch.arange(rows * n, device=spans.device)
+        order[living] = living.roll(n)
         z = {"own": mean, "null": None, "wrong": mean[order]}
         out: dict[str, Tensor] = {"tokens": span_mask.sum().float(), "spans": alive.sum().float()}
         for arm, latent in z.items():
@@ -161,14 +163,12 @@ def summarize(parts: list[dict[str, Tensor]], span_tokens: int) -> dict[str, flo
 
     Returns:
         `nll_own|null|wrong` in context and `alone_own|null|wrong` without, nats per token; `accuracy` (own latent, with
-        context) and
-        `alone_accuracy`, shares; `kl`, nats per span; `active_units`, latent dimensions whose mean varies by more than
-        0.01 (Burda et al. 2016);
-        `latent_norm`.
+        context) and `alone_accuracy`, shares; `kl`, nats per span; `active_units`, latent dimensions whose mean varies
+        by more than 0.01 (Burda et al. 2016); `latent_norm`.
     """
-    total = {key: sum(part[key] for part in parts) for key in parts[0]}
+    total = {key: torch.stack([part[key] for part in parts]).sum(0) for key in parts[0]}
     tokens, spans = float(total["tokens"]), float(total["spans"])
-    variance = total["square"] / spans - (total["sum"] / spans) ** 2
+    variance: Tensor = total["square"] / spans - (total["sum"] / spans) ** 2
     figures = {f"nll_{arm}": float(total[f"nll_{arm}"]) / tokens for arm in ARMS}
     figures |= {f"alone_{arm}": float(total[f"alone_{arm}"]) / tokens for arm in ARMS}
     figures |= {

@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from steer.errors import TrainingError
 from steer.training.optimizers import build_optimizer
@@ -18,6 +17,7 @@ from steer.training.recipe import TrainRecipe
 logger = logging.getLogger(__name__)
 
 DONE = "done.json"
+STATE = "trainer_state.json"
 
 
 def is_done(folder: Path) -> bool:
@@ -120,24 +120,34 @@ class StageTrainer(Trainer):
         return self.optimizer
 
 
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint: its `trainer_state.json` is written last."""
+    found = [path for path in folder.glob("checkpoint-*") if (path / STATE).is_file()]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
 def train_or_resume(trainer: Trainer, folder: Path) -> dict[str, float]:
     """Train, from the last checkpoint where there is one, and evaluate at the end.
 
     Raises:
         TrainingError: the loss became NaN, or the last checkpoint does not fit the recipe.
     """
-    last = get_last_checkpoint(str(folder / "checkpoints")) if (folder / "checkpoints").is_dir() else None
-    if last:
-        logger.info("resuming from %s", last)
-    try:
-        result = trainer.train(resume_from_checkpoint=last)
-    except (RuntimeError, ValueError, KeyError) as error:
+    last = last_checkpoint(folder / "checkpoints")
+    figures: dict[str, float] = {}
+    if last and json.loads((last / STATE).read_text())["global_step"] >= trainer.args.max_steps:
+        trainer._load_from_checkpoint(str(last))
+    else:
         if last:
-            raise TrainingError(
-                f"cannot go on from {last}: {error}; if the recipe was changed, train into a new folder"
-            ) from error
-        raise
-    metrics = {**result.metrics, **trainer.evaluate()}
+            logger.info("resuming from %s", last)
+        try:
+            figures = trainer.train(resume_from_checkpoint=str(last) if last else None).metrics
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            if last:
+                raise TrainingError(
+                    f"cannot go on from {last}: {error}; if the recipe was changed, train into a new folder"
+                ) from error
+            raise
+    metrics = {**figures, **trainer.evaluate()}
     if not all(v == v for v in metrics.values() if isinstance(v, float)):
         raise TrainingError(f"training ended with NaN figures: {metrics}; lower the learning rate")
     return metrics

@@ -3,9 +3,8 @@
 A context, the spans behind it, and the evidence that the encoder is given of each span.
 
 Goals are short whole sentences, spans are S tokens cut anywhere. So the encoder often sees just a part of its span (a
-sentence, a window,
-a thinned row of tokens) while the router must still write all of it: a latent is evidence for a passage, which is what
-a goal is.
+sentence, a window, a thinned row of tokens) while the router must still write all of it: a latent is evidence for a
+passage, which is what a goal is.
 """
 
 from dataclasses import dataclass
