@@ -9,6 +9,7 @@ SteerError
 ├── CheckpointError    (ValueError)   a missing, truncated, tampered or foreign checkpoint
 ├── ModelNotFound      (OSError)      a model id or folder that cannot be loaded
 ├── BaseMismatch       (ValueError)   adapters that belong to another base model
+├── UnsupportedBase    (ValueError)   a base whose attention cannot be opened to both sides
 ├── RecipeError        (ValueError)   a training recipe with unknown keys or wrong values
 ├── CorpusError        (ValueError)   training text that is missing, empty or not text
 └── TrainingError      (RuntimeError) a training stage that cannot start or go on
@@ -49,6 +50,10 @@ class ModelNotFound(SteerError, OSError):
 
 class BaseMismatch(SteerError, ValueError):
     """Adapters and heads that were trained on another base model."""
+
+
+class UnsupportedBase(SteerError, ValueError):
+    """A base model whose attention cannot be opened to both sides, or that takes no embeddings."""
 
 
 class RecipeError(SteerError, ValueError):

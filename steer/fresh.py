@@ -7,9 +7,11 @@ import torch
 from peft import get_peft_model
 
 from steer.adapters import ENCODER, ROUTER, lora_config
-from steer.base import load_base
+from steer.base import backbone, load_base
 from steer.config import BaseIdentity, LatentConfig
+from steer.errors import UnsupportedBase
 from steer.heads import LatentHead
+from steer.masks import additive_mask
 from steer.model import LatentModel
 
 
@@ -37,8 +39,13 @@ def fresh_model(
         rank, alpha: of LoRA, on all linear layers but the output head.
         seed: of the start values.
         **options: see `steer.base.load_base`.
+
+    Raises:
+        UnsupportedBase: see `check_base`.
+        ModelNotFound: see `steer.base.load_base`.
     """
     plain, tokenizer = load_base(base, **options)
+    check_base(plain, str(base))
     identity = BaseIdentity.of(plain, str(base))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -57,3 +64,28 @@ def fresh_model(
         encoder_id=f"{name}:untrained-{seed}",
     )
     return LatentModel(peft, head.to(plain.device), config, tokenizer).eval()
+
+
+@torch.no_grad()
+def check_base(base: Any, name: str) -> None:
+    """Look whether a base can serve: its attention opens to both sides, and it takes embeddings.
+
+    Raises:
+        UnsupportedBase: it cannot; says why. GPT-Neo's attention is causal whatever the mask; BLOOM takes no such mask.
+    """
+    ids = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]], device=base.device)
+    table: Any = base.get_input_embeddings()
+    mask = additive_mask(torch.ones_like(ids), causal=False, dtype=table.weight.dtype)
+    try:
+        hidden = backbone(base)(inputs_embeds=table(ids), attention_mask=mask, use_cache=False).last_hidden_state
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        kind = base.config.model_type
+        raise UnsupportedBase(
+            f"{name} ({kind}) takes no four-dimensional mask or no embeddings ({error}); Llama, Mistral, Qwen, Gemma, "
+            "GPT-2 and GPT-NeoX models do"
+        ) from error
+    if torch.equal(hidden[0, 0], hidden[1, 0]):
+        raise UnsupportedBase(
+            f"the attention of {name} ({base.config.model_type}) stays causal whatever the mask, so it cannot encode; "
+            "Llama, Mistral, Qwen, Gemma, GPT-2 and GPT-NeoX models can"
+        )

@@ -77,7 +77,7 @@ def package(recipe: Recipe, out: Path, data_root: Path, base: str | Path) -> Pat
     model.latent_config = model.latent_config.model_copy(update={"name": recipe.name, "reached_similarity": reached})
     checkpoint.save(model, target, dtype=getattr(torch, recipe.package.dtype), with_base=recipe.base is not None)
     written = LatentModel.from_pretrained(str(target))
-    figures = evaluate(written, validation, pairs=200)
+    figures = evaluate(written, validation, pairs=recipe.package.pairs)
     done = {
         stage: json.loads((out / stage / DONE).read_text()) for stage in ("base", "autoencoder") if is_done(out / stage)
     }

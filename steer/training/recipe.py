@@ -109,6 +109,7 @@ class PackageRecipe(_Strict):
 
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     license: str = "other"
+    pairs: int = pydantic.Field(200, ge=1, description="context and terminal pairs of the evaluation in the card")
     description: str = ""
 
 

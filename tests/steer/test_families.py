@@ -9,7 +9,9 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     GPT2Config,
+    GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
@@ -21,6 +23,8 @@ from transformers import (
 )
 
 from steer.adapters import ENCODER, ROUTER
+from steer.errors import UnsupportedBase
+from steer.fresh import check_base
 from steer.guidance import Pull
 from steer.guided import write_guided
 from steer.masks import additive_mask
@@ -172,3 +176,19 @@ def test_bfloat16_writes_and_encodes(base: Path) -> None:
     model = stir(tiny_model(base, dtype="bfloat16"))
     assert model.encode(["a fox"]).dtype == torch.float32
     assert len(write_guided(model, ["The"], spans=1, seeds=[1])[0].ids) > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (
+            GPTNeoConfig(vocab_size=258, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global"], 2]]),
+            "stays causal",
+        ),
+        (BloomConfig(vocab_size=258, hidden_size=32, n_layer=2, n_head=4), "four-dimensional mask"),
+    ],
+    ids=["gpt_neo", "bloom"],
+)
+def test_bases_that_cannot_encode_are_refused(config: PretrainedConfig, reason: str) -> None:
+    with pytest.raises(UnsupportedBase, match=reason):
+        check_base(AutoModelForCausalLM.from_config(config).eval(), "a base")
