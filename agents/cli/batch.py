@@ -121,6 +121,11 @@ def check_terminals(model: Any, pairs: Sequence[Pair], long: str) -> None:
         raise
 
 
+def count_long(model: Any, pairs: Sequence[Pair]) -> int:
+    """How many terminals are longer than a span."""
+    return sum(len(model.to_ids(" " + pair.terminal)) > model.span_tokens for pair in pairs)
+
+
 def write_missing(
     path: Path,
     pairs: Sequence[Pair],

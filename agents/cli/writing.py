@@ -114,7 +114,10 @@ def write(
     scale: ScaleOption = 1.5,
     temperature: TemperatureOption = 0.7,
     top_p: TopPOption = 0.95,
-    long: LongOption = Long.ERROR,
+    long: Annotated[
+        Long | None,
+        typer.Option("--long", help="A text longer than a span; by default an error, with --batch its mean."),
+    ] = None,
     seed: SeedOption = 0,
     model: ModelOption = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows written at once.")] = 16,
@@ -128,7 +131,9 @@ def write(
     Prints what was written, without the context. With --batch a stopped command continues where it stopped.
     """
     say = output(ctx)
-    settings = Settings(method, schedule, weight, spans, scale, temperature, top_p, long)
+    # One long line must not stop a batch of hundreds; it is told, and --long error brings the strictness back.
+    chosen = long or (Long.ERROR if batch is None else Long.MEAN)
+    settings = Settings(method, schedule, weight, spans, scale, temperature, top_p, chosen)
     if batch is not None:
         if context is not None or context_file is not None or terminal is not None:
             raise typer.BadParameter("--batch brings its own contexts and terminals; leave out the other options")
@@ -170,6 +175,9 @@ def _write_batch(
     loaded = load_model(say, model) if len(kept) < len(pairs) else None
     if guided and loaded is not None:
         batches.check_terminals(loaded, pairs, settings.long.value)
+        if long := batches.count_long(loaded, pairs):
+            what = "averaged over their spans" if settings.long is Long.MEAN else "cut"
+            say.note(f"{long} terminals are longer than a span of {loaded.span_tokens} tokens and are {what}")
 
     def write_rows(rows: Sequence[batches.Pair]) -> list[Any]:
         from steer.sampling import derive_seed

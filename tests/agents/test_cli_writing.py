@@ -232,7 +232,9 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
 
 def test_a_terminal_that_fits_no_span_is_named_before_anything_is_written(model: Path, tmp_path: Path) -> None:
     source = save(tmp_path / "pairs.jsonl", [*PAIRS, {"id": 9, "context": "A", "terminal": "x" * (SPAN + 1)}])
-    message = error_line(write_batch(source, tmp_path / "out.jsonl", model))
+    told = write_batch(source, tmp_path / "averaged.jsonl", model)
+    assert told.exit_code == 0 and "1 terminals are longer than a span of 16 tokens and are averaged" in told.stderr
+    message = error_line(write_batch(source, tmp_path / "out.jsonl", model, "--long", "error"))
     assert "line 6: terminal: a text of" in message
     assert not (tmp_path / "out.jsonl").exists()
 
