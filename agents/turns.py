@@ -82,8 +82,8 @@ def write_turn(scenario: Scenario, model: LatentModel, book: GoalBook, state: Ar
         seeds=[seed],
         sampling=scenario.sampling.config(),
         scale=plan.scale,
-        # Only the last turn may end the story; and a cue's name is a whole word.
-        limits=Limits(may_end=turn == scenario.turns, whole_words=True),
+        # A story's end before the last turn would leave the others nothing to do; and a cue's name is a whole word.
+        limits=Limits(may_end=scenario.stop_at_end or turn == scenario.turns, whole_words=True),
     )[0]
     kept, text, ended = cut_turn(scenario, model, cue_ids, list(written.ids))
     visible_after = visible + kept

@@ -159,9 +159,18 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
     @functools.cached_property
     def inside_words(self) -> Tensor:
-        """`[V]` bool: tokens that go on inside a word (their text begins with a letter, a digit or an apostrophe)."""
-        texts = self.tokenizer.batch_decode([[i] for i in range(self.latent_config.base.vocab_size)])
-        inside = [t[:1].isalnum() or t[:1] in {"'", "\ufffd"} for t in texts]
+        """`[V]` bool: tokens that go on inside a word.
+
+        Told by the tokens' own spelling, since decoding one token alone drops the space of a SentencePiece word.
+        """
+        tokens = self.tokenizer.convert_ids_to_tokens(list(range(self.latent_config.base.vocab_size)))
+        starts = (
+            "\u2581",
+            "\u0120",
+            "\u010a",
+            "\u0109",
+        )  # a space (SentencePiece), space, newline and tab (byte-level)
+        inside = [bool(t) and not t.startswith(starts) and (t[0].isalnum() or t[0] == "'") for t in tokens]
         return torch.tensor(inside, device=self.device)
 
     # -- encoding ----------------------------------------------------------------------------------------------------

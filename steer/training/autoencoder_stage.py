@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import save_file
+from torch.utils.data import DataLoader
 from transformers import set_seed
 
 from steer.checkpoint import read_tensors
@@ -84,9 +86,9 @@ class AutoencoderTrainer(StageTrainer):
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
         """The figures of `summarize` over the evaluation set."""
         objective = self.accelerator.unwrap_model(self.model)
-        figures = evaluate_spans(
-            objective, self.get_eval_dataloader(), self.latent_recipe.span_tokens, bf16=self.args.bf16
-        )
+        # Every process looks at all rows: the figures are sums over latents, which a sharded loader would split.
+        batches = DataLoader(cast(Any, self.eval_dataset), batch_size=self.args.eval_batch_size, collate_fn=collate)
+        figures = evaluate_spans(objective, batches, self.latent_recipe.span_tokens, bf16=self.args.bf16)
         logs = {f"{metric_key_prefix}_{name}": round(value, 4) for name, value in figures.items()}
         self.log(logs)
         return logs
@@ -139,7 +141,8 @@ def train_autoencoder(recipe: Recipe, out: Path, data_root: Path, base: str | Pa
         dtype="float32",
     )
     parameters = sum(p.numel() for p in trainable(model))
-    train, repeats, validation = prepare_corpus(recipe, model.tokenizer, out / "corpus", data_root)
+    with PartialState().main_process_first():
+        train, repeats, validation = prepare_corpus(recipe, model.tokenizer, out / "corpus", data_root)
     shared: dict[str, Any] = {
         "spans": latent.spans,
         "span_tokens": latent.span_tokens,
@@ -148,6 +151,7 @@ def train_autoencoder(recipe: Recipe, out: Path, data_root: Path, base: str | Pa
         "ends": sentence_ends(model.tokenizer),
     }
     rows = latent.train.steps * latent.train.batch_size * latent.train.gradient_accumulation_steps
+    rows *= PartialState().num_processes
     arguments = training_arguments(latent.train, stage, seed=recipe.seed, report_to=report_to)
     compiled, arguments.torch_compile = arguments.torch_compile, False
     objective = SpanObjective(
@@ -173,9 +177,13 @@ def train_autoencoder(recipe: Recipe, out: Path, data_root: Path, base: str | Pa
         callbacks=[CurveWriter(stage / "curve.jsonl")],
     )
     metrics = train_or_resume(trainer, stage)
+    if not trainer.is_world_process_zero():
+        PartialState().wait_for_everyone()
+        return target
     model.eval()
     config = model.latent_config.model_copy(update={"latent_norm": metrics["eval_latent_norm"]})
     model.latent_config = config
     model.save_pretrained(target)
     mark_done(stage, {**metrics, "parameters": parameters})
+    PartialState().wait_for_everyone()
     return target

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, set_seed
@@ -123,11 +124,12 @@ def train_base(recipe: Recipe, out: Path, data_root: Path, *, report_to: str = "
         return model_folder
     stage.mkdir(parents=True, exist_ok=True)
     splits = None
-    if not (model_folder / "tokenizer.json").is_file():
-        splits = load_splits(recipe.data, data_root)
-        train_tokenizer(splits[0], recipe.base.vocab_size).save_pretrained(model_folder)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    train, repeats, validation = prepare_corpus(recipe, tokenizer, out / "corpus", data_root, splits)
+    with PartialState().main_process_first():
+        if not (model_folder / "tokenizer.json").is_file():
+            splits = load_splits(recipe.data, data_root)
+            train_tokenizer(splits[0], recipe.base.vocab_size).save_pretrained(model_folder)
+        tokenizer = AutoTokenizer.from_pretrained(model_folder)
+        train, repeats, validation = prepare_corpus(recipe, tokenizer, out / "corpus", data_root, splits)
     generator = np.random.default_rng(recipe.seed)
     blocks = pack_blocks(train, recipe.base.block, generator, repeats)
     held_out = pack_blocks(validation, recipe.base.block, np.random.default_rng(0))[:64]
@@ -145,6 +147,8 @@ def train_base(recipe: Recipe, out: Path, data_root: Path, *, report_to: str = "
         callbacks=[CurveWriter(stage / "curve.jsonl")],
     )
     metrics = train_or_resume(trainer, stage)
-    model.save_pretrained(model_folder)
-    mark_done(stage, {**metrics, "parameters": parameters, "tokens_per_epoch": int(blocks.size)})
+    if trainer.is_world_process_zero():
+        model.save_pretrained(model_folder)
+        mark_done(stage, {**metrics, "parameters": parameters, "tokens_per_epoch": int(blocks.size)})
+    PartialState().wait_for_everyone()
     return model_folder

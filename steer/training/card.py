@@ -4,15 +4,6 @@ from typing import Any
 
 from steer.training.recipe import Recipe
 
-LICENCES = """\
-| text | licence |
-|---|---|
-| TinyStories (Eldan and Li), as it is and with restored upper case | CDLA-Sharing-1.0 |
-| tinyfabulist (klusai): fables by small language models, mostly Llama 3.1 8B | MIT; output of Llama 3.1 |
-| snakes (erikhyrkas): children's stories by Llama 3.1 | MIT; output of Llama 3.1 |
-| fairy tales (Grimm, Andersen, Lang, Aesop, Oz, ...) | CC0 and US public domain; FairytaleQA Apache-2.0 |
-"""
-
 
 def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], reached: float) -> str:
     """Markdown with front matter.
@@ -21,11 +12,6 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
     """
     latents = figures["latents"]
     base, auto = stages.get("base", {}), stages.get("autoencoder", {})
-    built = (
-        "**Built with Llama.** Part of the training text was written by Llama 3.1 (Llama 3.1 Community License).\n\n"
-        if recipe.name.startswith("Llama")
-        else ""
-    )
     lines = [
         "---",
         "library_name: steer",
@@ -34,7 +20,7 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
         "---",
         f"# {recipe.name}",
         "",
-        built + recipe.package.description.strip(),
+        recipe.package.description.strip(),
         "",
         "## Training",
         f"- Base: {base.get('parameters', 0) / 1e6:.1f} M parameters, "
@@ -66,14 +52,9 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
     ]
     if "endings" in figures:
         lines += endings_table(figures["endings"])
-    lines += [
-        "## Data",
-        LICENCES,
-        "## Limits",
-        "A very small model of simple English stories. It loses the thread, repeats itself and knows nothing of the "
-        "world. For trying the framework, not for use on readers.",
-        "",
-    ]
+    for title, text in (("Data", recipe.package.data), ("Limits", recipe.package.limits)):
+        if text:
+            lines += [f"## {title}", text.strip(), ""]
     return "\n".join(lines)
 
 

@@ -53,6 +53,12 @@ class SpanObjective(nn.Module):
         with use_adapter(self.model.peft, role):
             return self._run[0](attention_mask=mask, use_cache=False, **inputs).last_hidden_state
 
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Trade time for memory in the base's layers; called by `transformers.Trainer` where the recipe asks for it."""
+        base = self.model.peft.get_base_model()
+        base.gradient_checkpointing_enable(*args, **kwargs)
+        base.enable_input_require_grads()
+
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Posterior means `[B, z_dim]` of evidence rows `[B, S]`."""
         full = additive_mask(mask, causal=False, dtype=self.model.dtype)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from steer import checkpoint
 from steer.errors import TrainingError
@@ -59,7 +60,9 @@ def run_recipe(
                     f"the autoencoder in {out / 'autoencoder'} is not finished; run that stage first (or `steer train "
                     "all`)"
                 )
-            result = package(recipe, out, data_root, base)
+            result = out / "package" / recipe.name.lower()
+            if PartialState().is_main_process:
+                package(recipe, out, data_root, base)
     return result
 
 

@@ -91,7 +91,7 @@ class LatentRecipe(_Strict):
     )
     beta_full: float = pydantic.Field(0.7, ge=0, le=1, description="share of the steps at which beta is reached")
     isolated_share: float = pydantic.Field(
-        0.4, ge=0, le=1, description="share of sequences whose spans have no context, so that z carries all"
+        0.4, ge=0, le=1, description="share of batches whose spans have no context, so that z carries all"
     )
     partial_share: float = pydantic.Field(
         0.4, ge=0, le=1, description="share of spans of which the encoder sees only a part"
@@ -109,8 +109,14 @@ class PackageRecipe(_Strict):
 
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     license: str = "other"
-    pairs: int = pydantic.Field(200, ge=1, description="context and terminal pairs of the evaluation in the card")
+    pairs: int = pydantic.Field(
+        default=200, ge=1, description="context and terminal pairs of the evaluation in the card"
+    )
     description: str = ""
+    data: str = pydantic.Field(
+        default="", description="Markdown for the card: where the text comes from, and its licences"
+    )
+    limits: str = pydantic.Field(default="", description="Markdown for the card: what the model cannot do")
 
 
 class Recipe(_Strict):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate import PartialState
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -40,6 +41,11 @@ def training_arguments(
     compiling = train.compile == "on" or (
         train.compile == "auto" and (cuda or shutil.which("g++") is not None or shutil.which("clang++") is not None)
     )
+    if cuda and torch.cuda.device_count() > 1 and PartialState().num_processes == 1:
+        raise TrainingError(
+            f"one process sees {torch.cuda.device_count()} GPUs; start one per GPU with "
+            "`accelerate launch -m agents.cli train ...`, or choose one with CUDA_VISIBLE_DEVICES=0"
+        )
     decay = int(train.steps * train.decay_share)
     return TrainingArguments(
         output_dir=str(folder / "checkpoints"),
@@ -134,19 +140,19 @@ def train_or_resume(trainer: Trainer, folder: Path) -> dict[str, float]:
     """
     last = last_checkpoint(folder / "checkpoints")
     figures: dict[str, float] = {}
-    if last and json.loads((last / STATE).read_text())["global_step"] >= trainer.args.max_steps:
-        trainer._load_from_checkpoint(str(last))
-    else:
-        if last:
-            logger.info("resuming from %s", last)
-        try:
-            figures = trainer.train(resume_from_checkpoint=str(last) if last else None).metrics
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+    try:
+        if last and json.loads((last / STATE).read_text())["global_step"] >= trainer.args.max_steps:
+            trainer._load_from_checkpoint(str(last))
+        else:
             if last:
-                raise TrainingError(
-                    f"cannot go on from {last}: {error}; if the recipe was changed, train into a new folder"
-                ) from error
-            raise
+                logger.info("resuming from %s", last)
+            figures = trainer.train(resume_from_checkpoint=str(last) if last else None).metrics
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        if last and not isinstance(error, TrainingError):
+            raise TrainingError(
+                f"cannot go on from {last}: {error}; if the recipe was changed, train into a new folder"
+            ) from error
+        raise
     metrics = {**figures, **trainer.evaluate()}
     if not all(v == v for v in metrics.values() if isinstance(v, float)):
         raise TrainingError(f"training ended with NaN figures: {metrics}; lower the learning rate")
