@@ -284,6 +284,7 @@ class InterleavedWriter(Writer):
         tokens, self._pending = self._span(z, scale, self.noise, steered)
         return tokens
 
+    @torch.inference_mode()
     def _span(
         self, z: Tensor | None, scale: Tensor | float | None, noise: RowNoise, steered: Tensor | None = None
     ) -> tuple[list[list[int]], Tensor]:
@@ -343,7 +344,7 @@ class MiniHFWriter(Writer):
         for arm in (self.arm, self.null):
             arm.cache.rewind(arm.cache.length - 1)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def draft(self) -> Tensor:
         """Write S tokens with the bare base (this layout has no null latent), encode them, and rewind the cache."""
         length = self.null.cache.length
@@ -355,6 +356,7 @@ class MiniHFWriter(Writer):
         self.null.cache.rewind(length)
         return self._encode(torch.stack(tokens, dim=1).tolist())
 
+    @torch.inference_mode()
     def _generate(
         self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None
     ) -> list[list[int]]:
