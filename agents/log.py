@@ -96,7 +96,7 @@ class EventLog:
             self._file.close()
             if isinstance(error, RunBusy):
                 raise
-            raise RunWriteError(f"cannot write {path}: {error.strerror}") from error
+            raise RunWriteError(_refused(path, error)) from error
         except BaseException:
             self._file.close()
             raise
@@ -118,10 +118,7 @@ class EventLog:
             os.fsync(self._file.fileno())
         except OSError as error:
             self._undo()
-            raise RunWriteError(
-                f"cannot write {self.path}: {error.strerror or error}; all turns before are safe: make room, then go "
-                f"on with `steer resume {self.path.parent}`"
-            ) from error
+            raise RunWriteError(_refused(self.path, error)) from error
         self._head, self._size = head, self._size + len(data)
 
     def close(self) -> None:
@@ -158,6 +155,13 @@ def write_atomic(path: Path, text: str) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise RunWriteError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _refused(log: Path, error: OSError) -> str:
+    return (
+        f"cannot write {log}: {error.strerror or error}; all turns before are safe: make room, then go on with "
+        f"`steer resume {log.parent}`"
+    )
 
 
 def sync_folder(folder: Path) -> None:

@@ -193,7 +193,9 @@ def test_a_narrow_encoding_loses_no_result(as_json: bool) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_ctrl_c_ends_with_130() -> None:
     code = (
-        "import time\nfrom agents.cli import app, main\n"
+        # A parent that runs in the background may have left the signal ignored.
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from agents.cli import app, main\n"
         "@app.command()\ndef wait():\n    print('ready', flush=True)\n    time.sleep(60)\nmain()"
     )
     command = [sys.executable, "-c", code, "wait"]

@@ -191,8 +191,6 @@ def test_an_adapter_that_is_not_there_is_an_error(model: LatentModel) -> None:
         model.role_logits("decoder", embeds)
     with pytest.raises(LatentError, match="'decoder'.*encoder.*router"), use_adapter(model.peft, "decoder"):
         pass
-    with pytest.raises(LatentError, match="bare base has no fused copy"):
-        model.role(None)
 
 
 def test_roles_differ_and_fused_copies_give_what_adapters_give(tiny_llama: Path) -> None:
