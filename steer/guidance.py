@@ -22,9 +22,9 @@ from typing import Literal
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional
 
 from steer.errors import GuidanceError
+from steer.rows import row_norm, row_sum, slerp_rows, unit_rows, with_norm
 from steer.schedules import linear_bigvae
 
 __all__ = [
@@ -40,10 +40,6 @@ __all__ = [
     "topic_sentence",
 ]
 
-# The norm of a mix is restored up to this gain; what is shorter is the rounding of a cancelled sum, not a direction.
-_MAX_GAIN = 1e6
-# Below this sine two unit vectors are opposite (or equal) as far as float32 inputs can tell.
-_MIN_SINE = 1e-9
 # Rounds of projected gradient that split a draft between several avoided latents.
 _AVOID_ROUNDS = 32
 
@@ -126,25 +122,25 @@ def mix(
     total = sum((weight for _, weight in targets), torch.zeros_like(base[:, :1]))
     shares = [(latent, weight / total.clamp(min=1)) for latent, weight in targets]
     own = (1 - total).clamp(min=0)
-    mean_norm = sum((share * _norm(latent) for latent, share in shares), own * _norm(start))
+    mean_norm = sum((share * row_norm(latent) for latent, share in shares), own * row_norm(start))
     if method == "linear":
         mixed = sum((share * latent for latent, share in shares), own * start)
     else:
         # Among themselves the pulls are averaged, which has no order; the sphere is only crossed from the draft.
         fraction = total.clamp(min=torch.finfo(total.dtype).tiny)
         aim = sum((weight / fraction * latent for latent, weight in targets), torch.zeros_like(base))
-        aim_norm = sum((weight / fraction * _norm(latent) for latent, weight in targets), torch.zeros_like(total))
-        mixed = _slerp(start, _with_norm(aim, aim_norm), total.clamp(max=1))
+        aim_norm = sum((weight / fraction * row_norm(latent) for latent, weight in targets), torch.zeros_like(total))
+        mixed = slerp_rows(start, with_norm(aim, aim_norm), total.clamp(max=1))
     if noise is not None:
         time = total.clamp(max=1)
         mixed = mixed + noise_scale * (time * (1 - time)).sqrt() * _draw(noise, draft).double()
 
     if rescale == "mean":
-        mixed = _with_norm(mixed, mean_norm)
+        mixed = with_norm(mixed, mean_norm)
     elif rescale == "draft":
-        mixed = _with_norm(mixed, _norm(start))
+        mixed = with_norm(mixed, row_norm(start))
     elif rescale != "none":
-        mixed = _with_norm(mixed, torch.full_like(total, float(rescale)))
+        mixed = with_norm(mixed, torch.full_like(total, float(rescale)))
     mixed = torch.where(total == 0, start, mixed)
     for latent, share in shares:
         mixed = torch.where(share == 1, latent, mixed)
@@ -171,7 +167,7 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     fraction = _per_row(t, wide)
     if not bool(((fraction >= 0) & (fraction <= 1)).all()):
         raise GuidanceError(f"slerp interpolates for t in [0, 1]; got {t!r}")
-    return _slerp(wide, b.double(), fraction).to(a.dtype)
+    return slerp_rows(wide, b.double(), fraction).to(a.dtype)
 
 
 def cfg(null_logits: Tensor, cond_logits: Tensor, scale: float | Tensor) -> Tensor:
@@ -258,7 +254,7 @@ def apply_op(z: Tensor, op_source: Tensor, op_target: Tensor, strength: float = 
     if strength == 0:
         return z
     moved = z.double() + strength * (_mean_of(op_target, z) - _mean_of(op_source, z))
-    return _with_norm(moved, _norm(z.double())).to(z.dtype)
+    return with_norm(moved, row_norm(z.double())).to(z.dtype)
 
 
 def task_vector(latents: Tensor) -> Tensor:
@@ -270,57 +266,28 @@ def task_vector(latents: Tensor) -> Tensor:
     if latents.ndim != 2 or latents.shape[0] == 0:
         raise GuidanceError(f"a task vector needs latents [n, z] with n of at least 1; got {_describe(latents)}")
     rows = latents.double()
-    return _with_norm(rows.mean(0), _norm(rows).mean(0)).to(latents.dtype)
+    return with_norm(rows.mean(0), row_norm(rows).mean(0)).to(latents.dtype)
 
 
 def _repel(draft: Tensor, avoids: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Take out of each row the part that lies in the cone of the avoided latents, by their weights; norm restored."""
     weights = torch.cat([weight for _, weight in avoids], dim=1)
-    units = torch.stack([_unit(latent) for latent, _ in avoids], dim=1) * (weights > 0)[..., None]
-    lean = _row_sum(units * draft[:, None])
+    units = torch.stack([unit_rows(latent) for latent, _ in avoids], dim=1) * (weights > 0)[..., None]
+    lean = row_sum(units * draft[:, None])
     parts = lean.clamp(min=0)
     if len(avoids) > 1:
         # Latents that resemble each other must not be taken out twice: project on their cone (non-negative least
         # squares by projected gradient). Starting from zero keeps it independent of the order of the pulls.
-        gram = _row_sum(units[:, :, None] * units[:, None])
-        overlap = _row_sum(gram.abs()).clamp(min=1)
+        gram = row_sum(units[:, :, None] * units[:, None])
+        overlap = row_sum(gram.abs()).clamp(min=1)
         parts = torch.zeros_like(lean)
         for _ in range(_AVOID_ROUNDS):
-            parts = (parts + (lean - _row_sum(gram * parts[:, None])) / overlap).clamp(min=0)
+            parts = (parts + (lean - row_sum(gram * parts[:, None])) / overlap).clamp(min=0)
     parts = parts * weights
     moved = draft
     for index in range(len(avoids)):
         moved = moved - parts[:, index, None] * units[:, index]
-    return torch.where((parts > 0).any(dim=1, keepdim=True), _with_norm(moved, _norm(draft)), draft)
-
-
-def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """`slerp` on float64, with `t` as `[..., 1]`."""
-    a, b = torch.broadcast_tensors(a, b)
-    norm_a, norm_b = _norm(a), _norm(b)
-    unit_a, unit_b = _unit(a), _unit(b)
-    cosine = _row_sum(unit_a * unit_b, keepdim=True)
-    across = unit_b - cosine * unit_a
-    sine = _norm(across)
-    across = torch.where(sine > _MIN_SINE, _unit(across), _orthogonal(unit_a))
-    angle = torch.atan2(sine, cosine) * t
-    curved = ((1 - t) * norm_a + t * norm_b) * (torch.cos(angle) * unit_a + torch.sin(angle) * across)
-    straight = (1 - t) * a + t * b
-    result = torch.where((norm_a > 0) & (norm_b > 0), curved, straight)
-    return torch.where(t == 0, a, torch.where(t == 1, b, result))
-
-
-def _orthogonal(unit: Tensor) -> Tensor:
-    """A fixed unit vector orthogonal to each row: neighbours swapped in pairs, (x, y) -> (-y, x)."""
-    width = unit.shape[-1]
-    even = width - width % 2
-    pairs = unit[..., :even].unflatten(-1, (even // 2, 2))
-    swapped = functional.pad(torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2), (0, width - even))
-    first = torch.zeros_like(unit)
-    if width > 1:
-        # An odd width's last axis has no neighbour; a row that lies on it is orthogonal to the first axis.
-        first[..., 0] = 1
-    return torch.where(_norm(swapped) > 0, _unit(swapped), first)
+    return torch.where((parts > 0).any(dim=1, keepdim=True), with_norm(moved, row_norm(draft)), draft)
 
 
 def _blend(*parts: tuple[float, Tensor]) -> Tensor:
@@ -330,29 +297,8 @@ def _blend(*parts: tuple[float, Tensor]) -> Tensor:
         raise GuidanceError(f"latents of one width can be mixed; got widths {sorted(widths)}")
     rows = [(weight, latent.double()) for weight, latent in parts]
     mixed = sum((weight * latent for weight, latent in rows[1:]), rows[0][0] * rows[0][1])
-    mean_norm = sum((_norm(latent) for _, latent in rows[1:]), _norm(rows[0][1])) / len(rows)
-    return _with_norm(mixed, mean_norm).to(parts[0][1].dtype)
-
-
-def _row_sum(x: Tensor, *, keepdim: bool = False) -> Tensor:
-    """Sum over the last axis in an order that depends on its length alone: halves are added until one is left."""
-    while x.shape[-1] > 1:
-        half = (x.shape[-1] + 1) // 2
-        x = x[..., :half] + functional.pad(x[..., half:], (0, 2 * half - x.shape[-1]))
-    return x if keepdim else x[..., 0]
-
-
-def _norm(x: Tensor) -> Tensor:
-    return _row_sum(x * x, keepdim=True).sqrt()
-
-
-def _unit(x: Tensor) -> Tensor:
-    return x / _norm(x).clamp(min=torch.finfo(x.dtype).tiny)
-
-
-def _with_norm(x: Tensor, norm: Tensor) -> Tensor:
-    floor = (norm / _MAX_GAIN).clamp(min=torch.finfo(x.dtype).tiny)
-    return x * (norm / torch.maximum(_norm(x), floor))
+    mean_norm = sum((row_norm(latent) for _, latent in rows[1:]), row_norm(rows[0][1])) / len(rows)
+    return with_norm(mixed, mean_norm).to(parts[0][1].dtype)
 
 
 def _mean_of(latents: Tensor, z: Tensor) -> Tensor:
