@@ -44,7 +44,7 @@ def training_arguments(
     if cuda and torch.cuda.device_count() > 1 and PartialState().num_processes == 1:
         raise TrainingError(
             f"one process sees {torch.cuda.device_count()} GPUs; start one per GPU with "
-            "`accelerate launch -m agents.cli train ...`, or choose one with CUDA_VISIBLE_DEVICES=0"
+            "`torchrun --nproc_per_node N -m agents.cli train ...`, or choose one with CUDA_VISIBLE_DEVICES=0"
         )
     decay = int(train.steps * train.decay_share)
     return TrainingArguments(
