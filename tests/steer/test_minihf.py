@@ -1,7 +1,6 @@
 """MiniHF checkpoints against an oracle that shares no code, and against recorded numbers of the reference code."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -207,18 +206,6 @@ def test_adapters_whose_tensors_have_other_names_are_refused(tmp_path: Path, par
 
 
 # Recorded numbers -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def recorded() -> Path:
-    """The folder of recorded reference numbers; a path that was asked for must be there, the default may be missing."""
-    if asked := os.environ.get("STEER_MINIHF_FIXTURE"):
-        assert Path(asked, "expected.safetensors").is_file(), f"STEER_MINIHF_FIXTURE={asked}: no expected.safetensors"
-        return Path(asked)
-    folder = Path(__file__).parents[3] / "shared" / "fixtures" / "minihf"
-    if not (folder / "expected.safetensors").is_file():
-        pytest.skip("no recorded MiniHF numbers: set STEER_MINIHF_FIXTURE to their folder")
-    return folder
 
 
 @pytest.mark.parametrize("fuse", [True, False])

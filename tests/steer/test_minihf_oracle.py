@@ -5,7 +5,6 @@ the project root. Where neither is there, the tests that need them are skipped a
 """
 
 import json
-import os
 from pathlib import Path
 
 import peft
@@ -32,18 +31,6 @@ def assert_near(actual: Tensor, wanted: Tensor) -> None:
 
 
 # Recorded numbers -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def recorded() -> Path:
-    """The folder of recorded reference numbers; a path that was asked for must be there, the default may be missing."""
-    if asked := os.environ.get("STEER_MINIHF_FIXTURE"):
-        assert Path(asked, "expected.safetensors").is_file(), f"STEER_MINIHF_FIXTURE={asked}: no expected.safetensors"
-        return Path(asked)
-    folder = Path(__file__).parents[3] / "shared" / "fixtures" / "minihf"
-    if not (folder / "expected.safetensors").is_file():
-        pytest.skip("no recorded MiniHF numbers: set STEER_MINIHF_FIXTURE to their folder")
-    return folder
 
 
 @pytest.fixture(scope="module")
