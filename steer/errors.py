@@ -5,11 +5,13 @@ SteerError
 ├── TextError          (ValueError)   empty, undecodable or over-long text
 ├── GuidanceError      (ValueError)   pulls, schedules or mixes that make no sense
 ├── SamplingError      (ValueError)   sampling settings out of range, NaN logits
+├── RewardError        (ValueError)   rewards that are unknown, misconfigured, or that give NaN
 ├── LatentError        (ValueError)   latents of a wrong width, dtype, or with NaN
 ├── CheckpointError    (ValueError)   a missing, truncated, tampered or foreign checkpoint
 ├── ModelNotFound      (OSError)      a model id or folder that cannot be loaded
 ├── BaseMismatch       (ValueError)   adapters that belong to another base model
 ├── UnsupportedBase    (ValueError)   a base whose attention cannot be opened to both sides
+├── SearchError        (ValueError)   trees, menus, policies or budgets that make no sense
 ├── RecipeError        (ValueError)   a training recipe with unknown keys or wrong values
 ├── CorpusError        (ValueError)   training text that is missing, empty or not text
 └── TrainingError      (RuntimeError) a training stage that cannot start or go on
@@ -36,6 +38,10 @@ class SamplingError(SteerError, ValueError):
     """Sampling settings out of range, or logits that hold NaN."""
 
 
+class RewardError(SteerError, ValueError):
+    """Rewards that are unknown or misconfigured, that lack what they need, or that give NaN."""
+
+
 class LatentError(SteerError, ValueError):
     """Latents of a wrong shape or dtype, or that hold NaN or infinity."""
 
@@ -54,6 +60,10 @@ class BaseMismatch(SteerError, ValueError):
 
 class UnsupportedBase(SteerError, ValueError):
     """A base model whose attention cannot be opened to both sides, or that takes no embeddings."""
+
+
+class SearchError(SteerError, ValueError):
+    """Trees, menus, policies or budgets that make no sense, or a saved tree that is damaged."""
 
 
 class RecipeError(SteerError, ValueError):
