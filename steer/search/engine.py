@@ -1,0 +1,189 @@
+"""Writing children of many nodes at once: what every engine does, whatever it keeps between expansions."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steer.errors import LatentError
+from steer.guidance import cfg as mix_logits
+from steer.sampling import RowNoise, SamplingConfig, derive_seed, sample_with
+from steer.search.tree import Tree
+from steer.writing import Limits
+
+
+@dataclass(frozen=True)
+class Order:
+    """Spans to write, R of them; equal parents stand side by side.
+
+    Attributes:
+        parents: nodes behind which to write.
+        seeds: one per row; a row's tokens depend on its own and on nothing else of the batch.
+        z: `[R, z_dim]` float32, or None where nothing steers.
+        steered: bool `[R]`, the rows that are written from `z`; the others are written from the null latent.
+        scales: float32 `[R]`, strength of classifier-free guidance; needs an engine with a null arm.
+        temperatures: float32 `[R]`, or None for that of the sampling settings.
+    """
+
+    parents: Sequence[int]
+    seeds: Sequence[int]
+    z: Tensor | None = None
+    steered: Tensor | None = None
+    scales: Tensor | None = None
+    temperatures: Tensor | None = None
+
+    def rows(self, start: int, end: int | None) -> "Order":
+        """Some of the rows."""
+
+        def part(x: Any) -> Any:
+            return None if x is None else x[start:end]
+
+        return Order(
+            self.parents[start:end],
+            self.seeds[start:end],
+            part(self.z),
+            part(self.steered),
+            part(self.scales),
+            part(self.temperatures),
+        )
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was written for an order.
+
+    Attributes:
+        spans: token ids per row, cut behind the end token.
+        ended: whether the story ended, per row.
+        logprobs: float32 `[R]`, log-probability of what is kept, under the (guided, tempered) distribution before
+            filters, nats.
+        states: what the engine needs in order to keep the rows as nodes, see `Engine.keep`.
+    """
+
+    spans: list[list[int]]
+    ended: list[bool]
+    logprobs: Tensor
+    states: Any = None
+
+
+class Engine(ABC):
+    """Writes spans behind nodes of a tree, and reads spans under the bare base.
+
+    Attributes:
+        model: a `LatentModel`.
+        tree: nodes are read from it, and never changed.
+        kind: `paged` or `prefill`, how prefixes are kept.
+        reason: why it is not `paged`; empty where it is.
+    """
+
+    kind: str
+    reason: str = ""
+
+    def __init__(
+        self, model: Any, tree: Tree, *, sampling: SamplingConfig, with_null: bool = False, limits: Limits | None = None
+    ) -> None:
+        self.model, self.tree = model, tree
+        self.sampling, self.with_null = sampling, with_null
+        self.limits = limits or Limits()
+        self.eos = model.tokenizer.eos_token_id
+
+    @property
+    @abstractmethod
+    def forward_tokens(self) -> int:
+        """Positions computed so far in order to write and to rebuild, all arms; without `base_logprobs`."""
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes kept per node between expansions; 0 where nothing is."""
+        return 0
+
+    @abstractmethod
+    def write(self, order: Order, *, draft: bool = False) -> Draw:
+        """Write one span per row. A draft is for looking at only: it cannot be kept, and runs without a null arm."""
+
+    def keep(self, draw: Draw, rows: Sequence[int], nodes: Sequence[int]) -> None:
+        """Keep rows of a draw as the states of nodes that were just added to the tree."""
+        return None
+
+    def release(self, nodes: Sequence[int]) -> None:
+        """Forget what is kept of nodes; it is computed again where it is needed."""
+        return None
+
+    @abstractmethod
+    def base_logprobs(self, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:
+        """Mean log-probability per token `[R]` (float32, nats) of spans behind nodes under the bare, unsteered base.
+
+        The base sees the context and the tokens written so far, and no latent.
+        """
+
+    # -- what engines share ------------------------------------------------------------------------------------------
+
+    def _decode(self, order: Order, logits: Tensor, forward: Any, arms: int) -> Draw:
+        """Draw S tokens per row.
+
+        Args:
+            order: what to write.
+            logits: `[arms * R, V]` for the first token, conditional rows first.
+            forward: from token ids `[R]` to the next logits `[arms * R, V]`.
+            arms: 2 with a null arm.
+        """
+        rows, size = len(order.parents), self.tree.span_tokens
+        noise = RowNoise(tuple(derive_seed(seed, "write") for seed in order.seeds))
+        scales = None if order.scales is None else order.scales.to(logits.device)
+        at_root = torch.tensor([self.tree.depth[p] == 0 for p in order.parents], device=logits.device)
+        tokens, logprobs = [], []
+        ended = torch.zeros(rows, dtype=torch.bool, device=logits.device)
+        for step in range(size):
+            mixed = logits[:rows].float()
+            if arms == 2:
+                mixed = mix_logits(logits[rows:].float(), mixed, 1.0 if scales is None else scales)
+            ids, logprob = self._next(mixed, order, noise, tokens, at_root)
+            logprobs.append(logprob.masked_fill(ended, 0.0))
+            tokens.append(ids)
+            if self.eos is not None:
+                ended |= ids == self.eos
+            if step + 1 == size or bool(ended.all()):
+                break
+            logits = forward(ids)
+        spans, cut = [], ended.tolist()
+        for row, stopped in zip(torch.stack(tokens, dim=1).tolist(), cut, strict=True):
+            spans.append(row[: row.index(self.eos) + 1] if stopped else row)
+        return Draw(spans, cut, torch.stack(logprobs, dim=1).sum(1).cpu())
+
+    def _next(
+        self, logits: Tensor, order: Order, noise: RowNoise, tokens: list[Tensor], at_root: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Token ids `[R]`, and their log-probabilities."""
+        if not bool(torch.isfinite(logits).all()):
+            raise LatentError("the model gave NaN or infinite logits; the dtype may be too narrow (try float32)")
+        if not self.limits.may_end and self.eos is not None:
+            logits[:, self.eos] = -torch.inf
+        if self.limits.whole_words and not tokens and bool(at_root.any()):
+            logits = logits.masked_fill(at_root[:, None] & self.model.inside_words, -torch.inf)
+        sampling = self.sampling
+        if order.temperatures is not None:
+            # A temperature per row: divided here, so that what follows draws at temperature 1.
+            logits = logits / order.temperatures.to(logits.device)[:, None]
+            sampling = dataclasses.replace(sampling, temperature=1.0)
+        gumbel = None
+        if sampling.temperature:
+            gumbel = noise.gumbel(len(tokens), logits.shape[1], device=logits.device)
+        previous = mask = None
+        if sampling.repetition_penalty != 1:
+            lists = self._previous(order.parents, tokens)
+            width = max(map(len, lists))
+            padded = [[*x, *[-1] * (width - len(x))] for x in lists]
+            previous = torch.tensor(padded, dtype=torch.long, device=logits.device)
+            mask = previous >= 0
+        ids = sample_with(sampling, logits, noise=gumbel, previous=previous, mask=mask)
+        tempered = logits / sampling.temperature if sampling.temperature else logits
+        return ids, tempered.gather(1, ids[:, None])[:, 0] - tempered.logsumexp(1)
+
+    def _previous(self, parents: Sequence[int], tokens: list[Tensor]) -> list[list[int]]:
+        span = torch.stack(tokens, dim=1).tolist() if tokens else [[]] * len(parents)
+        before = {p: [*self.tree.context(p), *self.tree.ids(p)][-256:] for p in set(parents)}
+        return [[*before[p], *span[r]][-256:] for r, p in enumerate(parents)]
