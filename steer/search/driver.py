@@ -86,7 +86,7 @@ def run_search(
     budget: Budget,
     *,
     actions: int = 1,
-    rows: int = 128,
+    rows: int = 256,
     on_round: Callable[[list[Outcome], int], None] | None = None,
 ) -> list[Outcome]:
     """Run a policy on each root until it is done or its budget is.

@@ -112,23 +112,40 @@ class PrefillEngine(Engine):
 
 
 class _Stream:
-    """Forward passes of one role over one cache of the base's own kind."""
+    """Forward passes of one role over one cache of the base's own kind.
+
+    A base that hands out no cache (RecurrentGemma keeps its states in its layers, where two streams would mix them up)
+    computes everything again for every token.
+    """
 
     def __init__(self, engine: PrefillEngine, role: str | None) -> None:
-        self._engine, self._role, self._cache = engine, role, None
+        self._engine, self._role = engine, role
+        self._cache: Any = None
+        self._before: Tensor | None = None  # the embeddings so far, where there is no cache
 
     def __call__(self, embeds: Tensor) -> Tensor:
         """Append embeddings `[R, q, d]`; logits `[R, V]` of the last place."""
+        if self._before is not None:
+            embeds = self._before = torch.cat([self._before, embeds], dim=1)
+        out = self._forward(embeds)
+        self._cache = getattr(out, "past_key_values", None)
+        if self._cache is None:
+            self._before = embeds
+        return out.logits[:, -1]
+
+    def _forward(self, embeds: Tensor) -> Any:
         model = self._engine.model
         self._engine._computed += embeds.shape[0] * embeds.shape[1]
-        inputs = {"inputs_embeds": embeds, "past_key_values": self._cache, "use_cache": True, "logits_to_keep": 1}
+        inputs = {
+            "inputs_embeds": embeds,
+            "past_key_values": self._cache,
+            "use_cache": self._before is None,
+            "logits_to_keep": 1,
+        }
         if model.fuse and self._role is not None:
-            out = model.role(self._role)(**inputs)
-        else:
-            with use_adapter(model.peft, self._role) as base:
-                out = base(**inputs)
-        self._cache = out.past_key_values
-        return out.logits[:, -1]
+            return model.role(self._role)(**inputs)
+        with use_adapter(model.peft, self._role) as base:
+            return base(**inputs)
 
 
 def _pick(order: Order, rows: list[int]) -> Order:

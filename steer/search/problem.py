@@ -73,15 +73,6 @@ class Problem:
         """`children` without those that repeat an earlier sibling's tokens."""
         return [child for child in self.children(node) if not self.tree.has(child, Status.DUPLICATE)]
 
-    def drawn(self, node: int) -> int:
-        """How often this span was drawn so far, itself and its duplicates among the answered siblings."""
-        siblings = self.children(int(self.tree.parent[node]))
-        return sum(1 for n in siblings if n == node or int(self.tree.twin[n]) == node)
-
     def rng(self, node: int, *parts: int | str) -> np.random.Generator:
         """Randomness of a policy at a node: the same whenever and in whatever order it is asked for."""
         return np.random.default_rng(derive_seed(int(self.tree.key[node]), "policy", *parts))
-
-    def per_span(self, default: int) -> int:
-        """Nodes to spend per committed span: the whole budget over the horizon, or `default` where it is unlimited."""
-        return max(1, self.nodes // self.horizon) if self.nodes is not None else default

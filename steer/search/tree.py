@@ -28,6 +28,8 @@ class Status(IntFlag):
     DUPLICATE = 16  # the same tokens as an earlier sibling, whose `multiplicity` counts it
 
 
+_COMPLETE = int(Status.COMPLETE)  # a plain number: policies ask for it all the time
+
 # name -> dtype, width ("" one number per node, "S" tokens of a span, "z" a latent, "C" reward components), empty value
 FIELDS: dict[str, tuple[Any, str, float]] = {
     "parent": (np.int32, "", NONE),
@@ -157,8 +159,9 @@ class Tree:
         deadline = horizon if deadline is None else deadline
         if horizon < 1 or deadline < horizon:
             raise SearchError(f"a horizon is at least 1 and a deadline not before it; got {horizon} and {deadline}")
-        node = self._new()
+        node = self._room()
         self.root[node], self.key[node] = node, seed
+        self.size += 1
         self.roots.append(node)
         self.contexts.append(tuple(context))
         self.horizons.append(horizon)
@@ -192,7 +195,7 @@ class Tree:
             raise SearchError(
                 f"a span has {self.span_tokens} tokens, or fewer where the story ended; got {len(tokens)}"
             )
-        node = self._new()
+        node = self._room()
         root, depth = int(self.root[parent]), int(self.depth[parent]) + 1
         self.parent[node], self.root[node], self.depth[node] = parent, root, depth
         self.index[node], self.action[node] = index, action
@@ -214,6 +217,7 @@ class Tree:
             self.twin[node] = twin
             self.multiplicity[twin] += 1
         self.status[node] = status
+        self.size += 1
         self._link(parent, node)
         return node
 
@@ -221,11 +225,11 @@ class Tree:
 
     def has(self, node: int, bits: Status) -> bool:
         """Whether all of these status bits are set."""
-        return int(self.status[node]) & bits == bits
+        return int(self.status[node]) & int(bits) == int(bits)
 
     def is_complete(self, node: int) -> bool:
         """Whether a node is a finished candidate: the story ended in it, or it stands at the horizon."""
-        return self.has(node, Status.COMPLETE)
+        return int(self.status[node]) & _COMPLETE != 0
 
     def is_due(self, node: int) -> bool:
         """Whether the terminal should be there now: the story ended, or it is the deadline."""
@@ -335,11 +339,11 @@ class Tree:
                 array[: self.size] = getattr(self, name)[: self.size]
             setattr(self, name, array)
 
-    def _new(self) -> int:
+    def _room(self) -> int:
+        """The next row; it counts once `size` is raised, so that a node that was not filled is none."""
         if self.size == self.capacity:
             self._allocate(2 * self.capacity)
-        self.size += 1
-        return self.size - 1
+        return self.size
 
     def _link(self, parent: int, node: int) -> None:
         last = int(self.last_child[parent])

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,7 +78,7 @@ def write_searched(
     rewards: RewardsConfig | Mapping[str, Any] | None = None,
     avoid: Tensor | None = None,
     limits: Limits | None = None,
-    rows: int = 128,
+    rows: int = 256,
     memory: int = 2 * 2**30,
     paged: bool | None = None,
     tree: Tree | None = None,
@@ -124,13 +124,15 @@ def write_searched(
     ids = [(model.to_ids(c) if isinstance(c, str) else list(c))[-limit:] or [eos] for c in contexts]
     vocabulary = model.latent_config.base.vocab_size
     for row, context in enumerate(ids):
-        if not all(isinstance(i, Integral) and 0 <= i < vocabulary for i in context):
+        if not all(isinstance(i, int | np.integer) and 0 <= i < vocabulary for i in context):
             raise TextError(f"context {row} must be text, or token ids from 0 to {vocabulary - 1}; got {context!r:.80}")
     row_seeds = [derive_seed(seeds, row) for row in range(len(ids))] if isinstance(seeds, int) else list(seeds)
     if len(row_seeds) != len(ids):
         raise SearchError(f"expected a seed for each of {len(ids)} contexts; got {len(row_seeds)}")
     if not all(0 <= seed < 2**63 for seed in row_seeds):
         raise SearchError(f"seeds lie in [0, 2**63); got {row_seeds}; derive_seed(...) makes one")
+    if spans < 1:
+        raise SearchError(f"spans must be at least 1; got {spans}")
     latents = _terminals(model, terminals, len(ids))
     steps = spans if deadline is None else deadline
     aims = _aims(latents, pulls, schedule, steps, len(ids), avoid)

@@ -1,0 +1,44 @@
+"""Best of n: n independent continuations, the best of which is the result. The baseline for everything else."""
+
+from dataclasses import dataclass
+
+from steer.search.policies.planning import check_count, original, total, unfinished
+from steer.search.problem import Problem, Steps
+from steer.search.tree import Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfNConfig:
+    """Options of `best_of_n`.
+
+    Attributes:
+        n: continuations, cut down to as many as the nodes allow at full length. None writes as many as there are nodes
+            for, and where stories end early starts anew with what they left.
+
+    Raises:
+        SearchError: n is not a whole number from 1 on.
+    """
+
+    n: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self, "n")
+
+
+def best_of_n(problem: Problem, config: BestOfNConfig) -> Steps:
+    """Write n full continuations side by side, level by level.
+
+    Values are not looked at: the result is the best complete node. A batch holds one span of each continuation.
+    """
+    tree, left = problem.tree, total(problem)
+    while left > 0:
+        fits = max(1, left // problem.horizon)
+        nodes = [problem.root] * (fits if config.n is None else min(config.n, fits))
+        while nodes and left > 0:
+            written = yield [request for node in nodes for request in problem.ask(node)]
+            left -= len(nodes)
+            for node in written:
+                tree.mark(node, Status.COMMITTED)
+            nodes = unfinished(problem, [original(tree, node) for node in written])
+        if config.n is not None or left < problem.horizon:
+            return
