@@ -4,6 +4,7 @@
 steer_config.json      settings, base identity, SHA-256 of the weight files
 encoder/  router/      PEFT adapter folders
 heads.safetensors      pooling, posterior mean, soft tokens, null latent
+reach.safetensors      reach head, where it has one
 base/                  the base model and its tokenizer, where it is packaged
 README.md              model card
 ```
@@ -22,6 +23,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from steer.adapters import DECODER, ENCODER, ROUTER
 from steer.base import load_base
@@ -32,6 +34,7 @@ from steer.heads import LatentHead
 logger = logging.getLogger(__name__)
 
 HEADS = "heads.safetensors"
+REACH = "reach.safetensors"
 ADAPTER = "adapter_model.safetensors"
 PACKAGED_BASE = "base"
 
@@ -172,8 +175,16 @@ def save(model: Any, folder: Path, *, dtype: torch.dtype | None = None, with_bas
         model.tokenizer.save_pretrained(folder / PACKAGED_BASE)
         files += [f"{PACKAGED_BASE}/{p.name}" for p in sorted((folder / PACKAGED_BASE).glob("*.safetensors"))]
         config = config.model_copy(update={"base": config.base.model_copy(update={"name": PACKAGED_BASE})})
+    encoder_id = encoder_identity(folder, config.name)
+    reach = None
+    if model.reach is not None:
+        model.reach.check_encoder(config.encoder_id)
+        model.reach.save(folder / REACH, dtype)
+        files.append(REACH)
+        # The same encoder, stored anew: perhaps in another dtype, which gives its files another identity.
+        reach = model.reach.config.model_copy(update={"encoder_id": encoder_id})
     hashes = {file: file_hash(folder / file) for file in files}
-    config.model_copy(update={"files": hashes, "encoder_id": encoder_identity(folder, config.name)}).save(folder)
+    config.model_copy(update={"files": hashes, "encoder_id": encoder_id, "reach": reach}).save(folder)
 
 
 def load(
@@ -220,14 +231,20 @@ def load(
     )
     load_head(head, read_tensors(folder / HEADS), folder / HEADS)
     head.to(device=plain.device, dtype=torch.float32)
+    reach = None
+    if config.reach is not None:
+        # Here, since rewards import models.
+        from steer.rewards.reach import ReachHead
+
+        reach = ReachHead.load(folder / REACH, config.reach, config.encoder_id).to(plain.device)
     for parameter in peft.parameters():
         if parameter.dtype == torch.float32 and plain.dtype != torch.float32:
             parameter.data = parameter.data.to(plain.dtype)
-    return cls(peft, head, config, tokenizer, fuse=fuse).eval()
+    return cls(peft, head, config, tokenizer, fuse=fuse, reach=reach).eval()
 
 
-def load_head(head: LatentHead, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Fill the heads, after comparing names and shapes and looking for NaN.
+def load_head(head: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Fill a head, after comparing names and shapes and looking for NaN.
 
     Raises:
         CheckpointError: something does not fit; says what.

@@ -76,6 +76,48 @@ class _Version(pydantic.BaseModel):
     format_version: int = FORMAT_VERSION
 
 
+class ReachConfig(pydantic.BaseModel):
+    """The settings of a reach head, see `steer.rewards.reach`.
+
+    Attributes:
+        encoder_id: of the encoder whose latents it was trained on.
+        z_dim: width of a latent.
+        width: of its hidden layers.
+        buckets: the distance in spans at which each bucket begins. The first is 0, a terminal inside the state itself;
+            the last bucket has no end. By default 0, 1, 2, 3, 4, 5-6, 7-9, 10 and more.
+        tail: mean distance of the training pairs in the last bucket.
+        temperature: the logits are divided by it; fitted on held-out pairs.
+        other_share, rival_share, earlier_share: the mix of pairs that its probabilities are calibrated for: shares of
+            terminals from any other story, from a story with a shared name, and from before the state. The rest can be
+            reached, each bucket as often.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    encoder_id: str
+    z_dim: int = pydantic.Field(ge=1)
+    width: int = pydantic.Field(128, ge=8, multiple_of=8)
+    buckets: list[int] = [0, 1, 2, 3, 4, 5, 7, 10]
+    tail: float = pydantic.Field(12.0, gt=0)
+    temperature: float = pydantic.Field(1.0, gt=0)
+    other_share: float = pydantic.Field(0.25, ge=0, le=1)
+    rival_share: float = pydantic.Field(0.2, ge=0, le=1)
+    earlier_share: float = pydantic.Field(0.05, ge=0, le=1)
+
+    @pydantic.field_validator("buckets")
+    @classmethod
+    def _rising(cls, buckets: list[int]) -> list[int]:
+        if buckets[:1] != [0] or len(buckets) < 2 or sorted(set(buckets)) != buckets:
+            raise ValueError("buckets begin at 0 and rise: at least [0, 1]")
+        return buckets
+
+    @pydantic.model_validator(mode="after")
+    def _some_reached(self) -> "ReachConfig":
+        if self.other_share + self.rival_share + self.earlier_share >= 1:
+            raise ValueError("other_share, rival_share and earlier_share leave no pairs that can be reached")
+        return self
+
+
 class LatentConfig(pydantic.BaseModel):
     """The settings of a latent model.
 
@@ -90,6 +132,7 @@ class LatentConfig(pydantic.BaseModel):
         encoder_id: identity of the encoder; vectors with another one must not be mixed.
         files: SHA-256 of each weight file in the folder.
         reached_similarity: cosine above which a terminal counts as reached, calibrated on stories.
+        reach: settings of the reach head, where the folder holds one.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -107,6 +150,7 @@ class LatentConfig(pydantic.BaseModel):
     encoder_id: str = ""
     base: BaseIdentity
     files: dict[str, str] = {}
+    reach: ReachConfig | None = None
 
     @classmethod
     def load(cls, folder: Path) -> "LatentConfig":

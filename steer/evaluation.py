@@ -216,11 +216,16 @@ def evaluate(
         progress: called with what is measured, how much is done, and how much there is.
 
     Returns:
-        `latents` (see `latent_figures`), and `endings`: for each of `ARMS` the share of endings whose nearest terminal
-        among 100 is the right one with its 95 % interval (`nearest`), the share within the nearest five
-        (`nearest_five`), and the mean `base_nll` of what was written.
+        `latents` (see `latent_figures`), `reach` where the model has a reach head (see
+        `steer.training.reach_figures.reach_figures`), and `endings`: for each of `ARMS` the share of endings whose
+        nearest terminal among 100 is the right one with its 95 % interval (`nearest`), the share within the nearest
+        five (`nearest_five`), and the mean `base_nll` of what was written.
     """
     figures: dict[str, Any] = {"latents": latent_figures(model, stories, seed=seed, progress=progress)}
+    if getattr(model, "reach", None) is not None:
+        from steer.training.reach_figures import reach_figures
+
+        figures["reach"] = reach_figures(model, stories, seed=seed, progress=progress)
     if judge is None and judge_folder() is None:
         return figures
     judge = judge or Judge()

@@ -4,7 +4,7 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -19,6 +19,9 @@ from steer.errors import LatentError, TextError
 from steer.heads import LatentHead
 from steer.masks import additive_mask
 from steer.text import check_text
+
+if TYPE_CHECKING:
+    from steer.rewards.reach import ReachHead
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         tokenizer: of the base.
         fuse: keep copies of the base with an adapter merged in, which writes two to three times faster than adapters
             applied on the fly. None decides by the base's size; quantised bases are never fused.
+        reach: tells how near a terminal is, see `steer.rewards.reach`; None where none was trained.
     """
 
     def __init__(
@@ -45,10 +49,12 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         tokenizer: Any,
         *,
         fuse: bool | None = None,
+        reach: "ReachHead | None" = None,
     ) -> None:
         super().__init__()
         self.peft: Any = peft
         self.head = head
+        self.reach = reach
         self.latent_config = latent_config
         self.tokenizer = tokenizer
         size = sum(p.numel() * p.element_size() for n, p in peft.named_parameters() if "lora_" not in n)

@@ -11,7 +11,7 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
     All numbers come from `figures` (see `steer.evaluation.evaluate`) and the stages' `done.json`.
     """
     latents = figures["latents"]
-    base, auto = stages.get("base", {}), stages.get("autoencoder", {})
+    base, auto, reach = (stages.get(stage, {}) for stage in ("base", "autoencoder", "reach"))
     lines = [
         "---",
         "library_name: steer",
@@ -30,6 +30,14 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
         else f"- Base: `{recipe.pretrained}`, not trained here.",
         f"- Encoder, router and heads: {auto.get('parameters', 0) / 1e6:.1f} M parameters, "
         f"{recipe.autoencoder.train.steps} steps, {auto.get('train_runtime', 0) / 60:.0f} minutes.",
+        *(
+            [
+                f"- Reach head: {reach['parameters'] / 1e6:.2f} M parameters, trained on {reach['passages']:,} "
+                f"passages of {reach['stories']:,} stories in {reach['seconds'] / 60:.0f} minutes."
+            ]
+            if reach
+            else []
+        ),
         f"- Spans of {recipe.autoencoder.span_tokens} tokens, latents of width {recipe.autoencoder.z_dim}, "
         f"{recipe.autoencoder.soft_tokens} soft tokens per latent.",
         "- Reproduce: `steer train all recipes/<this recipe>.yaml --data-root CORPUS --out runs/model`.",
@@ -50,12 +58,38 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
         f"cosine above which a terminal counts as reached: {reached}.",
         "",
     ]
+    if "reach" in figures:
+        lines += reach_table(figures["reach"])
     if "endings" in figures:
         lines += endings_table(figures["endings"])
     for title, text in (("Data", recipe.package.data), ("Limits", recipe.package.limits)):
         if text:
             lines += [f"## {title}", text.strip(), ""]
     return "\n".join(lines)
+
+
+def reach_table(found: dict[str, Any]) -> list[str]:
+    """The figures of `steer.training.reach_figures` as lines of Markdown."""
+    calibration = found["calibration"]
+    names = ("auc_other", "auc_rival", "auc_earlier", "order")
+    rows = [(kind, [found[kind].get(name) for name in names]) for kind in ("reach", "cosine")]
+    return [
+        f"Reach head, on {found['states']:,} spans: how often a terminal that is still to come scores above one that "
+        "is not (area under the curve), and how often the nearer of two spans of a story is told from the farther. The "
+        "cosine of the two latents for comparison.",
+        "",
+        "| | another story's | a story's with a shared name | told before | nearer or farther |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {'reach head' if kind == 'reach' else kind} | "
+            + " | ".join("-" if value is None else f"{value:.3f}" for value in values)
+            + " |"
+            for kind, values in rows
+        ),
+        "",
+        f'Expected calibration error of "told within {calibration["spans"]} spans": {calibration["ece"]:.3f}.',
+        "",
+    ]
 
 
 def endings_table(ends: dict[str, Any]) -> list[str]:

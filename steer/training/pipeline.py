@@ -15,12 +15,13 @@ from steer.model import LatentModel
 from steer.training.autoencoder_stage import train_autoencoder
 from steer.training.base_stage import load_splits, train_base
 from steer.training.card import model_card
-from steer.training.recipe import Recipe, load_recipe
+from steer.training.reach_stage import train_reach
+from steer.training.recipe import ReachRecipe, Recipe, load_recipe
 from steer.training.runner import DONE, is_done
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("base", "autoencoder", "package")
+STAGES = ("base", "autoencoder", "reach", "package")
 
 
 def run_recipe(
@@ -32,7 +33,7 @@ def run_recipe(
         recipe_path: a YAML file, see `steer.training.recipe`.
         out: working folder; keep it to resume.
         data_root: where the recipe's source paths start.
-        stages: of `base`, `autoencoder`, `package`.
+        stages: of `base`, `autoencoder`, `reach`, `package`.
         report_to: passed to `TrainingArguments` (`tensorboard`, `wandb`, ...).
 
     Raises:
@@ -54,41 +55,69 @@ def run_recipe(
                     f"the base model in {out / 'base'} is not finished; run stage base first (or `steer train all`)"
                 )
             result = train_autoencoder(recipe, out, data_root, base, report_to=report_to)
+        elif stage == "reach":
+            if recipe.reach is not None:
+                _need(out / "autoencoder")
+                result = _train_reach(recipe, recipe.reach, out, data_root, base)
         else:
-            if not is_done(out / "autoencoder"):
-                raise TrainingError(
-                    f"the autoencoder in {out / 'autoencoder'} is not finished; run that stage first (or `steer train "
-                    "all`)"
-                )
+            _need(out / "autoencoder")
+            if recipe.reach is not None:
+                _need(out / "reach")
             result = out / "package" / recipe.name.lower()
             if PartialState().is_main_process:
                 package(recipe, out, data_root, base)
     return result
 
 
+def _need(stage: Path) -> None:
+    """Raise TrainingError if an earlier stage is not finished."""
+    if not is_done(stage):
+        raise TrainingError(
+            f"stage {stage.name} in {stage} is not finished; run that stage first (or `steer train all`)"
+        )
+
+
+def _train_reach(recipe: Recipe, reach: ReachRecipe, out: Path, data_root: Path, base: str | Path) -> Path:
+    """The reach stage, by one process; a fraction of the stories is enough, drawn by how often each is repeated."""
+    if PartialState().is_main_process and not is_done(out / "reach"):
+        train, repeats, validation = load_splits(recipe.data, data_root)
+        model = out / "autoencoder" / "model"
+        train_reach(model, reach, train, validation, out / "reach", weights=repeats, seed=recipe.seed, base=base)
+    PartialState().wait_for_everyone()
+    return out / "reach" / "model"
+
+
 def package(recipe: Recipe, out: Path, data_root: Path, base: str | Path) -> Path:
-    """Write the finished model in its narrow dtype, evaluate it as written, and add its card. Does nothing if done."""
+    """Write the finished model in its narrow dtype, evaluate it as written, and add its card.
+
+    Does nothing if done, unless the recipe has got a reach head since.
+    """
     target = out / "package" / recipe.name.lower()
+    finished = "autoencoder" if recipe.reach is None else "reach"
     if is_done(out / "package"):
-        logger.info("package: already done")
-        return target
+        done = json.loads((out / "package" / DONE).read_text(encoding="utf-8"))
+        if done.get("stage", "autoencoder") == finished:
+            logger.info("package: already done")
+            return target
     from steer.evaluation import evaluate
 
     _, _, validation = load_splits(recipe.data, data_root)
-    model = LatentModel.from_pretrained(str(out / "autoencoder" / "model"), base=base)
+    model = LatentModel.from_pretrained(str(out / finished / "model"), base=base)
     reached = calibrate_reached(model, validation)
     model.latent_config = model.latent_config.model_copy(update={"name": recipe.name, "reached_similarity": reached})
     checkpoint.save(model, target, dtype=getattr(torch, recipe.package.dtype), with_base=recipe.base is not None)
     written = LatentModel.from_pretrained(str(target))
     figures = evaluate(written, validation, pairs=recipe.package.pairs)
     done = {
-        stage: json.loads((out / stage / DONE).read_text()) for stage in ("base", "autoencoder") if is_done(out / stage)
+        stage: json.loads((out / stage / DONE).read_text())
+        for stage in ("base", "autoencoder", "reach")
+        if is_done(out / stage)
     }
     (target / "eval.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     (target / "README.md").write_text(model_card(recipe, figures, done, reached), encoding="utf-8")
     from steer.training.runner import mark_done
 
-    mark_done(out / "package", {"folder": target.name})
+    mark_done(out / "package", {"folder": target.name, "stage": finished})
     return target
 
 

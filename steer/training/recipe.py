@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
+from steer.config import ReachConfig
 from steer.errors import RecipeError
 
 
@@ -104,6 +105,40 @@ class LatentRecipe(_Strict):
     train: TrainRecipe
 
 
+class ReachRecipe(_Strict):
+    """The reach stage: a head that tells how near a terminal is, trained on latents of stories."""
+
+    stories: int = pydantic.Field(default=12_000, ge=20, description="training stories that are encoded, at most")
+    spans: int = pydantic.Field(default=16, ge=2, description="spans per story; of a longer one a stretch is taken")
+    width: int = pydantic.Field(default=128, ge=8, multiple_of=8, description="of the hidden layers")
+    buckets: list[int] = pydantic.Field(
+        default=[0, 1, 2, 3, 4, 5, 7, 10], description="distances in spans at which buckets begin; the last has no end"
+    )
+    other_share: float = pydantic.Field(default=0.25, ge=0, le=1, description="share of terminals of any other story")
+    rival_share: float = pydantic.Field(
+        default=0.2, ge=0, le=1, description="share of terminals of a story with a shared name"
+    )
+    earlier_share: float = pydantic.Field(
+        default=0.05, ge=0, le=1, description="share of terminals from before the state"
+    )
+    dropout: float = pydantic.Field(default=0.3, ge=0, lt=1)
+    noise: float = pydantic.Field(default=0.5, ge=0, description="added to latents, in their standard deviations")
+    steps: int = pydantic.Field(default=3000, gt=0)
+    batch_size: int = pydantic.Field(default=512, ge=16, description="pairs per step")
+    learning_rate: float = pydantic.Field(default=2e-3, gt=0)
+    weight_decay: float = pydantic.Field(default=0.01, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _head(self) -> "ReachRecipe":
+        self.config("", 1)
+        return self
+
+    def config(self, encoder_id: str, z_dim: int) -> ReachConfig:
+        """The configuration of the head before it is calibrated."""
+        own = {name: getattr(self, name) for name in type(self).model_fields if name in ReachConfig.model_fields}
+        return ReachConfig(encoder_id=encoder_id, z_dim=z_dim, **own)
+
+
 class PackageRecipe(_Strict):
     """What is written at the end."""
 
@@ -128,6 +163,7 @@ class Recipe(_Strict):
     base: BaseRecipe | None = None
     pretrained: str | None = None
     autoencoder: LatentRecipe
+    reach: ReachRecipe | None = None
     package: PackageRecipe = PackageRecipe()
 
     @pydantic.model_validator(mode="after")
