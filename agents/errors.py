@@ -2,14 +2,15 @@
 
 ```
 AgentsError
-├── ScenarioError  (ValueError)         a scenario file with unknown keys or values that make no sense
-├── GoalError      (ValueError)         a goal, voice, name or opening that this model cannot use
-├── RunExists      (FileExistsError)    the folder of a new run holds something already
-├── RunNotFound    (FileNotFoundError)  a folder that holds no run
-├── RunBusy        (BlockingIOError)    another process is writing this run
-├── RunDamaged     (ValueError)         files of a run that were changed, or that do not belong together
-├── RunMismatch    (ValueError)         a run that was made with another model or scenario
-└── RunWriteError  (OSError)            the disk refused; what was reported before is safe
+├── ScenarioError   (ValueError)         a scenario file with unknown keys or values that make no sense
+├── ExperimentError (ValueError)         an experiment file, or pairs, that cannot be used
+├── GoalError       (ValueError)         a goal, voice, name or opening that this model cannot use
+├── RunExists       (FileExistsError)    the folder of a new run holds something already
+├── RunNotFound     (FileNotFoundError)  a folder that holds no run
+├── RunBusy         (BlockingIOError)    another process is writing this run
+├── RunDamaged      (ValueError)         files of a run that were changed, or that do not belong together
+├── RunMismatch     (ValueError)         a run that was made with another model or scenario
+└── RunWriteError   (OSError)            the disk refused; what was reported before is safe
 ```
 
 Each is also a builtin, so that `except ValueError` does what a reader expects. A message says what came, what was
@@ -23,6 +24,10 @@ class AgentsError(Exception):
 
 class ScenarioError(AgentsError, ValueError):
     """A scenario that cannot be read or makes no sense; names the line and the key."""
+
+
+class ExperimentError(AgentsError, ValueError):
+    """The file of an experiment, or its pairs, that cannot be used; names the line and the key."""
 
 
 class GoalError(AgentsError, ValueError):

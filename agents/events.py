@@ -11,6 +11,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pydantic
 
+from agents.planner_part import Method
+from steer.search.driver import End
+
 
 class _Event(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -43,7 +46,7 @@ class OpeningEvent(_Event):
     scenario: str
     title: str
     format: Literal["prose", "script"]
-    method: Literal["annealed", "fixed", "unguided"]
+    method: Method
     seed: int
     turns: int
     text: str
@@ -64,6 +67,34 @@ class Candidate(_Event):
     score: float
 
 
+class SearchRecord(_Event):
+    """What a search spent on a turn, and what it came to.
+
+    Attributes:
+        method, policy: of the scenario's planner.
+        budget: tokens that the turn was allowed.
+        tokens: generated, drafts included.
+        nodes: spans written, drafts not included.
+        status: how the search ended, see `steer.search.driver.End`. Runs know no limit of time, and a turn that is
+            interrupted is not in the log.
+        finished: whether the chosen path has all its spans, or the story ended.
+        value: of the chosen path.
+        components: its rewards by name, unpooled, one figure per span.
+        actions: which entry of the menu each of its spans was written by, counted from 0.
+    """
+
+    method: Method
+    policy: str
+    budget: int
+    tokens: int
+    nodes: int
+    status: End
+    finished: bool
+    value: float
+    components: dict[str, tuple[float, ...]]
+    actions: tuple[int, ...]
+
+
 class PlanRecord(_Event):
     """What the planner decided for a turn.
 
@@ -75,6 +106,7 @@ class PlanRecord(_Event):
         weights: pull towards the goal, per span.
         voice: pull towards the voice, per span; empty where there is none.
         avoid: push away from each avoided goal, per span.
+        search: how the turn was found, where it was searched for; left out of the log where it was not.
     """
 
     goal: str | None = None
@@ -85,6 +117,15 @@ class PlanRecord(_Event):
     weights: tuple[float, ...] = ()
     voice: tuple[float, ...] = ()
     avoid: dict[str, tuple[float, ...]] = {}
+    search: SearchRecord | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_search(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Logs of runs without a search keep the bytes that they had before there was one."""
+        data = handler(self)
+        if self.search is None:
+            del data["search"]
+        return data
 
 
 class TurnEvent(_Event):
@@ -100,7 +141,7 @@ class TurnEvent(_Event):
         similarities: for every goal (`character/goal`) its greatest cosine with a sentence of the turn or with the
             turn's last span; None where nothing was written.
         seed: of this turn.
-        spans, drafts: written and proposed in this turn, before the cut.
+        spans, drafts: written and proposed in this turn, before the cut; in a search those of all candidates.
         tokens: computed for them.
         ended: whether the model ended the story here.
     """

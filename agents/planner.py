@@ -14,6 +14,11 @@ its deadline, so that it arrives with the very last of them; a turn takes its sl
 goals push with their weight in all spans up to their deadline. The voice pulls with `voice_weight`, or with what the
 goal leaves of 1: where a schedule arrives at 1, the span is written from the terminal itself.
 
+**Searching.** With `search` and `guided-search` a turn's spans are searched for. Candidates are compared by rewards,
+for which the plan names the active goal's latent, the spans until its deadline, and what is to be avoided. `search`
+plans no pulls. Rewards that look at what a turn lacks (a goal, something to avoid) are left out of it; where none
+remains, the turn is written without a search: as `annealed` would with `guided-search`, unguided with `search`.
+
 Retrieval changes nothing; a plan takes effect when its turn is in the log.
 """
 
@@ -26,10 +31,26 @@ from torch import Tensor
 
 from agents.events import Candidate, PlanRecord
 from agents.goals import GoalBook
+from agents.planner_part import SEARCHES
 from agents.scenario import Character, Goal, Scenario, goal_key
 from steer.guidance import Pull
 
 DECIMALS = 6  # of figures in the log
+
+
+@dataclass(frozen=True, eq=False)
+class Hopes:
+    """What a turn that is searched for is compared by.
+
+    Attributes:
+        terminal: float32 `[z_dim]`, of the active goal; None without one.
+        deadline: spans from the turn's first to the goal's deadline, both included; at least `spans_per_turn`.
+        avoid: float32 `[a, z_dim]`, of the goals to be avoided; None without any.
+    """
+
+    terminal: Tensor | None
+    deadline: int
+    avoid: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -40,11 +61,13 @@ class Plan:
         pulls: with schedules `[spans_per_turn]`, and a weight above 0 somewhere.
         scale: of classifier-free guidance, None to do without.
         record: the same for the log.
+        hopes: where the turn is searched for.
     """
 
     pulls: tuple[Pull, ...]
     scale: float | None
     record: PlanRecord
+    hopes: Hopes | None = None
 
 
 def plan_turn(
@@ -78,12 +101,14 @@ def plan_turn(
     pulls: list[Pull] = []
     weights = torch.zeros(spans)
     step = steps = 0
+    terminal = None
     if active is not None:
         goal = next(g for g in character.goals if g.id == active[0])
         step = spans * own_turns(scenario, character, active[1], turn - 1)
         steps = spans * own_turns(scenario, character, active[1], scenario.deadline(goal))
         weights = scenario.planner.config().weights(steps)[step : step + spans] * goal.weight
         pulls.append(_pull(book.vectors[goal_key(character.id, goal.id)], weights))
+        terminal = pulls[0].latent if goal.weight > 0 else None
     voice = torch.zeros(0)
     if character.id in book.voices:
         voice = (1 - weights).clamp(max=scenario.planner.voice_weight)
@@ -91,6 +116,13 @@ def plan_turn(
     avoids = [g for g in character.goals if g.kind == "avoid" and turn <= scenario.deadline(g)]
     pushes = {g.id: torch.full((spans,), g.weight) for g in avoids}
     pulls += [_pull(book.vectors[goal_key(character.id, id)], push, avoid=True) for id, push in pushes.items()]
+    hopes = None
+    if scenario.planner.method in SEARCHES:
+        shunned = [pull.latent for pull in pulls if pull.avoid and bool((pull.weights > 0).any())]
+        left = spans if terminal is None else steps - step
+        hopes = Hopes(terminal, left, torch.stack(shunned) if shunned else None)
+    if scenario.planner.method == "search":
+        pulls, weights, voice, pushes = [], weights[:0], weights[:0], {}
 
     # Pulls that weigh nothing are left out, so that a run without any weight is the unguided run, bit for bit.
     used = tuple(pull for pull in pulls if bool((pull.weights > 0).any()))
@@ -105,7 +137,7 @@ def plan_turn(
         voice=_figures(voice),
         avoid={id: _figures(push) for id, push in pushes.items()},
     )
-    return Plan(used, scale, record)
+    return Plan(used, scale, record, hopes)
 
 
 def weigh(

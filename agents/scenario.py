@@ -13,29 +13,21 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 import yaml
 from pydantic import Field
-from pydantic_core import PydanticCustomError
 
 from agents.errors import ScenarioError
+from agents.planner_part import MenuItem, Part, Planner, Share, error_at
 from agents.sentences import shared_words
 from agents.yaml_file import describe_errors, read_yaml
 from steer.sampling import SamplingConfig
-from steer.schedules import SCHEDULES, ScheduleConfig
 from steer.text import check_text, read_text
 
 SCHEMA_VERSION = 1
 DEFAULT_MODEL = "llama-fable-6m"
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Part(pydantic.BaseModel):
-    """Settings of all parts of a scenario."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Goal(_Part):
+class Goal(Part):
     """What a character wants, or wants to avoid. Its text is encoded, never shown.
 
     Attributes:
@@ -58,7 +50,7 @@ class Goal(_Part):
         return check_text(text, "the goal's text").strip()
 
 
-class Character(_Part):
+class Character(Part):
     """Someone who takes turns.
 
     Attributes:
@@ -87,51 +79,7 @@ class Character(_Part):
         return tuple(check_text(text, f"voice sample {i + 1}") for i, text in enumerate(voice))
 
 
-class Planner(_Part):
-    """How goals become pulls.
-
-    Attributes:
-        method: `annealed` follows the schedule, `fixed` pulls with the same weight `start` (0.5) at every span,
-            `unguided` not at all.
-        schedule: one of `steer.schedules.SCHEDULES`, for `annealed`.
-        start, end: of the schedule; by default its own.
-        voice_weight: pull towards the character's voice, as far as the goal leaves room for it.
-        cfg_scale: strength of classifier-free guidance; 1 does without, above 1 costs a second forward pass.
-        candidates: how many open goals are weighed against each other.
-        reached: cosine from which a goal counts as reached; by default the model's calibrated value, or 0.6.
-    """
-
-    method: Literal["annealed", "fixed", "unguided"] = "annealed"
-    schedule: str = "bridge"
-    start: Share | None = None
-    end: Share | None = None
-    voice_weight: Share = 0.1
-    cfg_scale: float = Field(default=1.0, ge=0, le=20, allow_inf_nan=False)
-    candidates: int = Field(default=4, ge=1)
-    reached: float | None = Field(default=None, gt=0, le=1)
-
-    @pydantic.field_validator("schedule")
-    @classmethod
-    def _check_schedule(cls, name: str) -> str:
-        if name not in SCHEDULES:
-            raise ValueError(f"unknown schedule; expected one of {', '.join(sorted(SCHEDULES))}")
-        return name
-
-    @pydantic.model_validator(mode="after")
-    def _check_options(self) -> Self:
-        self.config()
-        return self
-
-    def config(self) -> ScheduleConfig:
-        """The schedule that is in force.
-
-        Raises:
-            GuidanceError: the schedule does not take `start` or `end`.
-        """
-        return ScheduleConfig("constant" if self.method == "fixed" else self.schedule, self.start, self.end)
-
-
-class Sampling(_Part):
+class Sampling(Part):
     """How tokens are drawn; see `steer.sampling.SamplingConfig`."""
 
     temperature: float = 0.7
@@ -154,7 +102,7 @@ class Sampling(_Part):
         return SamplingConfig(**self.model_dump())
 
 
-class Scenario(_Part):
+class Scenario(Part):
     """A whole scenario.
 
     Attributes:
@@ -193,15 +141,20 @@ class Scenario(_Part):
     def _check_whole(self) -> Self:
         _unique([c.id for c in self.characters], "characters", "id", "character")
         _unique([c.name.casefold() for c in self.characters], "characters", "name", "character")
+        if self.sampling.temperature == 0:
+            if self.planner.method == "search":
+                raise error_at("sampling.temperature", "at 0 every text is the same; method search needs more than one")
+            if any(item.temperature is not None for item in self.planner.menu):
+                raise error_at("sampling.temperature", "at 0 nothing is drawn, but the menu has temperatures")
         visible = "\n".join([self.opening, *(c.name for c in self.characters)])
         for i, character in enumerate(self.characters):
             _unique([g.id for g in character.goals], f"characters.{i}.goals", "id", "goal")
             for k, goal in enumerate(character.goals):
                 place = f"characters.{i}.goals.{k}"
                 if goal.by_turn is not None and goal.by_turn > self.turns:
-                    raise _at(f"{place}.by_turn", f"by_turn is {goal.by_turn}, but the run has {self.turns} turns")
+                    raise error_at(f"{place}.by_turn", f"by_turn is {goal.by_turn}, but the run has {self.turns} turns")
                 if words := shared_words(goal.text, visible):
-                    raise _at(
+                    raise error_at(
                         f"{place}.text",
                         f"the words {words!r} of this goal stand in the opening, where the model would read them; "
                         "reword one of the two",
@@ -271,6 +224,7 @@ def load_scenario(path: str | Path) -> Scenario:
         ("characters",): Character,
         ("characters", "goals"): Goal,
         ("planner",): Planner,
+        ("planner", "menu"): MenuItem,
         ("sampling",): Sampling,
     }
     root, data = read_yaml(read_text(path, "scenario"), path, expected="id, opening, turns and characters")
@@ -294,10 +248,4 @@ def packaged_scenarios() -> dict[str, Path]:
 def _unique(values: list[str], place: str, field: str, what: str) -> None:
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise _at(f"{place}.{index}.{field}", f"a second {what} with the {field} {value!r}; each needs its own")
-
-
-def _at(place: str, message: str) -> PydanticCustomError:
-    """An error of the whole scenario that belongs to one place in it."""
-    # The message goes in as a value: braces in it are not for pydantic to fill.
-    return PydanticCustomError("scenario", "{message}", {"message": message, "place": place})
+            raise error_at(f"{place}.{index}.{field}", f"a second {what} with the {field} {value!r}; each needs one")

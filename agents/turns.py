@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from agents.events import OpeningEvent, TurnEvent, hash_ids
 from agents.goals import GoalBook
 from agents.manifest import Arm
-from agents.planner import DECIMALS, plan_turn
+from agents.planner import DECIMALS, Plan, plan_turn
 from agents.scenario import Character, Scenario
 from agents.sentences import keep_sentences, split_sentences
 from agents.state import ArmState
-from steer.guided import write_guided
+from agents.turn_search import search_turn, turn_rewards
+from steer.guided import Written, write_guided
 from steer.model import LatentModel
 from steer.sampling import derive_seed
 from steer.writing import Limits
@@ -74,21 +75,18 @@ def write_turn(scenario: Scenario, model: LatentModel, book: GoalBook, state: Ar
         settled=state.settled(character),
     )
     seed = derive_seed(scenario.seed, "turn", turn, character.id)
-    written = write_guided(
-        model,
-        [visible],
-        pulls=plan.pulls,
-        spans=scenario.spans_per_turn,
-        seeds=[seed],
-        sampling=scenario.sampling.config(),
-        scale=plan.scale,
-        # A story's end before the last turn would leave the others nothing to do; and a cue's name is a whole word.
-        limits=Limits(may_end=scenario.stop_at_end or turn == scenario.turns, whole_words=True),
-    )[0]
+    # A story's end before the last turn would leave the others nothing to do; and a cue's name is a whole word.
+    limits = Limits(may_end=scenario.stop_at_end or turn == scenario.turns, whole_words=True)
+    rewards = None if plan.hopes is None else turn_rewards(scenario, model, plan.hopes)
+    if plan.hopes is None or rewards is None:
+        written, spans, drafts = _write(scenario, model, visible, plan, seed, limits)
+        record = plan.record
+    else:
+        written, search = search_turn(scenario, model, visible, plan.pulls, plan.hopes, rewards, seed, limits)
+        spans, drafts = search.nodes, search.tokens // model.span_tokens - search.nodes
+        record = plan.record.model_copy(update={"search": search})
     kept, text, ended = cut_turn(scenario, model, cue_ids, list(written.ids))
     visible_after = visible + kept
-    spans = written.latents.shape[0]
-    drafts = int((written.drafts != 0).any(dim=1).sum())
     return TurnEvent(
         turn=turn,
         character=character.id,
@@ -101,7 +99,7 @@ def write_turn(scenario: Scenario, model: LatentModel, book: GoalBook, state: Ar
         context_sha256=hash_ids(written.context),
         visible_tokens=len(visible_after),
         visible_sha256=hash_ids(visible_after),
-        plan=plan.record,
+        plan=record,
         similarities=measure(scenario, model, book, character, text, kept),
         seed=seed,
         spans=spans,
@@ -109,6 +107,23 @@ def write_turn(scenario: Scenario, model: LatentModel, book: GoalBook, state: Ar
         tokens=(spans + drafts) * model.span_tokens,
         ended=ended,
     )
+
+
+def _write(
+    scenario: Scenario, model: LatentModel, visible: list[int], plan: Plan, seed: int, limits: Limits
+) -> tuple[Written, int, int]:
+    """Write the spans of a turn once; also how many they are, and how many drafts they took."""
+    written = write_guided(
+        model,
+        [visible],
+        pulls=plan.pulls,
+        spans=scenario.spans_per_turn,
+        seeds=[seed],
+        sampling=scenario.sampling.config(),
+        scale=plan.scale,
+        limits=limits,
+    )[0]
+    return written, written.latents.shape[0], int((written.drafts != 0).any(dim=1).sum())
 
 
 def cut_turn(scenario: Scenario, model: LatentModel, cue_ids: list[int], ids: list[int]) -> tuple[list[int], str, bool]:

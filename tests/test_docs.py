@@ -9,12 +9,13 @@ import pydantic
 import pytest
 import yaml
 
-from agents.scenario import Character, Goal, Planner, Sampling, Scenario
+from agents.scenario import Character, Goal, MenuItem, Planner, Sampling, Scenario
 from steer.training.recipe import (
     BaseRecipe,
     DataRecipe,
     LatentRecipe,
     PackageRecipe,
+    ReachRecipe,
     Recipe,
     SourceRecipe,
     TrainRecipe,
@@ -23,7 +24,7 @@ from steer.training.recipe import (
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if path.is_file())
-RUN = [page for page in PAGES if page.name in ("README.md", "python.md", "extending.md")]
+RUN = [page for page in PAGES if page.name in ("README.md", "python.md", "search.md", "extending.md")]
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
 
@@ -88,12 +89,14 @@ def table_rows(page: Path, heading: str) -> dict[str, str]:
         pytest.param("scenarios.md", "`characters`", Character, id="characters"),
         pytest.param("scenarios.md", "`goals`", Goal, id="goals"),
         pytest.param("scenarios.md", "`planner`", Planner, id="planner"),
+        pytest.param("scenarios.md", "`planner.menu`", MenuItem, id="menu"),
         pytest.param("scenarios.md", "`sampling`", Sampling, id="sampling"),
         pytest.param("training.md", "The recipe", Recipe, id="recipe"),
         pytest.param("training.md", "`data`", DataRecipe, id="data"),
         pytest.param("training.md", "`data.sources`", SourceRecipe, id="sources"),
         pytest.param("training.md", "`base`", BaseRecipe, id="base"),
         pytest.param("training.md", "`autoencoder`", LatentRecipe, id="autoencoder"),
+        pytest.param("training.md", "`reach`", ReachRecipe, id="reach"),
         pytest.param("training.md", "`train`", TrainRecipe, id="train"),
         pytest.param("training.md", "`package`", PackageRecipe, id="package"),
     ],

@@ -6,14 +6,16 @@ same groups again, and what comes out is the same, byte for byte, as if it had n
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agents.cli.guard import InputError
+from agents.cli.output import plain
 
 Key = int | str
+_WRITTEN = ("text", "spans", "search")  # what lines hold that did not come from the input
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def read_done(path: Path, pairs: Sequence[Pair]) -> dict[Key, dict[str, Any]]:
         pair = wanted.get(key) if isinstance(key, int | str) else None
         if pair is None or not {"text", "spans"} <= fields.keys():
             raise InputError(f"{where} does not come from this batch; choose another --out, or pass --overwrite")
-        if {k: v for k, v in fields.items() if k not in ("text", "spans")} != _given(pair):
+        if {k: v for k, v in fields.items() if k not in _WRITTEN} != _given(pair, _WRITTEN):
             raise InputError(
                 f"{where}: id {pair.id!r} had other fields then; choose another --out, or pass --overwrite"
             )
@@ -135,6 +137,7 @@ def write_missing(
     advance: Callable[[int], None],
     *,
     overwrite: bool,
+    more: Callable[[Any], Mapping[str, Any]] | None = None,
 ) -> None:
     """Append the rows that are not `done`, group by group, each line flushed to the disk; the file ends in input order.
 
@@ -146,6 +149,7 @@ def write_missing(
         batch_size: rows in a group.
         advance: is told how many rows are through.
         overwrite: begin with an empty file.
+        more: further fields of a record's line; `search` is the only name that it may use.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     end = 0 if overwrite or not path.exists() else sum(len(line) for line in _whole_lines(path))
@@ -158,6 +162,7 @@ def write_missing(
                     if pair.id in done:
                         continue
                     fields = {**_given(pair), "text": written.text, "spans": list(written.spans)}
+                    fields |= plain(more(written)) if more is not None else {}
                     file.write(_line(fields))
                     file.flush()
                     os.fsync(file.fileno())
@@ -176,8 +181,8 @@ def _put_in_order(path: Path, pairs: Sequence[Pair]) -> None:
     os.replace(fresh, path)
 
 
-def _given(pair: Pair) -> dict[str, Any]:
-    return {key: value for key, value in pair.fields.items() if key not in ("text", "spans")}
+def _given(pair: Pair, without: Sequence[str] = ("text", "spans")) -> dict[str, Any]:
+    return {key: value for key, value in pair.fields.items() if key not in without}
 
 
 def _line(fields: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""`steer write`: one text, or a batch of them, written towards terminals."""
+"""`steer write`: one text, or a batch of them, written towards terminals, at once or by a search."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from agents.cli import batch as batches
+from agents.cli import searched, searching
 from agents.cli.models import JsonOption, ModelOption, SeedOption, load_model, read_context
 from agents.cli.output import Output, output
 
@@ -19,6 +20,18 @@ class Method(StrEnum):
     UNGUIDED = "unguided"
     FIXED = "fixed"
     ANNEALED = "annealed"
+    SEARCH = "search"
+    GUIDED_SEARCH = "guided-search"
+
+    @property
+    def searches(self) -> bool:
+        """Whether many candidates are written and the best is taken."""
+        return self in (Method.SEARCH, Method.GUIDED_SEARCH)
+
+    @property
+    def needs_terminal(self) -> bool:
+        """Whether nothing can be written without one."""
+        return self not in (Method.UNGUIDED, Method.SEARCH)
 
 
 class Schedule(StrEnum):
@@ -59,31 +72,56 @@ class Settings:
     long: Long
 
     def __post_init__(self) -> None:
-        if self.schedule is not None and self.method is not Method.ANNEALED:
-            raise typer.BadParameter(f"--schedule belongs to --method annealed; got --method {self.method.value}")
-        if self.weight is not None and self.method is Method.UNGUIDED:
-            raise typer.BadParameter("--weight says how much of the terminal is mixed in; --method unguided mixes none")
+        name = self.method.value
+        if self.schedule is not None and self.method not in (Method.ANNEALED, Method.GUIDED_SEARCH):
+            raise typer.BadParameter(f"--schedule belongs to --method annealed or guided-search; got --method {name}")
+        if self.weight is not None and not self.method.needs_terminal:
+            raise typer.BadParameter(f"--weight says how much of the terminal is mixed in; --method {name} mixes none")
 
-    def pull(self, terminals: Any) -> Any:
-        """The pull towards terminals `[B, z]`: a constant weight, or a schedule that ends at `weight`."""
-        from steer.guidance import Pull
-        from steer.schedules import make_schedule
+    def pull_schedule(self) -> Any:
+        """The `ScheduleConfig` of the pull: a constant weight, or a schedule that ends at `weight`."""
+        from steer.schedules import ScheduleConfig
 
         if self.method is Method.FIXED:
-            weights = make_schedule("constant", self.spans, start=0.5 if self.weight is None else self.weight)
-        else:
-            name = self.schedule or Schedule.BRIDGE
-            option = "start" if name is Schedule.CONSTANT else "end"
-            weights = make_schedule(name.value, self.spans, **({} if self.weight is None else {option: self.weight}))
-        return Pull(terminals, weights)
+            return ScheduleConfig("constant", start=0.5 if self.weight is None else self.weight)
+        name = self.schedule or Schedule.BRIDGE
+        if name is Schedule.CONSTANT:
+            return ScheduleConfig(name.value, start=self.weight)
+        return ScheduleConfig(name.value, end=self.weight)
+
+    def search(self, options: searching.SearchOptions) -> searching.Search | None:
+        """The search that these settings ask for, None where they ask for none.
+
+        Raises:
+            typer.BadParameter: see `make_search`; or `options` came without a method that searches.
+        """
+        if not self.method.searches:
+            if given := options.given():
+                raise typer.BadParameter(
+                    f"{given[0]} belongs to --method search or guided-search; got --method {self.method.value}"
+                )
+            return None
+        return searching.make_search(
+            options,
+            guided=self.method is Method.GUIDED_SEARCH,
+            spans=self.spans,
+            scale=self.scale,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            long=self.long.value,
+            schedule=self.pull_schedule(),
+        )
 
     def write(self, model: Any, contexts: Sequence[str], terminals: Sequence[str], seeds: Sequence[int]) -> list[Any]:
         """Write a batch of rows; a list of `steer.guided.Written`. `terminals` may be empty where nothing guides."""
+        from steer.guidance import Pull
         from steer.guided import write_guided
         from steer.sampling import SamplingConfig
 
-        guided = self.method is not Method.UNGUIDED
-        pulls = [self.pull(model.encode(list(terminals), long=self.long.value))] if guided else []
+        pulls = []
+        if self.method is not Method.UNGUIDED:
+            latents = model.encode(list(terminals), long=self.long.value)
+            pulls.append(Pull(latents, self.pull_schedule().weights(self.spans)))
         sampling = SamplingConfig(temperature=self.temperature, top_p=self.top_p)
         return write_guided(
             model, list(contexts), pulls=pulls, spans=self.spans, seeds=list(seeds), sampling=sampling, scale=self.scale
@@ -122,30 +160,50 @@ def write(
     model: ModelOption = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows written at once.")] = 16,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="With --batch: begin again instead of continuing --out.")
+        bool, typer.Option("--overwrite", help="With --batch: begin again instead of continuing --out; replace --tree.")
     ] = False,
     as_json: JsonOption = False,
+    policy: searching.PolicyOption = None,
+    policy_option: searching.PolicyOptionsOption = None,
+    budget: searching.BudgetOption = None,
+    budget_tokens: searching.TokensOption = None,
+    budget_nodes: searching.NodesOption = None,
+    budget_seconds: searching.SecondsOption = None,
+    menu: searching.MenuOption = None,
+    rewards: searching.RewardsOption = None,
+    tree: searching.TreeOption = None,
+    go_on: searching.GoOnOption = None,
 ) -> None:
     """Continue a text towards an ending that it never mentions.
 
-    Prints what was written, without the context. With --batch a stopped command continues where it stopped.
+    Prints what was written, without the context. With --batch a stopped command continues where it stopped. The two
+    searches write many candidates and take the best; stopped by Ctrl-C, they print the best found so far.
     """
     say = output(ctx)
     # One long line must not stop a batch of hundreds; it is told, and --long error brings the strictness back.
     chosen = long or (Long.ERROR if batch is None else Long.MEAN)
     settings = Settings(method, schedule, weight, spans, scale, temperature, top_p, chosen)
+    options = searching.SearchOptions(
+        policy, policy_option, budget, budget_tokens, budget_nodes, budget_seconds, menu, rewards, tree, go_on
+    )
     if batch is not None:
         if context is not None or context_file is not None or terminal is not None:
             raise typer.BadParameter("--batch brings its own contexts and terminals; leave out the other options")
         if out is None:
             raise typer.BadParameter("--batch needs --out FILE for what is written")
-        _write_batch(say, settings, batch, out, seed, model, batch_size, overwrite, as_json)
+        if go_on is not None:
+            raise typer.BadParameter("--go-on belongs to a single text; a batch that was stopped goes on by itself")
+        _write_batch(say, settings, options, batch, out, seed, model, batch_size, overwrite, as_json)
         return
-    if out is not None or overwrite:
+    if out is not None or (overwrite and tree is None):
         raise typer.BadParameter("--out and --overwrite belong to --batch; a single text is printed")
-    if terminal is None and method is not Method.UNGUIDED:
+    if terminal is None and method.needs_terminal:
         raise typer.BadParameter(f"--method {method.value} needs --terminal TEXT (or choose --method unguided)")
+    search = settings.search(options)
     visible = read_context(context, context_file)
+    if search is not None:
+        searched.write_one(say, search, visible, terminal, seed, model, tree, go_on, overwrite, as_json)
+        return
     loaded = load_model(say, model)
     with say.status("writing"):
         written = settings.write(loaded, [visible], [] if terminal is None else [terminal], [seed])[0]
@@ -159,6 +217,7 @@ def write(
 def _write_batch(
     say: Output,
     settings: Settings,
+    options: searching.SearchOptions,
     source: Path,
     target: Path,
     seed: int,
@@ -167,13 +226,18 @@ def _write_batch(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    guided = settings.method is not Method.UNGUIDED
-    pairs = batches.read_pairs(source, need_terminal=guided)
+    search = settings.search(options)
+    pairs = batches.read_pairs(source, need_terminal=settings.method.needs_terminal)
+    to_terminals = settings.method.needs_terminal or (search is not None and any(pair.terminal for pair in pairs))
+    if to_terminals and not settings.method.needs_terminal:
+        pairs = batches.read_pairs(source, need_terminal=True)  # where some lines have one, all must
     kept = {} if overwrite else batches.read_done(target, pairs)
     if kept:
         say.note(f"{target}: {len(kept)} of {len(pairs)} lines are there and are kept (--overwrite begins again)")
+    if options.tree is not None:
+        searched.make_folder(options.tree, fresh=not kept, overwrite=overwrite)
     loaded = load_model(say, model) if len(kept) < len(pairs) else None
-    if guided and loaded is not None:
+    if to_terminals and loaded is not None:
         batches.check_terminals(loaded, pairs, settings.long.value)
         if long := batches.count_long(loaded, pairs):
             what = "averaged over their spans" if settings.long is Long.MEAN else "cut"
@@ -187,7 +251,14 @@ def _write_batch(
         return settings.write(loaded, [r.context for r in rows], [r.terminal for r in rows], seeds)
 
     with say.progress("writing", len(pairs)) as bar:
-        batches.write_missing(target, pairs, kept, write_rows, batch_size, bar.advance, overwrite=overwrite)
+        if search is None:
+            batches.write_missing(target, pairs, kept, write_rows, batch_size, bar.advance, overwrite=overwrite)
+        else:
+            rows = searched.SearchedRows(say, search, loaded, model, seed, options.tree, bar)
+            batches.write_missing(
+                target, pairs, kept, rows, batch_size, rows.pass_over, overwrite=overwrite, more=searched.line_fields
+            )
+            rows.tell()
     if as_json:
         say.json({"out": target, "lines": len(pairs), "kept": len(kept), "written": len(pairs) - len(kept)})
     else:

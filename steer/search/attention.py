@@ -2,10 +2,11 @@
 
 The rows of a batch are children of a few leaves. What they share (the root's prompt, the path from the root to the
 leaf) is stored once per group of rows, and the rows of a group are folded into the query axis, so that it is read once
-for all of them; only a row's own tokens are private. The parts are merged by their log-sum-exp, which is exact.
+for all of them; only a row's own tokens are private. One softmax runs over the scores on all parts: while a search
+decodes, queries are single tokens and the scores are small.
 
-Sources: the merge is that of FlashAttention (Dao et al., 2022); sharing by tree is described in DeFT (Yao et al., 2024)
-and Hydragen (Juravsky et al., 2024). Here it is plain `torch`, through `transformers.AttentionInterface`.
+Sources: sharing by tree is described in DeFT (Yao et al., 2024) and Hydragen (Juravsky et al., 2024). Here it is plain
+`torch`, through `transformers.AttentionInterface`.
 """
 
 from dataclasses import dataclass
@@ -71,50 +72,42 @@ def segment_attention(
         return out.transpose(1, 2), None
     # Heads of one key head are neighbours, as in `repeat_kv`; they are folded into the query axis.
     folded = (query * scale).reshape(rows, kv_heads, heads // kv_heads * count, width)
-    scores = (folded @ key.transpose(-1, -2)).float()
+    scores = folded @ key.transpose(-1, -2)
     if count > 1:
         visible = torch.ones(count, own, dtype=torch.bool, device=query.device).tril(own - count)
         scores = scores.unflatten(2, (-1, count)).masked_fill(~visible, -torch.inf).flatten(2, 3)
-    parts = [_attend(scores, value)]
-    parts += [_shared(folded, segment) for segment in shared]
-    if len(parts) == 1:
-        out = parts[0][0]
-    else:
-        weights = torch.softmax(torch.stack([lse for _, lse in parts]), dim=0).to(value.dtype)
-        out = parts[0][0] * weights[0]
-        for (part, _), weight in zip(parts[1:], weights[1:], strict=True):
-            out = torch.addcmul(out, part, weight)
+    scores = torch.cat([scores, *(_scores(folded, segment) for segment in shared)], dim=-1)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+    out, at = weights[..., :own] @ value, own
+    for segment in shared:
+        end = at + segment.values.shape[2]
+        out += _ungroup(_group(weights[..., at:end], segment) @ segment.values, rows)
+        at = end
     return out.view(rows, heads, count, width).transpose(1, 2), None
 
 
-def _shared(folded: Tensor, segment: Segment) -> tuple[Tensor, Tensor]:
-    """Attention of rows `[R, kv_heads, m, d]` to the segment of their group, in the rows' layout."""
-    rows, kv_heads, queries, width = folded.shape
-    groups = segment.keys.shape[0]
-    each = rows // groups
-    # [G, kv_heads, rows of the group x queries, d]: one product per group reads its keys once.
-    grouped = folded.view(groups, each, kv_heads, queries, width).transpose(1, 2).flatten(2, 3)
-    scores = (grouped @ segment.keys.transpose(-1, -2)).float()
+def _scores(folded: Tensor, segment: Segment) -> Tensor:
+    """Scores `[R, kv_heads, m, L]` of rows `[R, kv_heads, m, d]` on the segment of their group."""
+    scores = _group(folded, segment) @ segment.keys.transpose(-1, -2)
     if segment.mask is not None:
         scores += segment.mask
-    out, lse = _attend(scores, segment.values)
-
-    def back(x: Tensor) -> Tensor:
-        return x.unflatten(2, (each, queries)).transpose(1, 2).reshape(rows, kv_heads, queries, x.shape[-1])
-
-    return back(out), back(lse)
+    return _ungroup(scores, folded.shape[0])
 
 
-def _attend(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax-weighted values and the log-sum-exp `[..., 1]` of float32 scores `[..., L]`; scores are overwritten."""
-    top = scores.amax(-1, keepdim=True)
-    # A row that sees nothing here (a root's child has no path) must weigh nothing, and not become NaN.
-    top = top.masked_fill(top == -torch.inf, 0.0)
-    weights = scores.sub_(top).exp_()
-    total = weights.sum(-1, keepdim=True)
-    # Where anything is seen, the largest weight is 1 and so the total at least that.
-    out = (weights.to(values.dtype) @ values) / total.clamp_min(1.0).to(values.dtype)
-    return out, total.log() + top
+def _group(x: Tensor, segment: Segment) -> Tensor:
+    """`[R, kv_heads, m, d]` as `[G, kv_heads, R/G * m, d]`: one product per group reads its segment once."""
+    groups = segment.keys.shape[0]
+    if groups == x.shape[0]:
+        return x
+    return x.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2, 3)
+
+
+def _ungroup(x: Tensor, rows: int) -> Tensor:
+    """`[G, kv_heads, R/G * m, d]` as `[R, kv_heads, m, d]`."""
+    groups = x.shape[0]
+    if groups == rows:
+        return x
+    return x.unflatten(2, (rows // groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def register() -> str:

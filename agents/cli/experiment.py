@@ -1,0 +1,158 @@
+"""`steer experiment`."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agents.cli.models import JsonOption, load_model
+from agents.cli.output import Output, output
+
+RUNS = Path("runs")
+
+
+def experiment(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file, such as those in examples/experiments/.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the run; by default runs/ID. Given again, it is continued."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=2, help="Use only the first so many pairs.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Estimate tokens, time and memory from a small sample; write nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare ways of writing on the same contexts, terminals and seeds. Prints the tables, as Markdown.
+
+    It may be stopped and given again, and given several times at once: the processes share the work.
+    """
+    say = output(ctx)
+    from agents.experiments.spec import load_experiment
+
+    loaded = load_experiment(file)
+    folder = out or RUNS / loaded.id
+    if dry_run:
+        _forecast(say, loaded, folder, limit, as_json)
+        return
+    from agents.experiments.runner import run_experiment
+    from agents.experiments.tables import markdown, rich_tables
+
+    with _advice(say, file, folder), _board(say) as show:
+        outcome = run_experiment(loaded, folder, lambda: load_model(say, loaded.model), limit=limit, on_progress=show)
+    if outcome.written + outcome.measured == 0:
+        say.note(f"nothing to do: all {outcome.cells} cells of this experiment are done in {folder}")
+    if not outcome.results.judged:
+        say.note("endings were not judged: that needs pip install 'steer[judge]'; then give the command again")
+    if as_json:
+        run = {"run": folder, "cells": outcome.cells, "written": outcome.written, "measured": outcome.measured}
+        say.json(run | {"files": outcome.files} | vars(outcome.results))
+        return
+    if say.lively:
+        from rich.console import Console
+
+        Console(stderr=True).print(*rich_tables(outcome.results), sep="\n\n")
+    if not (say.lively and sys.stdout.isatty()):  # on one terminal, one kind of table is enough
+        say.result(markdown(outcome.results))
+    say.note("in " + str(folder) + ": " + ", ".join(path.name for path in outcome.files))
+
+
+def _forecast(say: Output, loaded: Any, folder: Path, limit: int | None, as_json: bool) -> None:
+    from agents.experiments.cells import CellStore
+    from agents.experiments.estimate import forecast
+    from agents.experiments.pairs import load_pairs
+    from agents.experiments.runner import existing_run
+
+    pairs = existing_run(loaded, folder)
+    store = None if pairs is None else CellStore(folder, pairs)
+    model = load_model(say, loaded.model)
+    pairs = pairs or load_pairs(loaded.pairs, lambda: model)
+    with say.status("writing a small sample of each arm"):
+        found = forecast(loaded, model, pairs, store, limit=limit)
+    if as_json:
+        say.json(found)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("arm", "texts left", "tokens", "time", "from")
+    for arm in found.arms:
+        source = "its own cells" if arm.measured else "a sample"
+        table.add_row(arm.name, f"{arm.texts:,}", f"{arm.tokens:,}", clock(arm.seconds), source)
+    table.add_row("all", f"{sum(a.texts for a in found.arms):,}", f"{found.tokens:,}", clock(found.seconds), "")
+    Console().print(table)
+    say.result(
+        f"{found.done} of {found.cells} cells are done. One process needs about {clock(found.seconds)} for the rest, "
+        f"measuring aside, and about {found.memory / 2**30:.1f} GiB."
+    )
+
+
+@contextmanager
+def _board(say: Output) -> Iterator[Any]:
+    """Shows progress: a live table on a terminal, else a line per cell."""
+    if not say.lively:
+
+        def tell(tallies: Mapping[str, Any], cell: Any) -> None:
+            if cell is not None:
+                done, cells = (sum(getattr(t, name) for t in tallies.values()) for name in ("done", "cells"))
+                say.note(f"{cell.variant.name}, seed {cell.seed}, pairs {cell.start}-{cell.stop - 1} ({done}/{cells})")
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    # Opened at the first news: before that the loading of the model has its own line there.
+    live = Live(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+
+    def show(tallies: Mapping[str, Any], cell: Any) -> None:
+        if not live.is_started:
+            live.start()
+        live.update(progress_table(tallies), refresh=True)
+
+    try:
+        yield show
+    finally:
+        live.stop()
+
+
+def progress_table(tallies: Mapping[str, Any]) -> Any:
+    """How far each arm is (`agents.experiments.runner.Tally` by name): a rich table."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table("arm", "", "cells", "texts", "nearest", "tokens/s", "time left")
+    for name, tally in tallies.items():
+        hits = "-" if not tally.texts or tally.hits != tally.hits else f"{tally.hits / tally.texts:.0%}"
+        speed = f"{tally.tokens / tally.seconds:,.0f}" if tally.seconds else "-"
+        left = clock(tally.seconds / tally.done * (tally.cells - tally.done)) if tally.done else "-"
+        bar = ProgressBar(total=tally.cells, completed=tally.done, width=20)
+        table.add_row(name, bar, f"{tally.done}/{tally.cells}", str(tally.texts), hits, speed, left)
+    return table
+
+
+def clock(seconds: float) -> str:
+    """A length of time for people: `41 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def _advice(say: Output, file: Path, folder: Path) -> Iterator[None]:
+    """Say how to go on when a run is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say.note(f"stopped; whole cells are safe: steer experiment {file} --out {folder}")
+        raise
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command of this module."""
+    app.command(epilog="Example: steer experiment examples/experiments/guidance.yaml --limit 20")(experiment)

@@ -1,0 +1,10 @@
+"""Experiments: arms x pairs x seeds, written resumably, measured by a judge that nothing else uses, compared in pairs.
+
+    experiment = load_experiment("examples/experiments/guidance.yaml")
+    outcome = run_experiment(experiment, Path("runs/guidance"), lambda: LatentModel.from_pretrained(experiment.model))
+    print(markdown(outcome.results))
+
+Modules, lowest first: `statistics`, `options`, `arms` (how texts are written: `ARMS`), `spec` (the file), `pairs`,
+`cells` (units of work on the disk, and who claims them), `measures` (`MEASURES`), `manifest`, `estimate` (a dry run),
+`results`, `tables`, `figures`, `runner`.
+"""

@@ -1,0 +1,196 @@
+"""Arms: the ways of writing that an experiment compares, as plain functions of one signature.
+
+An arm is `write(task, options) -> samples`, one sample per pair of the task. The class that annotates `options` says
+which keys an arm of this method takes in the experiment's file, so a new arm is a function and a line in `ARMS`. All
+arms get the same contexts, terminals and seeds; what they do with them is their own.
+"""
+
+import math
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from agents.experiments.options import (
+    AnnealedOptions,
+    FixedOptions,
+    GuidedSearchOptions,
+    MenuItem,
+    Options,
+    PromptedOptions,
+    SearchOptions,
+)
+from steer.guidance import Pull
+from steer.guided import write_guided
+from steer.pairs import Pair
+from steer.sampling import SamplingConfig
+from steer.schedules import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one call of an arm has to write.
+
+    Attributes:
+        model: a `LatentModel`.
+        pairs: contexts, and the terminals wished for; one row each.
+        seeds: one per row, the same in all arms.
+        spans: how many to write at most.
+        sampling: how tokens are drawn.
+        rewards: settings for `steer.rewards.RewardsConfig`, where the arm searches; None: its default.
+        budget: tokens that may be generated per row, as a multiple of `spans * span_tokens`; None where the method has
+            no budget.
+    """
+
+    model: Any
+    pairs: Sequence[Pair]
+    seeds: Sequence[int]
+    spans: int
+    sampling: SamplingConfig
+    rewards: Mapping[str, Any] | None = None
+    budget: float | None = None
+
+    def terminals(self) -> Tensor:
+        """Latents of the terminals, `[n, z_dim]` float32; of one longer than a span the first span counts."""
+        return self.model.encode([pair.terminal for pair in self.pairs], long="truncate")
+
+    @property
+    def plain_tokens(self) -> int:
+        """Tokens of one row without any search: what a budget of 1 buys."""
+        return self.spans * self.model.span_tokens
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What an arm wrote for one pair, and what that cost.
+
+    Attributes:
+        text, spans: the written part, whole and span by span.
+        ids: its token ids, special tokens included.
+        ended: whether the story ended.
+        tokens: generated for it in all, drafts and discarded candidates included.
+        encodes: spans that the encoder read for it.
+        seconds: of wall time, its share of what was written together; set by the runner.
+        details: what else the method has to tell, such as a search's value; plain JSON.
+    """
+
+    text: str
+    spans: tuple[str, ...]
+    ids: tuple[int, ...]
+    ended: bool
+    tokens: int
+    encodes: int
+    seconds: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_unguided(task: Task, options: Options) -> list[Sample]:
+    """Continue each context, towards nothing."""
+    return _guided(task, [pair.context for pair in task.pairs], [], None)
+
+
+def write_fixed(task: Task, options: FixedOptions) -> list[Sample]:
+    """Pull with the same weight at every span."""
+    return _pulled(task, ScheduleConfig("constant", options.start), options.scale)
+
+
+def write_annealed(task: Task, options: AnnealedOptions) -> list[Sample]:
+    """Pull by a schedule; the default, a bridge, arrives with the last span."""
+    return _pulled(task, options.config(), options.scale)
+
+
+def write_prompted(task: Task, options: PromptedOptions) -> list[Sample]:
+    """Tell the goal in the visible text, before the context, and continue unguided: the diegetic control.
+
+    Where both do not fit the model's context, the beginning of the pair's context gives way, never the goal. Measures
+    score the text behind the context alone, as in all arms.
+    """
+    limit, rows = task.model.latent_config.max_context, []
+    for pair in task.pairs:
+        told = task.model.to_ids(options.told.replace("{terminal}", pair.terminal))
+        context = task.model.to_ids(pair.context)
+        rows.append((told + context[max(0, len(told) + len(context) - limit) :])[:limit])
+    return _guided(task, rows, [], None)
+
+
+def write_searched(task: Task, options: SearchOptions) -> list[Sample]:
+    """Search over unguided continuations."""
+    return _searched(task, options.policy, options.policy_options, [MenuItem(strength=0.0)], ScheduleConfig())
+
+
+def write_searched_guided(task: Task, options: GuidedSearchOptions) -> list[Sample]:
+    """Search over continuations that are pulled as hard as the menu says."""
+    return _searched(task, options.policy, options.policy_options, options.menu, options.config())
+
+
+ARMS: dict[str, Callable[[Task, Any], list[Sample]]] = {
+    "unguided": write_unguided,
+    "fixed": write_fixed,
+    "annealed": write_annealed,
+    "prompted": write_prompted,
+    "search": write_searched,
+    "guided-search": write_searched_guided,
+}
+
+
+def options_of(method: str) -> type[Options]:
+    """The options that a method takes, as its function annotates them."""
+    return typing.get_type_hints(ARMS[method])["options"]
+
+
+def _pulled(task: Task, schedule: ScheduleConfig, scale: float) -> list[Sample]:
+    pull = Pull(task.terminals(), schedule.weights(task.spans))
+    return _guided(task, [pair.context for pair in task.pairs], [pull], scale, encodes=1)
+
+
+def _guided(
+    task: Task, contexts: list[Any], pulls: Sequence[Pull], scale: float | None, encodes: int = 0
+) -> list[Sample]:
+    rows = write_guided(
+        task.model,
+        contexts,
+        pulls=pulls,
+        spans=task.spans,
+        seeds=list(task.seeds),
+        sampling=task.sampling,
+        scale=None if scale == 1.0 else scale,
+    )
+    size, samples = task.model.span_tokens, []
+    for row in rows:
+        # Drafts that were made for other rows after this one's story had ended are not its cost.
+        drafts = int((row.drafts[: math.ceil(len(row.ids) / size)] != 0).any(dim=1).sum())
+        samples.append(Sample(row.text, row.spans, row.ids, row.ended, len(row.ids) + drafts * size, encodes + drafts))
+    return samples
+
+
+def _searched(
+    task: Task, policy: str, policy_options: Mapping[str, Any], menu: Sequence[MenuItem], schedule: ScheduleConfig
+) -> list[Sample]:
+    from steer.search.driver import Budget
+    from steer.search.writing import write_searched
+
+    assert task.budget is not None  # the file's reader sees to it
+    rows = write_searched(
+        task.model,
+        [pair.context for pair in task.pairs],
+        terminals=task.terminals(),
+        spans=task.spans,
+        policy=policy,
+        policy_options=policy_options,
+        budget=Budget(tokens=round(task.budget * task.plain_tokens)),
+        seeds=list(task.seeds),
+        sampling=task.sampling,
+        menu=[item.action() for item in menu],
+        schedule=schedule,
+        rewards=task.rewards,
+    )
+    samples = []
+    for row in rows:
+        details = {"status": row.status, "finished": row.finished, "nodes": row.spent.nodes, "value": row.value}
+        # Each span that was generated, a draft or a node, is encoded once; and the terminal.
+        encodes = 1 + row.spent.tokens // task.model.span_tokens
+        details["components"] = dict(row.components)
+        samples.append(Sample(row.text, row.spans, row.ids, row.ended, row.spent.tokens, encodes, details=details))
+    return samples

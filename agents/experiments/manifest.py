@@ -1,0 +1,196 @@
+"""What an experiment was run with: settings, pairs, model and versions, so that it can be continued and repeated.
+
+```
+experiment.json      settings and their hash, identity of the model, versions, revision of the source
+experiment.yaml      the file as it was read
+pairs.jsonl          all pairs
+cells/, claims/      see `agents.experiments.cells`
+samples.jsonl        all samples with their measures, when the run is complete; also samples.parquet, with pyarrow
+results.json, table.md, success_by_budget.png, frontier.png
+```
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import torch
+
+from agents.errors import RunDamaged, RunExists, RunMismatch
+from agents.experiments.pairs import pairs_text, read_pairs, source_identity
+from agents.experiments.spec import Experiment
+from agents.log import write_atomic
+from agents.manifest import PACKAGES, model_identity, utc_now
+from steer.pairs import Pair
+
+MANIFEST, EXPERIMENT, PAIRS = "experiment.json", "experiment.yaml", "pairs.jsonl"
+
+
+class ExperimentManifest(pydantic.BaseModel):
+    """What an experiment was run with.
+
+    Attributes:
+        experiment, experiment_sha256: its id, and the hash of `settings`.
+        settings: all that decides what is written.
+        pairs_sha256: hash of `pairs.jsonl`.
+        model: see `agents.manifest.model_identity`.
+        versions, platform, revision: of packages, machine and source, for whoever repeats the run; `revision` is None
+            outside a repository, and ends with `+` where files were changed since.
+        started: UTC, ISO 8601.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    kind: Literal["experiment"] = "experiment"
+    experiment: str
+    experiment_sha256: str
+    settings: dict[str, Any]
+    pairs_sha256: str
+    model: dict[str, Any]
+    versions: dict[str, str]
+    platform: dict[str, str]
+    revision: str | None
+    started: str
+
+
+def settings_of(experiment: Experiment) -> dict[str, Any]:
+    """All that decides what is written, the content of the source of pairs included; plain JSON.
+
+    Raises:
+        ExperimentError: that source is not there.
+    """
+    return experiment.settings() | {"pairs": source_identity(experiment.pairs)}
+
+
+def start_run(folder: Path, experiment: Experiment, model: Any, pairs: list[Pair]) -> None:
+    """Write the manifest, the experiment and its pairs into the folder of a new run.
+
+    Raises:
+        RunExists: the folder holds something else.
+        RunWriteError: the file system refused.
+    """
+    ours = {EXPERIMENT, PAIRS, "cells", "claims"}
+    if strangers := sorted(path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in ours):
+        raise RunExists(f"{folder} holds something else ({strangers[0]}); choose another --out")
+    settings, text = settings_of(experiment), pairs_text(pairs)
+    manifest = ExperimentManifest(
+        experiment=experiment.id,
+        experiment_sha256=_hash(json.dumps(settings, sort_keys=True)),
+        settings=settings,
+        pairs_sha256=_hash(text),
+        model=model_identity(model),
+        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        platform={
+            "system": platform.platform(),
+            "machine": platform.machine(),
+            "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type,
+            "threads": str(torch.get_num_threads()),
+        },
+        revision=_revision(),
+        started=utc_now(),
+    )
+    write_atomic(folder / PAIRS, text)
+    write_atomic(folder / EXPERIMENT, experiment.to_yaml())
+    # Last: where a manifest is, all the rest is.
+    write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+
+
+def read_run(folder: Path) -> tuple[ExperimentManifest, list[Pair]]:
+    """Manifest and pairs of a run.
+
+    Raises:
+        RunDamaged: one of them was changed.
+        OSError: there is no manifest.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = ExperimentManifest.model_validate_json(path.read_bytes())
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise RunDamaged(f"{path} is no experiment's: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    pairs = read_pairs(folder / PAIRS)
+    if _hash(pairs_text(pairs)) != manifest.pairs_sha256:
+        raise RunDamaged(f"{folder / PAIRS} was changed since the run was started; put it back, or start a new run")
+    return manifest, pairs
+
+
+def check_settings(manifest: ExperimentManifest, experiment: Experiment, folder: Path) -> None:
+    """Compare an experiment with the one that a run was started with.
+
+    Raises:
+        RunMismatch: they differ; says in what.
+    """
+    then, now = dict(_flat(manifest.settings)), dict(_flat(settings_of(experiment)))
+    # Names first: of an arm that is gone they say more than its other keys.
+    keys = sorted(then.keys() | now.keys(), key=lambda key: (not key.endswith(".name"), key))
+    if differ := [key for key in keys if then.get(key) != now.get(key)]:
+        shown = "; ".join(f"{key} was {_show(then, key)}, now it is {_show(now, key)}" for key in differ[:3])
+        more = f" (and {len(differ) - 3} more)" if len(differ) > 3 else ""
+        raise RunMismatch(f"{folder} holds a run of another experiment: {shown}{more}; choose another --out")
+
+
+def check_model(manifest: ExperimentManifest, model: Any) -> None:
+    """Compare a model with the one that a run was started with.
+
+    Raises:
+        RunMismatch: they differ; says in what.
+    """
+    then, now = dict(_flat(manifest.model)), dict(_flat(json.loads(json.dumps(model_identity(model)))))
+    for key in sorted(then.keys() | now.keys()):
+        if then.get(key) != now.get(key):
+            raise RunMismatch(
+                f"the run was made with another model: {key} was {_show(then, key)}, now it is {_show(now, key)}; give "
+                f"the model {manifest.model.get('name')!r} as it was then, or choose another --out"
+            )
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested JSON by dotted names."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            yield from _flat(item, f"{prefix}.{index}")
+    else:
+        yield prefix, value
+
+
+def _show(flat: Mapping[str, Any], key: str) -> str:
+    return repr(flat[key])[:60] if key in flat else "not there"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _revision() -> str | None:
+    """The revision of the source tree that this package runs from; None where it is installed, or git is not there."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    answers = []
+    for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no")):
+        try:
+            git = ["git", "--no-optional-locks", "-C", str(root), *command]
+            run = subprocess.run(git, capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if run.returncode:
+            return None
+        answers.append(run.stdout.strip())
+    return answers[0] + ("+" if answers[1] else "")

@@ -1,0 +1,263 @@
+"""Results: means with intervals for each arm, paired tests against the reference, and all samples in one file."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.errors import RunDamaged, RunWriteError
+from agents.experiments.cells import Cell, CellStore, json_lines
+from agents.experiments.measures import MEASURES
+from agents.experiments.spec import Experiment, Variant
+from agents.experiments.statistics import Comparison, Estimate, bootstrap_weights, compare, estimate, holm
+from agents.log import write_atomic
+
+HEADLINE = "nearest"  # the measure of success
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmResult:
+    """One row of the tables.
+
+    Attributes:
+        name, arm, method, budget: of the variant; `arm` is its name without the budget.
+        diegetic: whether the goal stood in the visible text.
+        samples: written.
+        measures: mean and interval over pairs, by measure.
+    """
+
+    name: str
+    arm: str
+    method: str
+    budget: float | None
+    diegetic: bool
+    samples: int
+    measures: Mapping[str, Estimate]
+
+
+@dataclasses.dataclass(frozen=True)
+class TestedPair:
+    """One arm against another on one measure.
+
+    Attributes:
+        measure, first, second: what is compared.
+        comparison: the outcome.
+        p_holm: p adjusted for all arms that are tested against `second` on this measure.
+    """
+
+    measure: str
+    first: str
+    second: str
+    comparison: Comparison
+    p_holm: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """All numbers of a run.
+
+    Attributes:
+        id, title, model: of the experiment.
+        pairs, seeds, spans: how many pairs, which seeds, spans per text.
+        group: terminals that a right one is told from.
+        reference: name of the arm that the others are tested against.
+        judged: whether there was a judge.
+        arms: in the order of the file.
+        tests: of each other arm against the reference, by measure.
+    """
+
+    id: str
+    title: str
+    model: str
+    pairs: int
+    seeds: tuple[int, ...]
+    spans: int
+    group: int
+    reference: str
+    judged: bool
+    arms: tuple[ArmResult, ...]
+    tests: tuple[TestedPair, ...]
+
+    def test(self, measure: str, arm: str) -> TestedPair | None:
+        """The test of an arm against the reference; None for the reference itself."""
+        return next((t for t in self.tests if (t.measure, t.first) == (measure, arm)), None)
+
+    def to_json(self) -> str:
+        """As a JSON document; NaN is null."""
+        return json.dumps(_plain(dataclasses.asdict(self)), ensure_ascii=False, indent=2) + "\n"
+
+    @classmethod
+    def load(cls, path: Path) -> "Results":
+        """Read what `to_json` gave.
+
+        Raises:
+            RunDamaged: the file is missing or holds something else.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            arms = [{**arm, "measures": {k: _estimate(v) for k, v in arm["measures"].items()}} for arm in data["arms"]]
+            tests = [
+                {**test, "p_holm": _number(test["p_holm"]), "comparison": _comparison(test["comparison"])}
+                for test in data["tests"]
+            ]
+            fields = {
+                "seeds": tuple(data["seeds"]),
+                "arms": tuple(ArmResult(**arm) for arm in arms),
+                "tests": tuple(TestedPair(**test) for test in tests),
+            }
+            return cls(**{**data, **fields})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunDamaged(
+                f"{path} holds no results of an experiment ({error}); give the `steer experiment` command of the run "
+                "again, which makes it anew"
+            ) from error
+
+
+def gather(
+    experiment: Experiment, store: CellStore, cells: Sequence[Cell], count: int, *, group: int, names: Sequence[str]
+) -> Results:
+    """Compute the results of cells that are all done.
+
+    Args:
+        experiment: whose cells they are.
+        store: holds them.
+        cells: all cells of the first `count` pairs.
+        count: pairs in use.
+        group: terminals that a right one is told from.
+        names: of the measures to take in.
+    """
+    variants, weights = experiment.variants(), bootstrap_weights(count)
+    reference = experiment.reference or variants[0].name
+    values = {variant.name: _values(experiment, store, cells, variant, count, names) for variant in variants}
+    arms = tuple(
+        ArmResult(
+            name=variant.name,
+            arm=variant.arm.name,
+            method=variant.arm.method,
+            budget=variant.budget,
+            diegetic=variant.arm.options.diegetic,
+            samples=count * len(experiment.seeds),
+            measures={name: estimate(values[variant.name][name], weights) for name in names},
+        )
+        for variant in variants
+    )
+    others = [variant.name for variant in variants if variant.name != reference]
+    tests: list[TestedPair] = []
+    for name in names:
+        found = [compare(values[other][name], values[reference][name], weights) for other in others]
+        adjusted = holm([comparison.p for comparison in found])
+        tests += [
+            TestedPair(name, other, reference, comparison, p)
+            for other, comparison, p in zip(others, found, adjusted, strict=True)
+        ]
+    return Results(
+        id=experiment.id,
+        title=experiment.title,
+        model=experiment.model,
+        pairs=count,
+        seeds=experiment.seeds,
+        spans=experiment.spans,
+        group=group,
+        reference=reference,
+        judged=HEADLINE in names,
+        arms=arms,
+        tests=tuple(tests),
+    )
+
+
+def save_samples(folder: Path, store: CellStore, cells: Sequence[Cell], names: Sequence[str]) -> list[Path]:
+    """Write all samples with their measures into `samples.jsonl`, and `samples.parquet` where pyarrow is installed.
+
+    Returns:
+        The files.
+
+    Raises:
+        RunWriteError: the file system refused.
+    """
+    rows: list[dict[str, Any]] = []
+    for cell in cells:
+        records, numbers = store.records(cell) or [], store.measures(cell)
+        for index, record in enumerate(records):
+            taken = {name: _plain(float(numbers[name][index])) for name in names}
+            texts = {"context": record.pair.context, "terminal": record.pair.terminal}
+            rows.append(record.fields() | texts | {"measures": taken})
+    path = folder / "samples.jsonl"
+    write_atomic(path, json_lines(rows))
+    return [path, *_save_parquet(folder / "samples.parquet", rows)]
+
+
+def _save_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return []
+    # One column per measure; `details` differs from method to method, so it stays JSON.
+    flat = [
+        {key: value for key, value in row.items() if key not in ("measures", "details")}
+        | {"details": json.dumps(row["details"], ensure_ascii=False)}
+        | row["measures"]
+        for row in rows
+    ]
+    draft = path.with_name(path.name + ".part")
+    try:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), draft)
+        draft.replace(path)
+    except OSError as error:
+        raise RunWriteError(f"cannot write {path}: {error.strerror or error}") from error
+    return [path]
+
+
+def _values(
+    experiment: Experiment, store: CellStore, cells: Sequence[Cell], variant: Variant, count: int, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Means over seeds `[pairs]` of one arm, by measure."""
+    by_seed = {name: np.full((len(experiment.seeds), count), np.nan) for name in names}
+    for cell in cells:
+        if cell.variant.name == variant.name:
+            numbers, row = store.measures(cell), experiment.seeds.index(cell.seed)
+            for name in names:
+                by_seed[name][row, cell.start : cell.stop] = numbers[name]
+    means = {}
+    for name, values in by_seed.items():
+        there = ~np.isnan(values)
+        total = np.where(there, values, 0.0).sum(0)
+        means[name] = np.divide(total, there.sum(0), out=np.full(count, np.nan), where=there.any(0))
+    return means
+
+
+def measured_names(names: Sequence[str], group: str) -> list[str]:
+    """Those of `names` that stand in one table."""
+    return [name for name in names if name in MEASURES and MEASURES[name].group == group]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _number(value: float | None) -> float:
+    """A number as `_plain` wrote it."""
+    return math.nan if value is None else value
+
+
+def _estimate(data: Mapping[str, Any]) -> Estimate:
+    return Estimate(**{name: _number(value) for name, value in data.items()})
+
+
+def _comparison(data: Mapping[str, Any]) -> Comparison:
+    plain = {
+        name: value if isinstance(value, str) else _number(value)
+        for name, value in data.items()
+        if name != "difference"
+    }
+    return Comparison(difference=_estimate(data["difference"]), **plain)

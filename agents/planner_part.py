@@ -1,0 +1,164 @@
+"""The part `planner` of a scenario: how goals become pulls, and how a turn is searched for."""
+
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import Field
+from pydantic_core import PydanticCustomError
+
+from steer.rewards import RewardsConfig
+from steer.schedules import SCHEDULES, ScheduleConfig
+from steer.search.policies import POLICIES, make_policy
+from steer.search.spans import Action
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Method = Literal["annealed", "fixed", "unguided", "search", "guided-search"]
+SEARCHES = ("search", "guided-search")
+SEARCH_KEYS = ("policy", "policy_options", "budget", "menu", "rewards")
+
+# What people may write; `RewardsConfig` fills in the rest, and its own schema describes the result.
+_REWARDS_SCHEMA = {
+    "anyOf": [
+        {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": "number"},
+                    {"type": "null"},
+                    {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {
+                            "reward": {"type": "string"},
+                            "weight": {"type": "number"},
+                            "at": {"enum": ["step", "end", "potential"]},
+                            "options": {"type": "object"},
+                        },
+                    },
+                ]
+            },
+        },
+        {"type": "null"},
+    ],
+    "default": None,
+}
+
+
+class Part(pydantic.BaseModel):
+    """Settings of all parts of a scenario."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class MenuItem(Part):
+    """One way of writing a span that a guided search may choose; see `steer.search.spans.Action`.
+
+    Attributes:
+        strength: factor on the pulls' weights, which are then cut at 1; 0 writes unguided.
+        scale: of classifier-free guidance; by default the planner's `cfg_scale`.
+        temperature: instead of that of `sampling`.
+    """
+
+    strength: float = Field(ge=0, le=100, allow_inf_nan=False)
+    scale: float | None = Field(default=None, ge=0, le=20, allow_inf_nan=False)
+    temperature: float | None = Field(default=None, ge=1e-4, le=100, allow_inf_nan=False)
+
+
+class Planner(Part):
+    """How goals become pulls, and how a turn is searched for.
+
+    Attributes:
+        method: `annealed` follows the schedule, `fixed` pulls with the same weight `start` (0.5) at every span,
+            `unguided` not at all. `search` writes many turns without a pull and keeps the best, `guided-search` pulls
+            as `annealed` does, as hard as the menu allows.
+        schedule: one of `steer.schedules.SCHEDULES`, for `annealed` and `guided-search`.
+        start, end: of the schedule; by default its own.
+        voice_weight: pull towards the character's voice, as far as the goal leaves room for it.
+        cfg_scale: strength of classifier-free guidance; 1 does without, above 1 costs a second forward pass.
+        candidates: how many open goals are weighed against each other.
+        reached: cosine from which a goal counts as reached; by default the model's calibrated value, or 0.6.
+        policy: one of `steer.search.policies.POLICIES`. This and what follows is for the two searches alone.
+        policy_options: of the policy.
+        budget: tokens that a turn may cost, in multiples of what it costs to write it once.
+        menu: of `guided-search`; by default strengths 1 and 0.7.
+        rewards: what is good, see `steer.rewards`; by default what the search takes where nothing is said.
+    """
+
+    method: Method = "annealed"
+    schedule: str = "bridge"
+    start: Share | None = None
+    end: Share | None = None
+    voice_weight: Share = 0.1
+    cfg_scale: float = Field(default=1.0, ge=0, le=20, allow_inf_nan=False)
+    candidates: int = Field(default=4, ge=1)
+    reached: float | None = Field(default=None, gt=0, le=1)
+    policy: str = Field(default="mcts", json_schema_extra={"enum": list(POLICIES)})
+    policy_options: dict[str, Any] = {}
+    budget: int = Field(default=8, ge=1, le=100_000)
+    menu: tuple[MenuItem, ...] = ()
+    rewards: Annotated[RewardsConfig | None, pydantic.WithJsonSchema(_REWARDS_SCHEMA)] = None
+
+    @pydantic.field_validator("schedule")
+    @classmethod
+    def _check_schedule(cls, name: str) -> str:
+        if name not in SCHEDULES:
+            raise ValueError(f"unknown schedule; expected one of {', '.join(sorted(SCHEDULES))}")
+        return name
+
+    @pydantic.field_validator("policy")
+    @classmethod
+    def _check_policy(cls, name: str) -> str:
+        if name not in POLICIES:
+            raise ValueError(f"unknown policy; expected one of {', '.join(POLICIES)}")
+        return name
+
+    @pydantic.model_validator(mode="after")
+    def _check_options(self) -> Self:
+        self.config()
+        if self.method not in SEARCHES:
+            if given := [name for name in SEARCH_KEYS if name in self.model_fields_set]:
+                raise error_at(given[0], f"this key belongs to method search or guided-search, not to {self.method}")
+            return self
+        try:
+            make_policy(self.policy, self.policy_options)
+        except ValueError as error:
+            raise error_at("policy_options", str(error)) from error
+        if self.method == "search" and self.menu:
+            raise error_at("menu", "method search writes without pulls; a menu belongs to method guided-search")
+        if self.method == "guided-search" and self.budget < 2:
+            raise error_at("budget", "a guided span costs a draft and a span: guided-search needs at least 2")
+        return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_foreign_keys(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the searches' keys where nothing is searched, so that the file can be read back.
+
+        And so that scenarios have the hash that they had before there was a search.
+        """
+        data = handler(self)
+        return data if self.method in SEARCHES else {key: data[key] for key in data if key not in SEARCH_KEYS}
+
+    def config(self) -> ScheduleConfig:
+        """The schedule that is in force.
+
+        Raises:
+            GuidanceError: the schedule does not take `start` or `end`.
+        """
+        return ScheduleConfig("constant" if self.method == "fixed" else self.schedule, self.start, self.end)
+
+    def actions(self) -> tuple[Action, ...]:
+        """What a search may do with a span where there are pulls."""
+        if self.method != "guided-search":
+            return (Action(),)
+        menu = self.menu or (MenuItem(strength=1.0), MenuItem(strength=0.7))
+        return tuple(
+            Action(item.strength, self.cfg_scale if item.scale is None else item.scale, item.temperature)
+            for item in menu
+        )
+
+
+def error_at(place: str, message: str) -> PydanticCustomError:
+    """An error of a whole part that belongs to one place in it, such as `goals.0.text`."""
+    # The message goes in as a value: braces in it are not for pydantic to fill.
+    return PydanticCustomError("scenario", "{message}", {"message": message, "place": place})

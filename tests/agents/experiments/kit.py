@@ -1,0 +1,113 @@
+"""What the tests of experiments share: a small experiment, a judge that counts letters, a process to kill or race.
+
+    python -m tests.agents.experiments.kit FILE RUN LOG
+
+runs an experiment whose arms of method `slow` note in LOG what they write, and take their time.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from agents.experiments.arms import ARMS, Sample, Task, write_unguided
+from agents.experiments.cells import Record
+from agents.experiments.options import Options
+from agents.experiments.runner import run_experiment
+from agents.experiments.spec import Experiment, load_experiment
+from steer.pairs import Pair
+
+ROOT = Path(__file__).resolve().parents[3]
+ENDS = ["A bee.", "My cat.", "The sea.", "A moon.", "Red fox.", "Big sky."]
+PAIRS = [Pair(f"p{i}", f"Once upon a {i}", end) for i, end in enumerate(ENDS)]
+ARM_LIST: list[dict[str, Any]] = [
+    {"name": "plain", "method": "unguided"},
+    {"name": "none", "method": "fixed", "start": 0.0},
+    {"name": "pulled", "method": "annealed"},
+]
+SECONDS = 0.4  # per cell of a slow arm
+
+
+class Letters:
+    """A judge that counts letters, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        self.texts += texts
+        rows = [[float(text.lower().count(letter)) + 0.01 for letter in "aeiouybcmsf"] for text in texts]
+        return torch.nn.functional.normalize(torch.tensor(rows), dim=1)
+
+
+def experiment(folder: Path, **changes: Any) -> Experiment:
+    """A small experiment whose pairs lie in `folder`; `None` takes a key out."""
+    return load_experiment(write_file(folder, **changes))
+
+
+def write_file(folder: Path, **changes: Any) -> Path:
+    """The YAML file of `experiment`."""
+    import json
+
+    lines = [json.dumps({"id": p.id, "context": p.context, "terminal": p.terminal}) for p in PAIRS]
+    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    data: Mapping[str, Any] = {
+        "id": "small",
+        "pairs": {"file": "pairs.jsonl"},
+        "spans": 2,
+        "chunk": 2,
+        "sampling": {"temperature": 0.9},
+        "arms": ARM_LIST,
+    } | changes
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in data.items() if v is not None}), encoding="utf-8")
+    return path
+
+
+def sample(*spans: str, ended: bool = False) -> Sample:
+    return Sample("".join(spans), spans, tuple("".join(spans).encode()), ended, 8, 1)
+
+
+def record(pair: Pair, *spans: str) -> Record:
+    return Record("plain", 0, pair, sample(*spans))
+
+
+def start_child(file: Path, run: Path, log: Path) -> subprocess.Popen[str]:
+    """A process that runs the experiment of a file, see the module."""
+    command = [sys.executable, "-m", "tests.agents.experiments.kit", str(file), str(run), str(log)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def add_slow(log: Path) -> None:
+    """Make the method `slow` known: what `unguided` does, slowly, with a line in `log` for each cell."""
+
+    def write_slow(task: Task, options: Options) -> list[Sample]:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()} {task.pairs[0].id} {task.seeds[0]}\n")
+        time.sleep(SECONDS)
+        return write_unguided(task, options)
+
+    ARMS["slow"] = write_slow
+
+
+def main() -> None:
+    from steer.model import LatentModel
+
+    file, run, log = map(Path, sys.argv[1:])
+    add_slow(log)
+    loaded = load_experiment(file)
+    run_experiment(loaded, run, lambda: LatentModel.from_pretrained(loaded.model), open_judge=Letters)
+
+
+if __name__ == "__main__":
+    main()
