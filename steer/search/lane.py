@@ -122,9 +122,19 @@ class Lane:
                 keys, values, mask = states
                 for layer in range(self.layers):
                     segments[layer].append(Segment(keys[layer], values[layer], mask))
-        lengths = {r: len(self.tree.context(r)) - 1 for r in set(roots)}
-        starts = [lengths[r] + int(self.tree.depth[p]) * self.width for r, p in zip(roots, parents, strict=True)]
-        return segments, torch.tensor(starts * arms, device=self.model.device)[:, None]
+        return segments, self.starts(parents, arms)
+
+    def starts(self, parents: Sequence[int], arms: int = 1) -> Tensor:
+        """Position `[arms * R, 1]` of the first own token of each child of these nodes."""
+        depths = [len(self.tree.context(p)) - 1 + int(self.tree.depth[p]) * self.width for p in parents]
+        return torch.tensor(depths * arms, device=self.model.device)[:, None]
+
+    def share_alike(self, parents: Sequence[int], others: Sequence[int]) -> bool:
+        """Whether children of both lists of nodes see the same segments, so that `prefix` of one serves the other."""
+        roots = [[int(self.tree.root[p]) for p in ids] for ids in (parents, others)]
+        return (
+            run_lengths(parents)[0] == run_lengths(others)[0] and run_lengths(roots[0])[0] == run_lengths(roots[1])[0]
+        )
 
     def chunk(self, parents: Sequence[int], soft: Tensor | None, tokens: Tensor | None) -> Tensor:
         """Embeddings of the token before each span, its soft tokens `[R, k, d]`, and given tokens `[R, t]`."""

@@ -69,7 +69,7 @@ class PagedEngine(Engine):
         return self._write_part(order, draft)
 
     def _write_part(self, order: Order, draft: bool) -> Draw:
-        lane, rows = self.lane, len(order.parents)
+        lane = self.lane
         arms = 1 if draft else self.arms
         # Siblings of one latent share everything before their first token.
         heads: dict[tuple[int, bytes], int] = {}
@@ -92,7 +92,9 @@ class PagedEngine(Engine):
 
         spread = torch.tensor([i + arm * len(first) for arm in range(arms) for i in index], device=self.model.device)
         own = head.spread(spread, lane.width)
-        if len(first) != rows:
+        if lane.share_alike(parents, order.parents):
+            start = lane.starts(order.parents, arms)
+        else:
             segments, start = lane.prefix(order.parents, arms)
 
         def forward(ids: Tensor) -> Tensor:
