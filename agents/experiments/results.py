@@ -245,19 +245,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _number(value: float | None) -> float:
-    """A number as `_plain` wrote it."""
+def _number(value: Any) -> Any:
+    """A value as `_plain` wrote it: null was NaN."""
     return math.nan if value is None else value
 
 
 def _estimate(data: Mapping[str, Any]) -> Estimate:
-    return Estimate(**{name: _number(value) for name, value in data.items()})
+    numbers: dict[str, Any] = {name: _number(value) for name, value in data.items()}
+    return Estimate(**numbers)
 
 
 def _comparison(data: Mapping[str, Any]) -> Comparison:
-    plain = {
-        name: value if isinstance(value, str) else _number(value)
-        for name, value in data.items()
-        if name != "difference"
-    }
-    return Comparison(difference=_estimate(data["difference"]), **plain)
+    values: dict[str, Any] = {name: _number(value) for name, value in data.items()}
+    return Comparison(**{**values, "difference": _estimate(data["difference"])})
