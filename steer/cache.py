@@ -7,12 +7,14 @@ writes in place and hands out views of what is filled. A call with fewer rows th
 so that drafts (conditional rows only) and guided writing (conditional and null rows) share one cache.
 """
 
-from typing import Any
+from typing import Any, final
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
+@final
 class SpanCacheLayer(CacheLayerMixin):
     """One layer: buffers `[rows, heads, capacity, head_dim]`, allocated at the first call, filled up to `length`."""
 
@@ -27,8 +29,8 @@ class SpanCacheLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate buffers with the heads, width, dtype and device of the first states."""
-        self.keys = key_states.new_zeros((self.rows, key_states.shape[1], self.capacity, key_states.shape[3]))
-        self.values = value_states.new_zeros((self.rows, value_states.shape[1], self.capacity, value_states.shape[3]))
+        self.keys = key_states.new_empty((self.rows, key_states.shape[1], self.capacity, key_states.shape[3]))
+        self.values = value_states.new_empty((self.rows, value_states.shape[1], self.capacity, value_states.shape[3]))
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -64,7 +66,13 @@ class SpanCacheLayer(CacheLayerMixin):
 
     get_max_cache_shape = get_max_length  # the name before transformers 5.20
 
+    def filled(self) -> tuple[Tensor, Tensor]:
+        """Views of the filled keys and values of all rows, `[rows, heads, length, head_dim]` each."""
+        assert self.keys is not None and self.values is not None
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
+
+@final
 class SpanCache(Cache):
     """A `transformers` cache of `SpanCacheLayer`s.
 
@@ -75,6 +83,7 @@ class SpanCache(Cache):
     """
 
     def __init__(self, layers: int, rows: int, capacity: int) -> None:
+        self.rows = rows
         self.spans = [SpanCacheLayer(rows, capacity) for _ in range(layers)]
         super().__init__(layers=[*self.spans])
 
@@ -91,6 +100,18 @@ class SpanCache(Cache):
     def copy_rows(self, count: int) -> None:
         """Copy rows `[0, count)` to rows `[count, 2 * count)`: a prefix that two arms share is computed once."""
         for layer in self.spans:
-            for buffer in (layer.keys, layer.values):
-                assert buffer is not None
-                buffer[count : 2 * count, :, : layer.length] = buffer[:count, :, : layer.length]
+            for buffer in layer.filled():
+                buffer[count : 2 * count] = buffer[:count]
+
+    def spread(self, index: Tensor, capacity: int) -> "SpanCache":
+        """A cache whose row i starts as row `index[i]` of this one, with room for `capacity` tokens."""
+        wide = SpanCache(len(self.spans), len(index), capacity)
+        for source, target in zip(self.spans, wide.spans, strict=True):
+            keys, values = source.filled()
+            target.update(keys[index], values[index])
+        return wide
+
+    def states(self) -> tuple[Tensor, Tensor]:
+        """Copies of the filled keys and values of all layers, `[layers, rows, heads, length, head_dim]` each."""
+        keys, values = zip(*(layer.filled() for layer in self.spans), strict=True)
+        return torch.stack(keys), torch.stack(values)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from steer.adapters import ROUTER, use_adapter
+from steer.cache import SpanCache
 from steer.search.attention import Segment, register
-from steer.search.pages import OwnCache, PagePool
+from steer.search.pages import PagePool
 from steer.search.tree import Tree
 
 
@@ -73,7 +74,7 @@ class Lane:
     # -- passes ------------------------------------------------------------------------------------------------------
 
     def forward(
-        self, embeds: Tensor, own: OwnCache, segments: list[list[Segment]] | None, start: Tensor, keep: int = 1
+        self, embeds: Tensor, own: SpanCache, segments: list[list[Segment]] | None, start: Tensor, keep: int = 1
     ) -> Tensor:
         """Append embeddings `[R, q, d]` to the rows' own tokens; logits `[R, keep, V]` of the last places.
 
@@ -86,7 +87,7 @@ class Lane:
         """
         rows, count = embeds.shape[:2]
         self.forward_tokens += rows * count
-        steps = torch.arange(own.own[0].length, own.own[0].length + count, device=embeds.device)
+        steps = torch.arange(own.length, own.length + count, device=embeds.device)
         with self._base() as base:
             return base(
                 inputs_embeds=embeds,
@@ -174,7 +175,7 @@ class Lane:
         if self.arms == 2:
             chunk = torch.cat([chunk, self.chunk(parents, self.model.soft(None, len(nodes)), tokens)])
         segments, start = self.prefix(parents, self.arms)
-        own = OwnCache(self.layers, len(chunk), self.width)
+        own = SpanCache(self.layers, len(chunk), self.width)
         self.forward(chunk, own, segments, start)
         self.pool.store(nodes, *own.states(), keep=keep)
 
@@ -188,7 +189,7 @@ class Lane:
             return None
         if root not in self._prompts:
             ids = torch.tensor([context], device=self.model.device)
-            own = OwnCache(self.layers, 1, len(context))
+            own = SpanCache(self.layers, 1, len(context))
             self.forward(self.model.embed(ids), own, None, torch.zeros(1, 1, dtype=torch.long, device=ids.device))
             self._prompts[root] = own.states()
         return self._prompts[root]

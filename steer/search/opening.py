@@ -7,11 +7,11 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from steer.adapters import ROUTER
+from steer.cache import SpanCache
 from steer.errors import UnsupportedBase
 from steer.search.engine import Engine
 from steer.search.lane import Lane
 from steer.search.paged import PagedEngine
-from steer.search.pages import OwnCache
 from steer.search.prefill import PrefillEngine
 from steer.search.tree import Tree
 
@@ -61,7 +61,7 @@ def _probe(model: Any) -> tuple[float, float]:
     null = model.soft(None, 1)
     segments, start = lane.prefix([node])
     chunk = lane.chunk([node], null, last)
-    paged = lane.forward(chunk, OwnCache(lane.layers, 1, chunk.shape[1]), segments, start, keep=chunk.shape[1])
+    paged = lane.forward(chunk, SpanCache(lane.layers, 1, chunk.shape[1]), segments, start, keep=chunk.shape[1])
     first = model.embed(tokens[None, : 5 + size].to(model.device))
     whole = torch.cat([first[:, :5], null, first[:, 5:], null, model.embed(last)], dim=1)
     plain = model.role_logits(ROUTER, whole)[:, -chunk.shape[1] :]

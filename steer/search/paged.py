@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from steer.adapters import ROUTER
+from steer.cache import SpanCache
 from steer.errors import SearchError
 from steer.search.engine import Draw, Engine, Order
 from steer.search.lane import Lane
-from steer.search.pages import OwnCache
 from steer.search.tree import Tree
 
 # Logits of whole spans are computed for so many numbers at once: 64 Mi of float32 are 256 MiB.
@@ -87,7 +87,7 @@ class PagedEngine(Engine):
         if arms == 2:
             chunk = torch.cat([chunk, lane.chunk(parents, self.model.soft(None, len(first)), None)])
         segments, start = lane.prefix(parents, arms)
-        head = OwnCache(lane.layers, len(chunk), chunk.shape[1])
+        head = SpanCache(lane.layers, len(chunk), chunk.shape[1])
         logits = lane.forward(chunk, head, segments, start)[:, -1]
 
         spread = torch.tensor([i + arm * len(first) for arm in range(arms) for i in index], device=self.model.device)
@@ -174,7 +174,7 @@ class PagedEngine(Engine):
             mask[row, : len(span)] = True
         targets, mask = targets.to(self.model.device), mask.to(self.model.device)
         segments, start = lane.prefix(parents)
-        own = OwnCache(lane.layers, len(spans), size)
+        own = SpanCache(lane.layers, len(spans), size)
         logits = lane.forward(lane.chunk(parents, None, targets[:, :-1]), own, segments, start, keep=size).float()
         logprobs = logits.gather(2, targets[..., None])[..., 0] - logits.logsumexp(2)
         return ((logprobs * mask).sum(1) / mask.sum(1)).cpu()

@@ -1,97 +1,15 @@
-"""Key-value pages: one per node and arm, in one pool, and the cache through which a base writes its own tokens."""
+"""Key-value pages: one per node and arm, in one pool."""
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from steer.errors import SearchError
 
 EMPTY = -1
-
-
-@final
-class OwnLayer(CacheLayerMixin):
-    """One layer of the rows' own tokens: writes in place, hands out views of what is filled."""
-
-    is_sliding = False
-    is_croppable = True
-
-    def __init__(self, rows: int, capacity: int) -> None:
-        super().__init__()
-        self.rows, self.capacity, self.length = rows, capacity, 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate `[rows, heads, capacity, head_dim]` like the first states."""
-        shape = (self.rows, key_states.shape[1], self.capacity)
-        self.keys = key_states.new_empty((*shape, key_states.shape[3]))
-        self.values = value_states.new_empty((*shape, value_states.shape[3]))
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append states; returns views of all filled ones."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[2]
-        assert self.keys is not None and self.values is not None
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys that a query of this length sees."""
-        return self.length + query_length, 0
-
-    def get_seq_length(self) -> int:
-        """Filled tokens."""
-        return self.length
-
-    def get_max_length(self) -> int:
-        """Capacity in tokens."""
-        return self.capacity
-
-    get_max_cache_shape = get_max_length  # the name before transformers 5.20
-
-
-@final
-class OwnCache(Cache):
-    """The rows' own tokens in all layers.
-
-    Args:
-        layers: hidden layers of the base.
-        rows, capacity: rows of the batch, tokens per row.
-    """
-
-    def __init__(self, layers: int, rows: int, capacity: int) -> None:
-        self.rows = rows
-        self.own = [OwnLayer(rows, capacity) for _ in range(layers)]
-        super().__init__(layers=[*self.own])
-
-    def spread(self, index: Tensor, capacity: int) -> "OwnCache":
-        """A cache whose row i starts as row `index[i]` of this one, with room for `capacity` tokens."""
-        wide = OwnCache(len(self.own), len(index), capacity)
-        for source, target in zip(self.own, wide.own, strict=True):
-            assert source.keys is not None and source.values is not None
-            target.lazy_initialization(source.keys, source.values)
-            assert target.keys is not None and target.values is not None
-            target.keys[:, :, : source.length] = source.keys[index, :, : source.length]
-            target.values[:, :, : source.length] = source.values[index, :, : source.length]
-            target.length = source.length
-        return wide
-
-    def states(self) -> tuple[Tensor, Tensor]:
-        """Keys and values of all layers, `[layers, rows, heads, filled, head_dim]` each."""
-        length = self.own[0].length
-        keys, values = [], []
-        for layer in self.own:
-            assert layer.keys is not None and layer.values is not None
-            keys.append(layer.keys[:, :, :length])
-            values.append(layer.values[:, :, :length])
-        return torch.stack(keys), torch.stack(values)
 
 
 @final

@@ -72,6 +72,25 @@ def test_overflow_is_an_error_that_changes_nothing(rows: int, length: int) -> No
     assert torch.equal(keys, torch.cat([states(2, 3), states(2, 1, seed=1)], dim=2))
 
 
+def test_rows_write_in_place_and_are_spread() -> None:
+    cache = SpanCache(layers=2, rows=2, capacity=3)
+    first = states(2, 2)
+    for layer in range(2):
+        keys, values = cache.update(first + layer, -first - layer, layer)
+        assert torch.equal(keys, first + layer) and torch.equal(values, -first - layer)
+    wide = cache.spread(torch.tensor([1, 0, 1]), 4)
+    assert wide.get_seq_length() == 2 and wide.get_max_length() == 4
+    more = states(3, 1, seed=1)
+    wanted = torch.cat([first[[1, 0, 1]] + 1, more], dim=2)
+    for layer in range(2):
+        keys, _ = wide.update(more, more, layer)
+    assert torch.equal(keys, wanted)
+    keys, values = wide.states()
+    assert keys.shape == values.shape == (2, 3, 2, 3, 4)
+    assert torch.equal(keys[1], wanted) and torch.equal(values[0, :, :, 2:], more)
+    assert torch.equal(cache.states()[0][0], first) and cache.get_seq_length() == 2
+
+
 @pytest.mark.parametrize("padding", [0, 3])
 @torch.no_grad()
 def test_chunks_through_the_cache_give_the_logits_of_one_pass(tiny_llama: Path, padding: int) -> None:

@@ -1,11 +1,11 @@
-"""The pool of key-value pages, and the cache that rows write into."""
+"""The pool of key-value pages."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from steer.errors import SearchError
-from steer.search.pages import EMPTY, OwnCache, PagePool
+from steer.search.pages import EMPTY, PagePool
 
 LAYERS, HEADS, PAGE, DIM = 2, 3, 4, 5
 BYTES = 2 * LAYERS * HEADS * PAGE * DIM * 4  # of a page, keys and values, float32
@@ -100,22 +100,3 @@ def test_what_does_not_fit_is_refused() -> None:
     check(pool)
     pool.store([], keys[:, :0], keys[:, :0])
     assert held(pool) == {0, 1}
-
-
-def test_rows_write_in_place_and_are_spread() -> None:
-    cache = OwnCache(LAYERS, 2, 3)
-    first = torch.randn(2, HEADS, 2, DIM)
-    for layer in range(LAYERS):
-        keys, values = cache.update(first + layer, -first - layer, layer)
-        assert torch.equal(keys, first + layer) and torch.equal(values, -first - layer)
-    wide = cache.spread(torch.tensor([1, 0, 1]), 4)
-    assert wide.get_seq_length() == 2 and wide.get_max_length() == 4
-    more = torch.randn(3, HEADS, 1, DIM)
-    wanted = torch.cat([first[[1, 0, 1]] + 1, more], dim=2)
-    for layer in range(LAYERS):
-        keys, _ = wide.update(more, more, layer)
-    assert torch.equal(keys, wanted)
-    keys, values = wide.states()
-    assert keys.shape == values.shape == (LAYERS, 3, HEADS, 3, DIM)
-    assert torch.equal(keys[1], wanted) and torch.equal(values[0, :, :, 2:], more)
-    assert torch.equal(cache.states()[0][0], first) and cache.get_seq_length() == 2
