@@ -13,6 +13,7 @@ from typing import Self, final
 
 from agents.errors import RunBusy, RunDamaged, RunWriteError
 from agents.events import Event, decode_event, encode_event
+from steer import files
 
 FIRST = "0" * 64  # stands for the line before the first
 
@@ -91,7 +92,7 @@ class EventLog:
             if contents.torn:
                 self._file.truncate(self._size)
             self._file.seek(self._size)
-            sync_folder(path.parent)
+            files.sync_folder(path.parent)
         except OSError as error:
             self._file.close()
             if isinstance(error, RunBusy):
@@ -139,20 +140,14 @@ class EventLog:
             pass  # the next writer cuts the half-written line off
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a small file so that it is there whole or not at all.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a small file so that it is there whole or not at all; see `steer.files.write_atomic`.
 
     Raises:
         RunWriteError: the file system refused.
     """
-    draft = path.with_name(path.name + ".part")
     try:
-        with draft.open("wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        sync_folder(path.parent)
+        files.write_atomic(path, content)
     except OSError as error:
         raise RunWriteError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -162,17 +157,6 @@ def _refused(log: Path, error: OSError) -> str:
         f"cannot write {log}: {error.strerror or error}; all turns before are safe: make room, then go on with "
         f"`steer resume {log.parent}`"
     )
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new names in a folder durable, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -99,13 +99,8 @@ def make_manifest(scenario: Scenario, model: LatentModel, arms: tuple[Arm, ...])
         arms=arms,
         threshold=scenario.planner.reached or model.latent_config.reached_similarity or 0.6,
         model=model_identity(model),
-        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        platform={
-            "system": platform.platform(),
-            "machine": platform.machine(),
-            "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type,
-            "threads": str(torch.get_num_threads()),
-        },
+        versions=versions_here(),
+        platform=platform_of(model),
         started=utc_now(),
     )
 
@@ -226,16 +221,30 @@ def file_hash(path: Path) -> str:
         return hashlib.sha256().hexdigest()
 
 
+def versions_here() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what is written; `unknown` where one is not installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def platform_of(model: LatentModel) -> dict[str, str]:
+    """System, machine, threads, and the device that a model is on."""
+    return {
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
 def utc_now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _weights_hash(model: LatentModel) -> str:

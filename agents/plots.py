@@ -2,12 +2,11 @@
 
 import io
 import math
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
 
-from agents.errors import RunWriteError
+from agents.log import write_atomic
 from agents.progress import Curve, GoalProgress, Progress, read_progress
 
 # Okabe and Ito's blue and vermillion: told apart with any colour vision, and by their lines in print.
@@ -53,12 +52,7 @@ def plot_progress(run: Path) -> Path:
     image = io.BytesIO()
     canvas.print_figure(image, format="png", dpi=130)
     path = run / FILE_NAME
-    draft = path.with_name(FILE_NAME + ".part")
-    try:
-        draft.write_bytes(image.getvalue())
-        os.replace(draft, path)
-    except OSError as error:
-        raise RunWriteError(f"cannot write {path}: {error.strerror}") from error
+    write_atomic(path, image.getvalue())
     return path
 
 

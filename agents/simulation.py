@@ -11,7 +11,7 @@ from typing import Literal
 from agents.errors import RunDamaged, RunExists, RunWriteError
 from agents.events import Event, TurnEvent
 from agents.goals import GoalBook, check_texts
-from agents.log import EventLog, sync_folder, write_atomic
+from agents.log import EventLog, write_atomic
 from agents.manifest import (
     LOGS,
     SCENARIO,
@@ -32,6 +32,7 @@ from agents.scenario import Scenario, override
 from agents.state import ArmState
 from agents.transcript import render_transcript
 from agents.turns import arm_scenario, open_story, write_turn
+from steer.files import sync_folder
 from steer.model import LatentModel
 
 logger = logging.getLogger(__name__)

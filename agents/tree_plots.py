@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import textwrap
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from agents.errors import RunWriteError
+from agents.log import write_atomic
 from steer.search.export import ToText, by_value, chosen, nodes_of, words_of
 from steer.search.tree import NONE, Status, Tree
 
@@ -87,12 +87,7 @@ def plot_tree(tree: Tree, out: Path, *, root: int = 0, to_text: ToText | None = 
         # Stories hold characters that the font lacks; it draws boxes, which says as much as the warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         canvas.print_figure(image, format=out.suffix[1:].lower(), dpi=160)
-    draft = out.with_name(out.name + ".part")
-    try:
-        draft.write_bytes(image.getvalue())
-        os.replace(draft, out)
-    except OSError as error:
-        raise RunWriteError(f"cannot write {out}: {error.strerror}") from error
+    write_atomic(out, image.getvalue())
     return out
 
 

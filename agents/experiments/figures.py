@@ -1,14 +1,13 @@
 """Figures of results: success against budget, and success against fluency."""
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.errors import RunWriteError
 from agents.experiments.results import HEADLINE, ArmResult, Results
 from agents.experiments.statistics import Estimate
+from agents.log import write_atomic
 
 BY_BUDGET, FRONTIER = "success_by_budget.png", "frontier.png"
 # Okabe and Ito's colours without the yellow, which print loses: told apart with any colour vision. Markers and lines
@@ -114,12 +113,7 @@ def _save(path: Path, results: Results, styles: dict[str, Style], draw: Any) -> 
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     image = io.BytesIO()
     canvas.print_figure(image, format="png", dpi=150)
-    draft = path.with_name(path.name + ".part")
-    try:
-        draft.write_bytes(image.getvalue())
-        os.replace(draft, path)
-    except OSError as error:
-        raise RunWriteError(f"cannot write {path}: {error.strerror}") from error
+    write_atomic(path, image.getvalue())
     return path
 
 

@@ -11,22 +11,19 @@ results.json, table.md, success_by_budget.png, frontier.png
 """
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-import torch
 
 from agents.errors import RunDamaged, RunExists, RunMismatch
 from agents.experiments.pairs import pairs_text, read_pairs, source_identity
 from agents.experiments.spec import Experiment
 from agents.log import write_atomic
-from agents.manifest import PACKAGES, model_identity, utc_now
+from agents.manifest import model_identity, platform_of, utc_now, versions_here
 from steer.pairs import Pair
 
 MANIFEST, EXPERIMENT, PAIRS = "experiment.json", "experiment.yaml", "pairs.jsonl"
@@ -86,13 +83,8 @@ def start_run(folder: Path, experiment: Experiment, model: Any, pairs: list[Pair
         settings=settings,
         pairs_sha256=_hash(text),
         model=model_identity(model),
-        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        platform={
-            "system": platform.platform(),
-            "machine": platform.machine(),
-            "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type,
-            "threads": str(torch.get_num_threads()),
-        },
+        versions=versions_here(),
+        platform=platform_of(model),
         revision=_revision(),
         started=utc_now(),
     )
@@ -169,13 +161,6 @@ def _show(flat: Mapping[str, Any], key: str) -> str:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _revision() -> str | None:

@@ -1,6 +1,7 @@
 """Results: means with intervals for each arm, paired tests against the reference, and all samples in one file."""
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.errors import RunDamaged, RunWriteError
+from agents.errors import RunDamaged
 from agents.experiments.cells import Cell, CellStore, json_lines
 from agents.experiments.measures import MEASURES
 from agents.experiments.spec import Experiment, Variant
@@ -203,12 +204,9 @@ def _save_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
         | row["measures"]
         for row in rows
     ]
-    draft = path.with_name(path.name + ".part")
-    try:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), draft)
-        draft.replace(path)
-    except OSError as error:
-        raise RunWriteError(f"cannot write {path}: {error.strerror or error}") from error
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), content)
+    write_atomic(path, content.getvalue())
     return [path]
 
 

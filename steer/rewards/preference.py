@@ -10,11 +10,12 @@ from typing import Self
 import pydantic
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from steer.checkpoint import load_head, read_tensors
 from steer.errors import CheckpointError, LatentError
+from steer.files import write_atomic
 
 CENTER = 0.01  # as recommended for reward models in TRL's `center_rewards_coefficient`
 
@@ -100,10 +101,8 @@ class PreferenceHead(nn.Module):
         """Write weights and configuration to one safetensors file, atomically."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
         tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in self.state_dict().items()}
-        save_file(tensors, part, metadata={"format": "pt", "preference": self.config.model_dump_json()})
-        part.replace(path)
+        write_atomic(path, save(tensors, metadata={"format": "pt", "preference": self.config.model_dump_json()}))
 
     @classmethod
     def load(cls, path: str | Path, encoder_id: str | None = None) -> Self:

@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from steer.errors import SearchError
+from steer.files import sync_folder
 from steer.search.tree import FIELDS, NONE, Tree
 
 FORMAT_VERSION = 1
@@ -67,7 +68,7 @@ def save_tree(tree: Tree, path: str | Path, record: Mapping[str, Any]) -> None:
     finally:
         with contextlib.suppress(OSError):  # the error that brought us here says more
             draft.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def load_tree(path: str | Path) -> tuple[Tree, dict[str, Any]]:
@@ -200,14 +201,3 @@ def _digest(arrays: Arrays, header: Mapping[str, Any]) -> str:
         digest.update(f"{name} {array.dtype.name} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from steer.errors import TrainingError
+from steer.files import write_atomic
 from steer.training.optimizers import build_optimizer
 from steer.training.recipe import TrainRecipe
 
@@ -28,9 +29,7 @@ def is_done(folder: Path) -> bool:
 
 def mark_done(folder: Path, summary: dict[str, Any]) -> None:
     """Write `done.json` with the stage's figures, atomically."""
-    part = folder / (DONE + ".part")
-    part.write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(folder / DONE)
+    write_atomic(folder / DONE, json.dumps(summary, indent=2, sort_keys=True) + "\n")
 
 
 def training_arguments(
