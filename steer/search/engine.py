@@ -36,15 +36,22 @@ class Order:
     scales: Tensor | None = None
     temperatures: Tensor | None = None
 
-    def rows(self, start: int, end: int | None) -> "Order":
-        """Some of the rows."""
+    @property
+    def from_latent(self) -> Tensor:
+        """Bool `[R]` on the CPU: which rows are written from their latent, the others from the null latent."""
+        if self.z is None:
+            return torch.zeros(len(self.parents), dtype=torch.bool)
+        return torch.ones(len(self.parents), dtype=torch.bool) if self.steered is None else self.steered.cpu()
 
-        def part(x: Any) -> Any:
-            return None if x is None else x[start:end]
+    def rows(self, chosen: Sequence[int]) -> "Order":
+        """Some of the rows, in that order."""
+
+        def part(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[list(chosen)]
 
         return Order(
-            self.parents[start:end],
-            self.seeds[start:end],
+            [self.parents[row] for row in chosen],
+            [self.seeds[row] for row in chosen],
             part(self.z),
             part(self.steered),
             part(self.scales),

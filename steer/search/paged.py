@@ -59,7 +59,8 @@ class PagedEngine(Engine):
         except SearchError:
             if not half:
                 raise
-            parts = [self.write(order.rows(*ends), draft=draft) for ends in ((0, half), (half, None))]
+            halves = (range(half), range(half, len(order.parents)))
+            parts = [self.write(order.rows(rows), draft=draft) for rows in halves]
             return Draw(
                 [span for part in parts for span in part.spans],
                 [ended for part in parts for ended in part.ended],
@@ -75,8 +76,7 @@ class PagedEngine(Engine):
         heads: dict[tuple[int, bytes], int] = {}
         first: list[int] = []
         index = []
-        for row, parent in enumerate(order.parents):
-            steered = order.z is not None and (order.steered is None or bool(order.steered[row]))
+        for row, (parent, steered) in enumerate(zip(order.parents, order.from_latent.tolist(), strict=True)):
             name = (parent, order.z[row].numpy().tobytes() if steered and order.z is not None else b"")
             if name not in heads:
                 heads[name] = len(first)
@@ -110,9 +110,7 @@ class PagedEngine(Engine):
         if order.z is None:
             return null
         soft = self.model.soft(order.z[rows])
-        if order.steered is None:
-            return soft
-        return torch.where(order.steered[rows].to(soft.device)[:, None, None], soft, null)
+        return torch.where(order.from_latent[rows].to(soft.device)[:, None, None], soft, null)
 
     @torch.inference_mode()
     def keep(self, draw: Draw, rows: Sequence[int], nodes: Sequence[int]) -> None:

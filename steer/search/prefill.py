@@ -9,9 +9,9 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from steer.adapters import ROUTER, use_adapter
+from steer.rewards.fluency import mean_logprobs
 from steer.search.engine import Draw, Engine, Order
 from steer.search.tree import Tree
 
@@ -44,8 +44,7 @@ class PrefillEngine(Engine):
         """See `Engine`."""
         # Without padding no base can go wrong, so rows go by the length of their prefix.
         by_length: dict[tuple[int, int, bool], list[int]] = {}
-        for row, parent in enumerate(order.parents):
-            steered = order.z is not None and (order.steered is None or bool(order.steered[row]))
+        for row, (parent, steered) in enumerate(zip(order.parents, order.from_latent.tolist(), strict=True)):
             # In BigVAE's layout a row without latent is another model with another prefix.
             kind = steered and not self._interleaved
             length = len(self.tree.context(parent)) + len(self.tree.ids(parent))
@@ -54,21 +53,18 @@ class PrefillEngine(Engine):
         ended = [False] * len(spans)
         logprobs = torch.zeros(len(spans))
         for rows in by_length.values():
-            part = self._write_part(_pick(order, rows), draft)
+            part = self._write_part(order.rows(rows), draft)
             for at, row in enumerate(rows):
                 spans[row], ended[row], logprobs[row] = part.spans[at], part.ended[at], part.logprobs[at]
         return Draw(spans, ended, logprobs)
 
     def _write_part(self, order: Order, draft: bool) -> Draw:
         """Rows whose prefixes are of one length (and, in BigVAE's layout, all with a latent or all without)."""
-        steered = torch.zeros(len(order.parents), dtype=torch.bool)
-        if order.z is not None:
-            steered = torch.ones_like(steered) if order.steered is None else order.steered.cpu()
         both = self.with_null and not draft
         arms: list[Callable[[Tensor], Tensor]] = []
         first: list[Tensor] = []
         for null in (False, True) if both else (False,):
-            embeds, role = self._prefix(order, steered, null)
+            embeds, role = self._prefix(order, null)
             arm = _Stream(self, role)
             first.append(arm(embeds))
             arms.append(arm)
@@ -79,9 +75,9 @@ class PrefillEngine(Engine):
 
         return self._decode(order, torch.cat(first), forward, len(arms))
 
-    def _prefix(self, order: Order, steered: Tensor, null: bool) -> tuple[Tensor, str | None]:
+    def _prefix(self, order: Order, null: bool) -> tuple[Tensor, str | None]:
         """Embeddings `[R, L, d]` of all that stands before the spans, and the role that reads them."""
-        model, tree = self.model, self.tree
+        model, tree, steered = self.model, self.tree, order.from_latent
         if not self._interleaved:
             visible = torch.tensor([[*tree.context(p), *tree.ids(p)] for p in order.parents], device=model.device)
             if null or not bool(steered.any()):
@@ -102,13 +98,8 @@ class PrefillEngine(Engine):
     @torch.inference_mode()
     def base_logprobs(self, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:
         """See `Engine`."""
-        values = []
-        for parent, span in zip(parents, spans, strict=True):
-            ids = [*self.tree.context(parent), *self.tree.ids(parent), *span]
-            tensor = torch.tensor([ids], device=self.model.device)
-            logits = self.model.role_logits(None, self.model.embed(tensor))[0, -len(span) - 1 : -1].float()
-            values.append(-float(functional.cross_entropy(logits, tensor[0, -len(span) :])))
-        return torch.tensor(values)
+        prefixes = [[*self.tree.context(parent), *self.tree.ids(parent)] for parent in parents]
+        return mean_logprobs(self.model, prefixes, spans)
 
 
 class _Stream:
@@ -146,19 +137,3 @@ class _Stream:
             return model.role(self._role)(**inputs)
         with use_adapter(model.peft, self._role) as base:
             return base(**inputs)
-
-
-def _pick(order: Order, rows: list[int]) -> Order:
-    index = torch.tensor(rows)
-
-    def part(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x[index]
-
-    return Order(
-        [order.parents[r] for r in rows],
-        [order.seeds[r] for r in rows],
-        part(order.z),
-        part(order.steered),
-        part(order.scales),
-        part(order.temperatures),
-    )

@@ -77,7 +77,10 @@ def test_others_are_written_correctly_and_slowly(
     span = [1, 2, 3]
     before = [*tree.context(nodes[0]), *tree.ids(nodes[0])]
     logprobs = forced_logits(model, None, before, [(None, span)])[0].log_softmax(1)
-    assert_near(engine.base_logprobs([nodes[0]], [span])[0], logprobs[torch.arange(3), torch.tensor(span)].mean())
+    wanted = logprobs[torch.arange(3), torch.tensor(span)].mean()
+    assert_near(engine.base_logprobs([nodes[0]], [span])[0], wanted)
+    # Rows of other lengths beside it change nothing.
+    assert_near(engine.base_logprobs([1, nodes[0], nodes[1]], [[7] * SPAN, span, [9]])[1], wanted)
 
 
 @pytest.mark.parametrize("family", NOT_PAGED)
