@@ -4,6 +4,7 @@
 AgentsError
 ├── ScenarioError   (ValueError)         a scenario file with unknown keys or values that make no sense
 ├── ExperimentError (ValueError)         an experiment file, or pairs, that cannot be used
+├── IndexingError   (ValueError)         documents that cannot be indexed, or a store that is not of documents
 ├── GoalError       (ValueError)         a goal, voice, name or opening that this model cannot use
 ├── RunExists       (FileExistsError)    the folder of a new run holds something already
 ├── RunNotFound     (FileNotFoundError)  a folder that holds no run
@@ -28,6 +29,10 @@ class ScenarioError(AgentsError, ValueError):
 
 class ExperimentError(AgentsError, ValueError):
     """The file of an experiment, or its pairs, that cannot be used; names the line and the key."""
+
+
+class IndexingError(AgentsError, ValueError):
+    """Documents that cannot be indexed, or a store that does not hold what was to be found in it."""
 
 
 class GoalError(AgentsError, ValueError):

@@ -81,7 +81,7 @@ class GoalBook:
                 kind=kind,
                 text=text,
                 vector=_encode(model, scenario, record_id, kind, text),
-                encoder=encoder_identity(model),
+                encoder=model.latent_config.encoder_identity,
             )
             for record_id, owner, kind, text in _texts(scenario)
         ]
@@ -186,11 +186,6 @@ def check_texts(scenario: Scenario, model: LatentModel) -> None:
             )
 
 
-def encoder_identity(model: LatentModel) -> str:
-    """What identifies the encoder's vectors in a store."""
-    return model.latent_config.encoder_id or f"{model.latent_config.name}:unidentified"
-
-
 def vector_hash(vector: NDArray[np.float32]) -> str:
     """SHA-256 of a float32 vector, little-endian."""
     return hashlib.sha256(np.asarray(vector, dtype="<f4").tobytes()).hexdigest()
@@ -210,7 +205,7 @@ def _encode(model: LatentModel, scenario: Scenario, record_id: str, kind: str, t
 
 
 def _open(folder: Path, model: LatentModel, *, create: bool) -> VectorStore:
-    options: dict[str, Any] = {"encoder": encoder_identity(model), "dim": model.latent_config.z_dim}
+    options: dict[str, Any] = {"encoder": model.latent_config.encoder_identity, "dim": model.latent_config.z_dim}
     try:
         return VectorStore.open(folder, **options, readonly=not create)
     except StorageFailure as error:

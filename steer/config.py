@@ -152,6 +152,11 @@ class LatentConfig(pydantic.BaseModel):
     files: dict[str, str] = {}
     reach: ReachConfig | None = None
 
+    @property
+    def encoder_identity(self) -> str:
+        """What a store of this encoder's vectors calls it."""
+        return self.encoder_id or f"{self.name}:unidentified"
+
     @classmethod
     def load(cls, folder: Path) -> "LatentConfig":
         """Read `steer_config.json`.

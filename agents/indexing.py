@@ -1,0 +1,135 @@
+"""Documents into a store: each passage encoded, with where it stands, in batches of whole documents.
+
+A batch is one transaction, so a build that is stopped at any moment leaves whole documents only, and the same command
+goes on with those that are missing. A document that is there already, from whatever file, is not stored twice.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from agents.errors import IndexingError
+from agents.passages import Cutter, Document
+from steer.errors import TextError
+from steer.model import LatentModel
+from vectorstore import NewRecord, RecordNotFound, VectorStore
+
+SPAN = "span"  # kind of the records
+STORY, POSITION, SPANS = "story", "position", "spans"  # extra fields: key of the document, place in it, of how many
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did.
+
+    Attributes:
+        documents: read.
+        known: of these, how many were in the store before, or came twice.
+        empty: of these, how many have no tokens.
+        spans: passages added.
+    """
+
+    documents: int
+    known: int
+    empty: int
+    spans: int
+
+
+def open_index(path: str | Path, model: LatentModel, *, create: bool = False) -> VectorStore:
+    """Open the store of passages in a folder, for this model's latents.
+
+    Args:
+        path: the folder.
+        model: whose encoder the store's vectors are of.
+        create: make it if it is not there, and open it for writing.
+
+    Raises:
+        VectorStoreError: it is not there, is of another encoder, or cannot be used.
+    """
+    options: dict[str, Any] = {"encoder": model.latent_config.encoder_identity, "dim": model.latent_config.z_dim}
+    return VectorStore.open(path, **options, readonly=not create)
+
+
+def build_index(
+    model: LatentModel,
+    store: VectorStore,
+    documents: Iterable[Document],
+    cutter: Cutter,
+    *,
+    batch: int = 64,
+    on_batch: Callable[[BuildReport], None] | None = None,
+) -> BuildReport:
+    """Encode the passages of documents into a store.
+
+    Args:
+        model: encodes.
+        store: open for writing.
+        documents: what to index.
+        cutter: makes passages of them.
+        batch: documents per transaction.
+        on_batch: called with the report so far, when a batch is on the disk. What it raises stops the build.
+
+    Raises:
+        IndexingError: a document's text is not valid Unicode.
+        VectorStoreError: the store cannot be written.
+    """
+    if batch < 1:
+        raise IndexingError(f"batch is {batch}; expected at least 1 document")
+    report = BuildReport(0, 0, 0, 0)
+    rest = iter(documents)
+    while chosen := list(islice(rest, batch)):
+        keyed = {document.key(cutter.cut): document for document in chosen}
+        fresh = {key: document for key, document in keyed.items() if not _holds(store, passage_id(key, 0))}
+        records = list(_records(model, cutter, fresh))
+        store.add(records)
+        empty = len(fresh) - len({record.extra[STORY] for record in records})
+        report = BuildReport(
+            documents=report.documents + len(chosen),
+            known=report.known + len(chosen) - len(fresh),
+            empty=report.empty + empty,
+            spans=report.spans + len(records),
+        )
+        if on_batch is not None:
+            on_batch(report)
+    return report
+
+
+def passage_id(story: str, position: int) -> str:
+    """Id of a document's passage in a store."""
+    return f"{story}/{position:05d}"
+
+
+def _records(model: LatentModel, cutter: Cutter, documents: dict[str, Document]) -> Iterator[NewRecord]:
+    keys, rows, places = [], [], []
+    for key, document in documents.items():
+        try:
+            passages = cutter.passages(model.to_ids(document.text))
+        except TextError as error:
+            raise IndexingError(f"a document of {document.source} cannot be indexed: {error}") from error
+        keys += [key] * len(passages)
+        rows += passages
+        places += [(position, len(passages)) for position in range(len(passages))]
+    if not rows:
+        return
+    vectors = model.encode_ids(rows).numpy()
+    encoder = model.latent_config.encoder_identity
+    for key, row, (position, count), vector in zip(keys, rows, places, vectors, strict=True):
+        yield NewRecord(
+            id=passage_id(key, position),
+            kind=SPAN,
+            owner=documents[key].source,
+            text=model.to_text(row).strip(),
+            vector=vector,
+            encoder=encoder,
+            extra={STORY: key, POSITION: position, SPANS: count},
+        )
+
+
+def _holds(store: VectorStore, id: str) -> bool:
+    try:
+        store.get(id)
+    except RecordNotFound:
+        return False
+    return True
