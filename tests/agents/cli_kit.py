@@ -45,11 +45,27 @@ def error_line(result: Result, code: int = 1) -> str:
 
 def model_folder(base: Path, folder: Path) -> Path:
     """Save a tiny latent model with its base, so stirred that latents matter; spans of 16 bytes."""
-    from steer.checkpoint import save
+    from steer import checkpoint
     from tests.steer.tiny import sharpen, tiny_model
 
-    save(sharpen(tiny_model(base, span_tokens=SPAN, z_dim=Z_DIM)), folder, with_base=True)
+    checkpoint.save(sharpen(tiny_model(base, span_tokens=SPAN, z_dim=Z_DIM)), folder, with_base=True)
     return folder
+
+
+def save(path: Path, lines: list[dict[str, Any]]) -> Path:
+    """Write JSON lines."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_batch(source: Path, out: Path, model: Path, *more: object) -> Result:
+    """Run `steer write --batch`, two spans a row, two rows at a time."""
+    return steer("write", "--batch", source, "--out", out, "-m", model, "-n", 2, "--batch-size", 2, *more)
 
 
 def fake_module(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:

@@ -7,6 +7,7 @@ import pytest
 from agents.scenario import Scenario
 from steer.fresh import fresh_model
 from steer.model import LatentModel
+from tests.agents.cli_kit import model_folder
 
 OPENING = "The sun was up."
 
@@ -15,6 +16,12 @@ OPENING = "The sun was up."
 def model(tiny_llama: Path) -> LatentModel:
     """Spans of 8 byte tokens, latents that matter to what is written, and a context that a short run outgrows."""
     return tiny_model(tiny_llama)
+
+
+@pytest.fixture(scope="session")
+def saved(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model, for the command line and for other processes; nobody writes into it."""
+    return model_folder(tiny_llama, tmp_path_factory.mktemp("model"))
 
 
 def tiny_model(base: Path, *, seed: int = 0) -> LatentModel:

@@ -12,15 +12,15 @@ from agents.cli.latents import COSINES_UP_TO
 from steer.guidance import Pull, apply_op
 from steer.guided import write_guided
 from steer.model import LatentModel
-from tests.agents.cli_kit import SPAN, Z_DIM, document, error_line, model_folder, steer
+from tests.agents.cli_kit import SPAN, Z_DIM, document, error_line, steer
 from tests.steer.minihf_oracle import make_minihf_folder
 
 TEXTS = ["A fox.", "The hen.", "An owl sat."]
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model_folder(tiny_llama, tmp_path_factory.mktemp("model"))
+def folder(saved: Path) -> Path:
+    return saved
 
 
 @pytest.fixture(scope="module")

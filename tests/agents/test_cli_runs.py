@@ -13,14 +13,14 @@ from rich.console import Console
 from agents.cli.show import Stage, goal_table
 from agents.events import TurnEvent
 from agents.progress import Curve, GoalProgress
-from tests.agents.cli_kit import document, error_line, model_folder, record, steer
+from tests.agents.cli_kit import document, error_line, record, steer
 
 GOALS = ("A boat.", "Cake!", "Rain.")
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model_folder(tiny_llama, tmp_path_factory.mktemp("model"))
+def folder(saved: Path) -> Path:
+    return saved
 
 
 @pytest.fixture

@@ -139,10 +139,6 @@ def test_a_tokenizer_that_was_asked_for_must_be_there(tree: Path, tiny_llama: Pa
 
 
 def test_the_packaged_model_is_found_by_its_own_name(tmp_path: Path) -> None:
-    from steer.checkpoint import packaged_model
-
-    if not packaged_model().is_dir():
-        pytest.skip("no packaged model")
     save_tree(small_tree(), tmp_path / "tree", {"model": "Llama-Fable-6M"})
     shown = steer("search", "show", tmp_path / "tree")
     assert shown.exit_code == 0 and "showing token ids" not in shown.stderr

@@ -15,7 +15,7 @@ from agents.cli.output import Output
 from agents.scenario import load_scenario, packaged_scenarios, scenario_schema
 from steer.errors import CorpusError
 from steer.training.pipeline import STAGES
-from tests.agents.cli_kit import SPAN, document, error_line, fake_module, model_folder, steer
+from tests.agents.cli_kit import SPAN, document, error_line, fake_module, steer
 
 FIGURES = {
     "latents": {"nll_own": 2.5, "active_units": 12},
@@ -24,8 +24,8 @@ FIGURES = {
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model_folder(tiny_llama, tmp_path_factory.mktemp("model"))
+def folder(saved: Path) -> Path:
+    return saved
 
 
 # -- train -------------------------------------------------------------------------------------------------------------

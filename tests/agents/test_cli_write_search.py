@@ -12,7 +12,7 @@ from agents.cli.searching import Policy
 from steer.search import driver
 from steer.search.policies import POLICIES
 from steer.search.saving import load_tree
-from tests.agents.cli_kit import SPAN, document, error_line, model_folder, steer
+from tests.agents.cli_kit import SPAN, document, error_line, load, save, steer, write_batch
 
 ONE = ("write", "-c", "The fox ran. ", "-n", 2, "--policy", "best_of_n", "--budget", 4)
 TO = ("-t", "A fox.")
@@ -22,8 +22,8 @@ PAIRS = [{"id": i, "context": f"The {a} ran. ", "terminal": f"A {a}."} for i, a 
 
 
 @pytest.fixture(scope="module")
-def model(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model_folder(tiny_llama, tmp_path_factory.mktemp("model"))
+def model(saved: Path) -> Path:
+    return saved
 
 
 @pytest.fixture
@@ -31,18 +31,8 @@ def source(tmp_path: Path) -> Path:
     return save(tmp_path / "pairs.jsonl", PAIRS)
 
 
-def save(path: Path, lines: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return path
-
-
-def load(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def batch(source: Path, out: Path, model: Path, *more: object) -> Any:
-    fixed = ("write", "--batch", source, "--out", out, "-m", model, "-n", 2, "--batch-size", 2)
-    return steer(*fixed, "--method", "guided-search", "--policy", "best_of_n", "--budget", 4, *more)
+    return write_batch(source, out, model, "--method", "guided-search", "--policy", "best_of_n", "--budget", 4, *more)
 
 
 @pytest.fixture

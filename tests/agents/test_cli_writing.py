@@ -8,7 +8,7 @@ import pytest
 
 from agents.cli import batch
 from agents.cli.guard import InputError
-from tests.agents.cli_kit import SPAN, document, error_line, model_folder, steer, steer_process
+from tests.agents.cli_kit import SPAN, document, error_line, load, save, steer, steer_process, write_batch
 
 PAIRS = [
     {"id": f"p{i}", "context": f"The {animal} ran. ", "terminal": f"A {animal}.", "note": i}
@@ -17,26 +17,13 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module")
-def model(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model_folder(tiny_llama, tmp_path_factory.mktemp("model"))
+def model(saved: Path) -> Path:
+    return saved
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return save(tmp_path / "pairs.jsonl", PAIRS)
-
-
-def save(path: Path, lines: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return path
-
-
-def load(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def write_batch(source: Path, out: Path, model: Path, *more: object) -> Any:
-    return steer("write", "--batch", source, "--out", out, "-m", model, "-n", 2, "--batch-size", 2, *more)
 
 
 # -- one text ----------------------------------------------------------------------------------------------------------
