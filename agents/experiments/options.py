@@ -1,26 +1,25 @@
 """What an arm may set in the file of an experiment: one record per method, checked by pydantic."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
 from pydantic import Field
 
+from agents.planner_part import Part, Share
 from steer.schedules import ScheduleConfig
+from steer.search.policies import make_policy
+from steer.search.spans import Action
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)]
 
 
-class Options(pydantic.BaseModel):
+class Options(Part):
     """Keys that an arm may have in the file besides its name and method. A method without any takes this class.
 
     Attributes:
         budgeted: whether an arm of this method needs a budget.
         diegetic: whether the goal enters the visible text, where the characters can hear it.
     """
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     budgeted: ClassVar[bool] = False
     diegetic: ClassVar[bool] = False
@@ -33,13 +32,12 @@ class FixedOptions(Options):
     scale: Scale = 1.0
 
 
-class AnnealedOptions(Options):
-    """Options of `annealed`: schedule, its ends (by default its own), scale of classifier-free guidance."""
+class ScheduleOptions(Options):
+    """Options of methods that pull by a schedule: its name and its ends (by default its own)."""
 
     schedule: str = "bridge"
     start: Share | None = None
     end: Share | None = None
-    scale: Scale = 1.0
 
     @pydantic.model_validator(mode="after")
     def _check_ends(self) -> Self:
@@ -55,6 +53,12 @@ class AnnealedOptions(Options):
         return ScheduleConfig(self.schedule, self.start, self.end)
 
 
+class AnnealedOptions(ScheduleOptions):
+    """Options of `annealed`: the schedule, and the scale of classifier-free guidance."""
+
+    scale: Scale = 1.0
+
+
 class SearchOptions(Options):
     """Options of `search`: one of `steer.search.policies.POLICIES`, and its own settings."""
 
@@ -65,7 +69,7 @@ class SearchOptions(Options):
 
     @pydantic.model_validator(mode="after")
     def _check_policy(self) -> Self:
-        _check_policy(self.policy, self.policy_options)
+        make_policy(self.policy, self.policy_options)
         return self
 
 
@@ -81,42 +85,19 @@ class MenuItem(Options):
         self.action()
         return self
 
-    def action(self) -> Any:
+    def action(self) -> Action:
         """The same for `steer.search`.
 
         Raises:
             SearchError: a value is out of range.
         """
-        from steer.search.spans import Action
-
         return Action(strength=self.strength, scale=self.scale, temperature=self.temperature)
 
 
-class GuidedSearchOptions(Options):
+class GuidedSearchOptions(ScheduleOptions, SearchOptions):
     """Options of `guided-search`: policy, schedule, and the menu of pulls that the search tries."""
 
-    budgeted: ClassVar[bool] = True
-
-    policy: str = "mcts"
-    policy_options: dict[str, Any] = {}
-    schedule: str = "bridge"
-    start: Share | None = None
-    end: Share | None = None
     menu: tuple[MenuItem, ...] = Field(default=(MenuItem(scale=1.5), MenuItem(strength=0.7, scale=1.5)), min_length=1)
-
-    @pydantic.model_validator(mode="after")
-    def _check_parts(self) -> Self:
-        _check_policy(self.policy, self.policy_options)
-        self.config()
-        return self
-
-    def config(self) -> ScheduleConfig:
-        """The schedule that is in force.
-
-        Raises:
-            GuidanceError: it is unknown, or does not take `start` or `end`.
-        """
-        return ScheduleConfig(self.schedule, self.start, self.end)
 
 
 class PromptedOptions(Options):
@@ -132,9 +113,3 @@ class PromptedOptions(Options):
         if "{terminal}" not in told:
             raise ValueError("the goal would not be told; write {terminal} where it belongs")
         return told
-
-
-def _check_policy(name: str, options: Mapping[str, Any]) -> None:
-    from steer.search.policies import make_policy
-
-    make_policy(name, options)

@@ -12,11 +12,12 @@ import yaml
 from pydantic import Field
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
+from agents import scenario
 from agents.errors import ExperimentError, ScenarioError
 from agents.experiments.arms import ARMS, Options, options_of
+from agents.planner_part import Part
 from agents.scenario import DEFAULT_MODEL, Identifier
 from agents.yaml_file import describe_errors, read_yaml
-from steer.sampling import SamplingConfig
 from steer.text import read_text
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]", max_length=60)]
@@ -24,13 +25,7 @@ Budget = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class _Part(pydantic.BaseModel):
-    """Settings of all parts of an experiment."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class PairSource(_Part):
+class PairSource(Part):
     """Where contexts and terminals come from: exactly one of `file`, `packaged` and `stories`.
 
     Attributes:
@@ -56,30 +51,13 @@ class PairSource(_Part):
         return self
 
 
-class Sampling(_Part):
-    """How tokens are drawn, in all arms; see `steer.sampling.SamplingConfig`. The defaults are as in `steer eval`."""
+class Sampling(scenario.Sampling):
+    """How tokens are drawn, in all arms. The defaults are as in `steer eval`: nothing keeps a text from repeating."""
 
-    temperature: float = 0.7
-    top_k: int = 0
-    top_p: float = 0.95
-    min_p: float = 0.0
     repetition_penalty: float = 1.0
 
-    @pydantic.model_validator(mode="after")
-    def _check_values(self) -> Self:
-        self.config()
-        return self
 
-    def config(self) -> SamplingConfig:
-        """The same for `steer`.
-
-        Raises:
-            SamplingError: a value is out of range.
-        """
-        return SamplingConfig(**self.model_dump())
-
-
-class Arm(_Part):
+class Arm(Part):
     """One way of writing.
 
     Attributes:
@@ -154,7 +132,7 @@ class Variant:
         return re.sub(r"[^a-z0-9.]+", "-", self.name.lower()).strip("-.")
 
 
-class Experiment(_Part):
+class Experiment(Part):
     """A whole experiment.
 
     Attributes:
