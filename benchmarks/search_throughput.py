@@ -42,10 +42,10 @@ from transformers.generation.logits_process import (
 
 from steer import LatentModel, SamplingConfig, packaged_model
 from steer.adapters import ROUTER
+from steer.drawing import Limits
 from steer.search.engine import Order
 from steer.search.paged import PagedEngine
 from steer.search.tree import Tree, child_key
-from steer.writing import Limits
 
 TEMPERATURE, TOP_P = 0.7, 0.95
 SHORT_PROMPT, DEPTH_FANOUT = 16, 16

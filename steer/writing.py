@@ -15,9 +15,10 @@ from torch import Tensor
 
 from steer.adapters import ROUTER
 from steer.arm import Arm
+from steer.drawing import Limits, draw_next
 from steer.errors import GuidanceError, LatentError, TextError
 from steer.guidance import cfg as mix_logits
-from steer.sampling import RowNoise, SamplingConfig, derive_seed, sample_with
+from steer.sampling import RowNoise, SamplingConfig, derive_seed
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,6 @@ class Span:
 
     ids: tuple[int, ...]
     ended: bool
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What may not be written.
-
-    Attributes:
-        may_end: whether a story may end, that is whether the end token may be drawn.
-        whole_words: whether the first token must not go on inside the context's last word, as in "Max" + "ed".
-    """
-
-    may_end: bool = True
-    whole_words: bool = False
 
 
 class Writer(ABC):
@@ -62,7 +50,7 @@ class Writer(ABC):
         seeds: Sequence[int],
         sampling: SamplingConfig,
         with_null: bool,
-        limits: "Limits",
+        limits: Limits,
     ) -> None:
         if not contexts or len(contexts) != len(seeds):
             raise TextError(
@@ -154,27 +142,22 @@ class Writer(ABC):
 
     def _next(self, logits: Tensor, noise: RowNoise, tokens: Sequence[Tensor]) -> Tensor:
         """Draw the next token `[B]` of a span of which `tokens` are there."""
-        if not self.limits.may_end and self.eos is not None:
-            logits[:, self.eos] = -torch.inf
-        if self.limits.whole_words and self.steps == 0 and not tokens:
-            logits.masked_fill_(self.model.inside_words, -torch.inf)
-        gumbel = (
-            noise.gumbel(self.steps * 4096 + len(tokens), logits.shape[1], device=logits.device)
-            if self.sampling.temperature
-            else None
+        ids, _ = draw_next(
+            self.model,
+            logits,
+            noise,
+            self.steps * 4096 + len(tokens),
+            sampling=self.sampling,
+            limits=self.limits,
+            at_start=self.steps == 0 and not tokens,
+            before=lambda: self._before(tokens),
         )
-        previous = mask = None
-        if self.sampling.repetition_penalty != 1:
-            span = torch.stack(list(tokens), dim=1).tolist() if tokens else [[]] * self.rows
-            lists = [[*self.contexts[r], *self.ids(r), *span[r]][-256:] for r in range(self.rows)]
-            width = max(map(len, lists))
-            previous = torch.tensor(
-                [[*x, *[0] * (width - len(x))] for x in lists], dtype=torch.long, device=logits.device
-            )
-            mask = torch.tensor(
-                [[True] * len(x) + [False] * (width - len(x)) for x in lists], dtype=torch.bool, device=logits.device
-            )
-        return sample_with(self.sampling, logits, noise=gumbel, previous=previous, mask=mask)
+        return ids
+
+    def _before(self, tokens: Sequence[Tensor]) -> list[list[int]]:
+        """The visible tokens of each row: context, spans, and `tokens` of the next span."""
+        span = torch.stack(list(tokens), dim=1).tolist() if tokens else [[]] * self.rows
+        return [[*self.contexts[row], *self.ids(row), *span[row]] for row in range(self.rows)]
 
 
 class InterleavedWriter(Writer):
@@ -194,7 +177,7 @@ class InterleavedWriter(Writer):
         sampling: SamplingConfig,
         spans: int,
         with_null: bool,
-        limits: "Limits",
+        limits: Limits,
     ) -> None:
         super().__init__(model, contexts, seeds, sampling, with_null, limits)
         self.soft = model.latent_config.soft_tokens
@@ -267,7 +250,7 @@ class MiniHFWriter(Writer):
         sampling: SamplingConfig,
         spans: int,
         with_null: bool,
-        limits: "Limits",
+        limits: Limits,
     ) -> None:
         super().__init__(model, contexts, seeds, sampling, with_null, limits)
         start = [c or [model.tokenizer.bos_token_id or self.eos] for c in self.contexts]

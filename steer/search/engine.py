@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steer.drawing import PENALTY_WINDOW, Limits, draw_next
 from steer.errors import LatentError
 from steer.guidance import cfg as mix_logits
-from steer.sampling import RowNoise, SamplingConfig, derive_seed, sample_with
+from steer.sampling import RowNoise, SamplingConfig, derive_seed
 from steer.search.tree import Tree
-from steer.writing import Limits
 
 
 @dataclass(frozen=True)
@@ -167,30 +167,26 @@ class Engine(ABC):
         """Token ids `[R]`, and their log-probabilities."""
         if not bool(torch.isfinite(logits).all()):
             raise LatentError("the model gave NaN or infinite logits; the dtype may be too narrow (try float32)")
-        if not self.limits.may_end and self.eos is not None:
-            logits[:, self.eos] = -torch.inf
-        if self.limits.whole_words and not tokens and bool(at_root.any()):
-            logits = logits.masked_fill(at_root[:, None] & self.model.inside_words, -torch.inf)
         sampling = self.sampling
         if order.temperatures is not None:
             # A temperature per row: divided here, so that what follows draws at temperature 1.
             logits = logits / order.temperatures.to(logits.device)[:, None]
             sampling = dataclasses.replace(sampling, temperature=1.0)
-        gumbel = None
-        if sampling.temperature:
-            gumbel = noise.gumbel(len(tokens), logits.shape[1], device=logits.device)
-        previous = mask = None
-        if sampling.repetition_penalty != 1:
-            lists = self._previous(order.parents, tokens)
-            width = max(map(len, lists))
-            padded = [[*x, *[-1] * (width - len(x))] for x in lists]
-            previous = torch.tensor(padded, dtype=torch.long, device=logits.device)
-            mask = previous >= 0
-        ids = sample_with(sampling, logits, noise=gumbel, previous=previous, mask=mask)
+        ids, logits = draw_next(
+            self.model,
+            logits,
+            noise,
+            len(tokens),
+            sampling=sampling,
+            limits=self.limits,
+            at_start=at_root if not tokens else False,
+            before=lambda: self._before(order.parents, tokens),
+        )
         tempered = logits / sampling.temperature if sampling.temperature else logits
         return ids, tempered.gather(1, ids[:, None])[:, 0] - tempered.logsumexp(1)
 
-    def _previous(self, parents: Sequence[int], tokens: list[Tensor]) -> list[list[int]]:
+    def _before(self, parents: Sequence[int], tokens: list[Tensor]) -> list[list[int]]:
+        """The visible tokens that a repetition penalty looks at, per row: context, path, and `tokens` of the span."""
         span = torch.stack(tokens, dim=1).tolist() if tokens else [[]] * len(parents)
-        before = {p: [*self.tree.context(p), *self.tree.ids(p)][-256:] for p in set(parents)}
-        return [[*before[p], *span[r]][-256:] for r, p in enumerate(parents)]
+        paths = {p: [*self.tree.context(p), *self.tree.ids(p)][-PENALTY_WINDOW:] for p in set(parents)}
+        return [[*paths[p], *span[row]] for row, p in enumerate(parents)]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steer.drawing import Limits
 from steer.errors import GuidanceError, LatentError, SearchError, TextError
 from steer.guidance import Pull
 from steer.rewards import Rewards, RewardsConfig, default_rewards
@@ -18,7 +19,6 @@ from steer.search.opening import open_engine
 from steer.search.policies import make_policy
 from steer.search.spans import Action, Aim, SpanWorld
 from steer.search.tree import Status, Tree
-from steer.writing import Limits
 
 GUIDED_MENU = (Action(1.0, 1.5), Action(0.7, 1.5))
 UNGUIDED_MENU = (Action(),)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from steer.adapters import ROUTER
+from steer.drawing import Limits
 from steer.errors import UnsupportedBase
 from steer.model import LatentModel
 from steer.sampling import SamplingConfig
@@ -14,7 +15,6 @@ from steer.search.engine import Engine, Order
 from steer.search.opening import open_engine, paging_problem
 from steer.search.prefill import PrefillEngine
 from steer.search.tree import Tree
-from steer.writing import Limits
 from tests.steer.search.engine_kit import (
     NOT_PAGED,
     PAGED,

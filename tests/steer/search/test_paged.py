@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from steer.adapters import ROUTER
+from steer.drawing import Limits
 from steer.errors import LatentError, SearchError
 from steer.model import LatentModel
 from steer.sampling import SamplingConfig
@@ -18,7 +19,6 @@ from steer.search.engine import Order
 from steer.search.paged import PagedEngine
 from steer.search.prefill import PrefillEngine
 from steer.search.tree import Status, Tree
-from steer.writing import Limits
 from tests.steer.search.engine_kit import (
     CONTEXTS,
     PAGED,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from steer.drawing import Limits
 from steer.errors import LatentError, RewardError, SearchError
 from steer.guidance import Pull, mix
 from steer.model import LatentModel
@@ -20,7 +21,6 @@ from steer.search.policies import make_policy
 from steer.search.problem import Request
 from steer.search.spans import Action, Aim, SpanWorld
 from steer.search.tree import Tree, child_key
-from steer.writing import Limits
 from tests.steer.search.engine_kit import CONTEXTS, drawn, latent, wanted_logits
 from tests.steer.search.test_driver import check_whole
 from tests.steer.tiny import SPAN, Z_DIM, assert_near

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import steer.search
+from steer.drawing import Limits
 from steer.errors import GuidanceError, LatentError, RewardError, SearchError, TextError, UnsupportedBase
 from steer.guidance import Pull
 from steer.guided import write_guided
@@ -20,7 +21,6 @@ from steer.search.policies import POLICIES
 from steer.search.spans import Action
 from steer.search.tree import Status, Tree
 from steer.search.writing import GUIDED_MENU, SearchResult, write_searched
-from steer.writing import Limits
 from tests.steer.search.engine_kit import EOS, latent
 from tests.steer.search.test_driver import check_whole
 from tests.steer.tiny import SPAN, Z_DIM, assert_near

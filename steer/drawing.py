@@ -1,0 +1,71 @@
+"""Drawing the next token of a span: what may not be drawn, what was written before, and a row's own noise."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from steer.sampling import RowNoise, SamplingConfig, sample_with
+
+PENALTY_WINDOW = 256  # tokens on which a repetition penalty looks back
+
+
+@final
+@dataclass(frozen=True)
+class Limits:
+    """What may not be written.
+
+    Attributes:
+        may_end: whether a story may end, that is whether the end token may be drawn.
+        whole_words: whether the first token must not go on inside the context's last word, as in "Max" + "ed".
+    """
+
+    may_end: bool = True
+    whole_words: bool = False
+
+
+def draw_next(
+    model: Any,
+    logits: Tensor,
+    noise: RowNoise,
+    step: int,
+    *,
+    sampling: SamplingConfig,
+    limits: Limits,
+    at_start: Tensor | bool,
+    before: Callable[[], Sequence[Sequence[int]]],
+) -> tuple[Tensor, Tensor]:
+    """Draw one token per row.
+
+    Args:
+        model: a `LatentModel`.
+        logits: float32 `[B, V]`; they may be changed in place.
+        noise: of the rows.
+        step: of the noise; each token of a row has its own.
+        sampling: settings.
+        limits: what may not be drawn.
+        at_start: bool, of all rows or `[B]`: whether this token follows the context's last word.
+        before: gives the visible tokens of each row so far; asked only where a repetition penalty looks at them.
+
+    Returns:
+        Token ids, int64 `[B]`; and the logits `[B, V]`, those that the limits forbid at minus infinity.
+
+    Raises:
+        SamplingError: logits hold NaN or infinity, or nothing may be drawn.
+    """
+    if not limits.may_end and model.tokenizer.eos_token_id is not None:
+        logits[:, model.tokenizer.eos_token_id] = -torch.inf
+    if limits.whole_words and at_start is not False:
+        start = torch.as_tensor(at_start, device=logits.device).reshape(-1, 1)
+        logits = logits.masked_fill(start & model.inside_words, -torch.inf)
+    gumbel = noise.gumbel(step, logits.shape[1], device=logits.device) if sampling.temperature else None
+    previous = mask = None
+    if sampling.repetition_penalty != 1:
+        lists = [list(row[-PENALTY_WINDOW:]) for row in before()]
+        width = max(map(len, lists))
+        padded = [[*x, *[-1] * (width - len(x))] for x in lists]
+        previous = torch.tensor(padded, dtype=torch.long, device=logits.device)
+        mask = previous >= 0
+    return sample_with(sampling, logits, noise=gumbel, previous=previous, mask=mask), logits
