@@ -1,6 +1,6 @@
 """The world of a latent model: spans written behind nodes, steered by the menu, scored by rewards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -89,6 +89,7 @@ class SpanWorld(World):
         self.engine, self.rewards = engine, rewards
         self.menu, self.aims = tuple(menu), tuple(aims)
         self.draft_tokens = 0
+        self._pulled: dict[tuple[int, int, int], tuple[Pull, ...]] = {}
 
     # -- costs -------------------------------------------------------------------------------------------------------
 
@@ -113,17 +114,21 @@ class SpanWorld(World):
         pulls = self._pulls(tree, request)
         return bool(pulls) and _arrived(pulls) is None
 
-    def _pulls(self, tree: Tree, request: Request) -> list[Pull]:
+    def _pulls(self, tree: Tree, request: Request) -> tuple[Pull, ...]:
         """The pulls of a request, each with one weight, as its action has it; without those of weight 0."""
-        depth, action = int(tree.depth[request.parent]), self.menu[request.action]
-        pulls = []
-        for pull in self.aims[tree.number(request.parent)].pulls:
+        place = tree.number(request.parent), int(tree.depth[request.parent]), request.action
+        if place not in self._pulled:
+            self._pulled[place] = tuple(self._weighed(*place))
+        return self._pulled[place]
+
+    def _weighed(self, number: int, depth: int, action: int) -> Iterator[Pull]:
+        strength = self.menu[action].strength
+        for pull in self.aims[number].pulls:
             weight = pull.weights[..., depth : depth + 1]
             # What is to be avoided is avoided as it is; what draws, draws as hard as the action says.
-            weight = weight if pull.avoid and action.strength > 0 else (weight * action.strength).clamp(max=1)
+            weight = weight if pull.avoid and strength > 0 else (weight * strength).clamp(max=1)
             if bool(weight > 0):
-                pulls.append(Pull(pull.latent, weight, pull.avoid))
-        return pulls
+                yield Pull(pull.latent, weight, pull.avoid)
 
     # -- expanding ---------------------------------------------------------------------------------------------------
 
