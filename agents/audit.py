@@ -14,11 +14,13 @@ from agents.events import EndEvent, Event, OpeningEvent, TurnEvent, hash_ids
 from agents.goals import GoalBook
 from agents.log import LogContents, read_log
 from agents.manifest import LOGS, STORE, Manifest, check_model, read_manifest, read_scenario
+from agents.roadmap import open_roadmap
 from agents.scenario import Scenario
 from agents.sentences import shared_words
 from agents.state import ArmState
 from agents.turns import arm_scenario, open_story, write_turn
 from steer.model import LatentModel
+from vectorstore import VectorStoreError
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _check(name: str, problems: Iterator[str], fine: str) -> Check:
     """A check that fails with the first problem, and fails rather than raises where a log makes no sense."""
     try:
         problem = next(problems, None)
-    except (AgentsError, ValueError, OverflowError, KeyError, IndexError, TypeError) as error:
+    except (AgentsError, VectorStoreError, ValueError, OverflowError, KeyError, IndexError, TypeError) as error:
         problem = str(error)
     return Check(name, problem is None, problem or fine)
 
@@ -200,13 +202,15 @@ def _store(
     except AgentsError as error:
         yield str(error)
         return
-    with book:
+    with book, open_roadmap(scenario, model) as roadmap:
+        if roadmap is not None:
+            roadmap.check(manifest.index)
         if events[0] != open_story(scenario, model, book, manifest.threshold):
             yield "the opening event does not follow from scenario, model and store"
         state = ArmState(scenario)
         for event in events if replay else ():
             if isinstance(event, TurnEvent):
-                again = write_turn(scenario, model, book, state)
+                again = write_turn(scenario, model, book, state, roadmap=roadmap)
                 different = [name for name in TurnEvent.model_fields if getattr(again, name) != getattr(event, name)]
                 if different:
                     yield f"turn {event.turn}: written again it differs in {', '.join(different)}"

@@ -6,7 +6,7 @@ Nothing in them depends on the clock, so that the same scenario, seed, model and
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pydantic
@@ -57,13 +57,55 @@ class OpeningEvent(_Event):
     goals: tuple[GoalInfo, ...]
 
 
-class Candidate(_Event):
-    """An open goal that was weighed; see `agents.planner` for the score."""
+class _Grown(_Event):
+    """A part of an event that got fields later. Logs of runs that do not use those keep the bytes that they had."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @pydantic.model_serializer(mode="wrap")
+    def _short(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data = handler(self)
+        return {key: value for key, value in data.items() if key not in self.later or value not in (None, (), [])}
+
+
+class Candidate(_Grown):
+    """An open goal that was weighed; see `agents.choosing` for the score.
+
+    Attributes:
+        goal, weight: of the goal.
+        similarity: cosine of state and terminal.
+        urgency: 1 over the character's own turns until its deadline.
+        score: by which it was chosen, or not.
+        chance: that it is reached in time, where the planner asked the reach head.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"chance"})
 
     goal: str
     similarity: float
     weight: float
     urgency: float
+    score: float
+    chance: float | None = None
+
+
+class PlannedWaypoint(_Event):
+    """A stored passage on the way to the goal; see `agents.roadmap.Waypoint`."""
+
+    id: str
+    text: str
+    source: str
+    similarity: float
+    chance: float
+
+
+class Recalled(_Event):
+    """A turn that was remembered; see `agents.memory` for the figures."""
+
+    turn: int
+    similarity: float
+    recency: float
+    salience: float
     score: float
 
 
@@ -95,7 +137,7 @@ class SearchRecord(_Event):
     actions: tuple[int, ...]
 
 
-class PlanRecord(_Event):
+class PlanRecord(_Grown):
     """What the planner decided for a turn.
 
     Attributes:
@@ -106,8 +148,18 @@ class PlanRecord(_Event):
         weights: pull towards the goal, per span.
         voice: pull towards the voice, per span; empty where there is none.
         avoid: push away from each avoided goal, per span.
-        search: how the turn was found, where it was searched for; left out of the log where it was not.
+        search: how the turn was found, where it was searched for; left out of the log where it was not, as is what
+            follows.
+        chance, gain: with arrival control, the chance that the goal is reached in time, and the factor on its weights.
+        waypoints: the way to the goal, as planned in this turn; the turn is written towards the first.
+        waypoint: pull towards that, per span.
+        memories: what was recalled, best first.
+        memory: pull towards it, per span.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"search", "chance", "gain", "waypoints", "waypoint", "memories", "memory"}
+    )
 
     goal: str | None = None
     since: int | None = None
@@ -118,14 +170,12 @@ class PlanRecord(_Event):
     voice: tuple[float, ...] = ()
     avoid: dict[str, tuple[float, ...]] = {}
     search: SearchRecord | None = None
-
-    @pydantic.model_serializer(mode="wrap")
-    def _without_search(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Logs of runs without a search keep the bytes that they had before there was one."""
-        data = handler(self)
-        if self.search is None:
-            del data["search"]
-        return data
+    chance: float | None = None
+    gain: float | None = None
+    waypoints: tuple[PlannedWaypoint, ...] = ()
+    waypoint: tuple[float, ...] = ()
+    memories: tuple[Recalled, ...] = ()
+    memory: tuple[float, ...] = ()
 
 
 class TurnEvent(_Event):

@@ -14,10 +14,10 @@ from agents.errors import IndexingError
 from agents.passages import Cutter, Document
 from steer.errors import TextError
 from steer.model import LatentModel
-from vectorstore import NewRecord, RecordNotFound, VectorStore
+from vectorstore import NewRecord, Record, RecordNotFound, VectorStore
 
 SPAN = "span"  # kind of the records
-STORY, POSITION, SPANS = "story", "position", "spans"  # extra fields: key of the document, place in it, of how many
+STORY, POSITION, SPANS, ENDING = "story", "position", "spans", "ending"  # extra fields, see `build_index`
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ def build_index(
 ) -> BuildReport:
     """Encode the passages of documents into a store.
 
+    Their records have the document's source as `owner` and in `extra` the key of the document (`story`), the place in
+    it (`position`, from 0), of how many (`spans`), and whether it is the last (`ending`).
+
     Args:
         model: encodes.
         store: open for writing.
@@ -101,6 +104,15 @@ def passage_id(story: str, position: int) -> str:
     return f"{story}/{position:05d}"
 
 
+def surroundings(store: VectorStore, record: Record, count: int) -> tuple[list[str], list[str]]:
+    """Texts of so many passages before and after one, as far as there are any, in order."""
+    story, place, spans = (record.extra[name] for name in (STORY, POSITION, SPANS))
+    before = [passage_id(story, p) for p in range(max(0, place - count), place)]
+    after = [passage_id(story, p) for p in range(place + 1, min(spans, place + 1 + count))]
+    texts = {found.id: found.text for found in store.get_many(before + after)}
+    return [texts[id] for id in before if id in texts], [texts[id] for id in after if id in texts]
+
+
 def _records(model: LatentModel, cutter: Cutter, documents: dict[str, Document]) -> Iterator[NewRecord]:
     keys, rows, places = [], [], []
     for key, document in documents.items():
@@ -123,7 +135,7 @@ def _records(model: LatentModel, cutter: Cutter, documents: dict[str, Document])
             text=model.to_text(row).strip(),
             vector=vector,
             encoder=encoder,
-            extra={STORY: key, POSITION: position, SPANS: count},
+            extra={STORY: key, POSITION: position, SPANS: count, ENDING: position == count - 1},
         )
 
 

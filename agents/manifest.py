@@ -61,6 +61,7 @@ class Manifest(pydantic.BaseModel):
     seed: int
     turns: int
     arms: tuple[Arm, ...]
+    index: str | None = None
     threshold: float
     model: dict[str, Any]
     versions: dict[str, str]
@@ -89,14 +90,17 @@ class Manifest(pydantic.BaseModel):
         return [name for name, expected in self.logs.items() if file_hash(run / name) != expected]
 
 
-def make_manifest(scenario: Scenario, model: LatentModel, arms: tuple[Arm, ...]) -> Manifest:
-    """The manifest of a run that is about to start."""
+def make_manifest(
+    scenario: Scenario, model: LatentModel, arms: tuple[Arm, ...], *, index: str | None = None
+) -> Manifest:
+    """The manifest of a run that is about to start; `index` is the identity of the passages that it plans by."""
     return Manifest(
         scenario=scenario.id,
         scenario_sha256=scenario.sha256(),
         seed=scenario.seed,
         turns=scenario.turns,
         arms=arms,
+        index=index,
         threshold=scenario.planner.reached or model.latent_config.reached_similarity or 0.6,
         model=model_identity(model),
         versions=versions_here(),

@@ -2,17 +2,15 @@
 
 **Choosing.** One goal of a character is active at a time, until it is reached or its deadline has passed. Then the
 character's terminals nearest to the state (the last span of visible tokens) are retrieved, settled ones are left out,
-and each is scored
-
-    score = (1 + cosine(state, terminal)) / 2 * weight / n
-
-where n is the number of the character's own turns up to the goal's deadline, the present one included: a goal that
-must be reached now counts twice as much as one that has another turn. The best becomes active; among equals the nearer.
+and each is scored by the policy of choice (`agents.choosing`). The best becomes active; among equals the nearer.
 
 **Pulling.** The schedule runs over all spans that the character writes from the turn in which the goal became active to
-its deadline, so that it arrives with the very last of them; a turn takes its slice, times the goal's weight. Avoided
-goals push with their weight in all spans up to their deadline. The voice pulls with `voice_weight`, or with what the
-goal leaves of 1: where a schedule arrives at 1, the span is written from the terminal itself.
+its deadline, so that it arrives with the very last of them; a turn takes its slice, times the goal's weight. With
+arrival control it pulls harder while the chance to arrive in time is below the target. With a roadmap the way to the
+goal is planned anew in each turn, and what the goal leaves is shared with the waypoint whose turn it is. Avoided goals
+push with their weight in all spans up to their deadline. The voice pulls with `voice_weight` and the memory with its
+own, as far as goal and waypoint leave room: where a schedule arrives at 1, the span is written from the terminal
+itself.
 
 **Searching.** With `search` and `guided-search` a turn's spans are searched for. Candidates are compared by rewards,
 for which the plan names the active goal's latent, the spans until its deadline, and what is to be avoided. `search`
@@ -29,11 +27,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.events import Candidate, PlanRecord
-from agents.goals import GoalBook
+from agents.choosing import CHOICES, Facts, arrival_gain
+from agents.errors import GoalError
+from agents.events import Candidate, PlannedWaypoint, PlanRecord
+from agents.goals import Found, GoalBook
+from agents.memory import Memory
 from agents.planner_part import SEARCHES
+from agents.roadmap import Roadmap, Route
 from agents.scenario import Character, Goal, Scenario, goal_key
 from steer.guidance import Pull
+from steer.rewards.reach import ReachHead
+from steer.waypoints import waypoint_pulls
 
 DECIMALS = 6  # of figures in the log
 
@@ -79,6 +83,9 @@ def plan_turn(
     state: NDArray[np.float32],
     active: tuple[str, int] | None,
     settled: set[str],
+    reach: ReachHead | None = None,
+    roadmap: Roadmap | None = None,
+    memory: Memory | None = None,
 ) -> Plan:
     """Plan one turn of a character.
 
@@ -90,29 +97,54 @@ def plan_turn(
         state: float32 `[z_dim]`, latent of the last span of visible tokens.
         active: the character's active goal and the turn since which it is, if it has one.
         settled: ids of the character's goals that are settled.
+        reach: the model's reach head, for chances.
+        roadmap: to plan ways by; None goes straight.
+        memory: what the character remembers now.
+
+    Raises:
+        GoalError: the planner asks for arrival control, and there is no reach head.
     """
     if scenario.planner.method == "unguided":
         return Plan((), None, PlanRecord())
     spans = scenario.spans_per_turn
-    candidates = weigh(scenario, book, character=character, turn=turn, state=state, settled=settled)
+    candidates = weigh(scenario, book, character=character, turn=turn, state=state, settled=settled, reach=reach)
     if active is None and candidates:
         active = (candidates[0].goal, turn)
 
     pulls: list[Pull] = []
     weights = torch.zeros(spans)
     step = steps = 0
-    terminal = None
+    terminal = chance = gain = route = None
+    waypoint = torch.zeros(spans)
     if active is not None:
         goal = next(g for g in character.goals if g.id == active[0])
         step = spans * own_turns(scenario, character, active[1], turn - 1)
         steps = spans * own_turns(scenario, character, active[1], scenario.deadline(goal))
         weights = scenario.planner.config().weights(steps)[step : step + spans] * goal.weight
-        pulls.append(_pull(book.vectors[goal_key(character.id, goal.id)], weights))
+        vector = book.vectors[goal_key(character.id, goal.id)]
+        if scenario.planner.arrival is not None:
+            chance = _chance(reach, state, vector, steps - step)
+            target, hurry = scenario.planner.arrival.target, scenario.planner.arrival.hurry
+            gain = round(arrival_gain(chance, target=target, hurry=hurry), DECIMALS)
+            weights = (weights * gain).clamp(max=1)
+        pulls.append(_pull(vector, weights))
         terminal = pulls[0].latent if goal.weight > 0 else None
+        if roadmap is not None and scenario.planner.roadmap is not None and terminal is not None:
+            part = scenario.planner.roadmap
+            route = roadmap.plan(state, vector, spans=steps - step, count=part.waypoints)
+            way = [torch.from_numpy(route.vectors.copy())]
+            for pull in waypoint_pulls(way, weights, strength=part.strength, steps=steps - step):
+                pulls.append(Pull(pull.latent[0], pull.weights[0]))
+                waypoint = waypoint + pull.weights[0]
     voice = torch.zeros(0)
     if character.id in book.voices:
-        voice = (1 - weights).clamp(max=scenario.planner.voice_weight)
+        voice = (1 - weights - waypoint).clamp(0, scenario.planner.voice_weight)
         pulls.append(_pull(book.voices[character.id], voice))
+    remembered = torch.zeros(0)
+    if memory is not None and scenario.planner.memory is not None:
+        taken = weights + waypoint + (voice if len(voice) else 0)
+        remembered = (1 - taken).clamp(0, scenario.planner.memory.weight)
+        pulls.append(Pull(memory.latent, remembered.float()))
     avoids = [g for g in character.goals if g.kind == "avoid" and turn <= scenario.deadline(g)]
     pushes = {g.id: torch.full((spans,), g.weight) for g in avoids}
     pulls += [_pull(book.vectors[goal_key(character.id, id)], push, avoid=True) for id, push in pushes.items()]
@@ -123,6 +155,7 @@ def plan_turn(
         hopes = Hopes(terminal, left, torch.stack(shunned) if shunned else None)
     if scenario.planner.method == "search":
         pulls, weights, voice, pushes = [], weights[:0], weights[:0], {}
+        waypoint, remembered, route, memory = weights, weights, None, None
 
     # Pulls that weigh nothing are left out, so that a run without any weight is the unguided run, bit for bit.
     used = tuple(pull for pull in pulls if bool((pull.weights > 0).any()))
@@ -136,6 +169,12 @@ def plan_turn(
         weights=_figures(weights) if active else (),
         voice=_figures(voice),
         avoid={id: _figures(push) for id, push in pushes.items()},
+        chance=chance,
+        gain=gain,
+        waypoints=_waypoints(route),
+        waypoint=_figures(waypoint) if route is not None and route.waypoints else (),
+        memories=() if memory is None else memory.recalled,
+        memory=_figures(remembered),
     )
     return Plan(used, scale, record, hopes)
 
@@ -148,11 +187,24 @@ def weigh(
     turn: int,
     state: NDArray[np.float32],
     settled: set[str],
+    reach: ReachHead | None = None,
 ) -> list[Candidate]:
-    """Score a character's open terminals that are nearest to the state; best first. See the module for the formula."""
+    """Score a character's open terminals by the scenario's policy of choice; best first, among equals the nearer.
+
+    Chances are asked for, and recorded, where the policy goes by them.
+    """
     over = {goal.id for goal in character.goals if scenario.deadline(goal) < turn}
-    found = book.search(state, character, k=scenario.planner.candidates, skip=settled | over)
-    scored = [_score(scenario, character, turn, item.goal, item.similarity) for item in found]
+    choose = scenario.planner.choose
+    most = scenario.planner.candidates if choose in ("balanced", "similarity") else max(len(character.goals), 1)
+    found = book.search(state, character, k=most, skip=settled | over)
+    scored = []
+    for item in found:
+        turns = own_turns(scenario, character, turn, scenario.deadline(item.goal))
+        chance = None
+        if choose == "reach" and reach is not None:
+            vector = book.vectors[goal_key(character.id, item.goal.id)]
+            chance = _chance(reach, state, vector, turns * scenario.spans_per_turn)
+        scored.append(_score(item, turns, chance, choose))
     return sorted(scored, key=lambda c: -c.score)
 
 
@@ -166,14 +218,39 @@ def own_turns(scenario: Scenario, character: Character, first: int, last: int) -
     return up_to(last) - up_to(first - 1) if last >= first else 0
 
 
-def _score(scenario: Scenario, character: Character, turn: int, goal: Goal, similarity: float) -> Candidate:
-    urgency = 1 / own_turns(scenario, character, turn, scenario.deadline(goal))
+def _score(item: Found, turns: int, chance: float | None, choose: str) -> Candidate:
+    goal: Goal = item.goal
     return Candidate(
         goal=goal.id,
-        similarity=round(similarity, DECIMALS),
+        similarity=round(item.similarity, DECIMALS),
         weight=goal.weight,
-        urgency=round(urgency, DECIMALS),
-        score=round((1 + similarity) / 2 * goal.weight * urgency, DECIMALS),
+        urgency=round(1 / turns, DECIMALS),
+        score=round(CHOICES[choose](Facts(item.similarity, goal.weight, turns, chance)), DECIMALS),
+        chance=chance,
+    )
+
+
+def _chance(reach: ReachHead | None, state: NDArray[np.float32], terminal: NDArray[np.float32], spans: int) -> float:
+    """Probability that a terminal is told within so many spans."""
+    if reach is None:
+        raise GoalError(
+            "arrival control needs a model with a reach head, and this one has none; train one (steer train reach), or "
+            "leave `arrival` out of the planner"
+        )
+    rows = (torch.from_numpy(vector.copy())[None] for vector in (state, terminal))
+    return round(float(reach.within(*rows, spans)[0]), DECIMALS)
+
+
+def _waypoints(route: Route | None) -> tuple[PlannedWaypoint, ...]:
+    return tuple(
+        PlannedWaypoint(
+            id=w.id,
+            text=w.text,
+            source=w.source,
+            similarity=round(w.similarity, DECIMALS),
+            chance=round(w.chance, DECIMALS),
+        )
+        for w in (route.waypoints if route is not None else ())
     )
 
 

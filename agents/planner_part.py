@@ -6,6 +6,7 @@ import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
+from agents.choosing import CHOICES
 from steer.rewards import RewardsConfig
 from steer.schedules import SCHEDULES, ScheduleConfig
 from steer.search.policies import POLICIES, make_policy
@@ -15,6 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Method = Literal["annealed", "fixed", "unguided", "search", "guided-search"]
 SEARCHES = ("search", "guided-search")
 SEARCH_KEYS = ("policy", "policy_options", "budget", "menu", "rewards")
+OPTIONAL_KEYS = {"choose": "balanced", "arrival": None, "roadmap": None, "memory": None}
 
 # What people may write; `RewardsConfig` fills in the rest, and its own schema describes the result.
 _REWARDS_SCHEMA = {
@@ -65,6 +67,46 @@ class MenuItem(Part):
     temperature: float | None = Field(default=None, ge=1e-4, le=100, allow_inf_nan=False)
 
 
+class Arrival(Part):
+    """Arrival control: pull harder while a goal falls behind its deadline. Needs a model with a reach head.
+
+    Attributes:
+        target: chance of arriving in time at which the schedule is left as it is.
+        hurry: how much harder to pull where there is no chance: by this share of the schedule's weights.
+    """
+
+    target: float = Field(default=0.5, gt=0, le=1)
+    hurry: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
+
+
+class RoadmapPart(Part):
+    """Go by way of waypoints: passages of other stories; see `agents.roadmap`.
+
+    Attributes:
+        store: folder of the index, as `steer index build` makes it; a relative path counts from the scenario's file.
+        waypoints: between state and goal, at most.
+        strength: share that the waypoint takes of what the goal leaves of a draft.
+    """
+
+    store: str = Field(min_length=1)
+    waypoints: int = Field(default=3, ge=1, le=100)
+    strength: Share = 0.5
+
+
+class MemoryPart(Part):
+    """Mix what a character remembers into its drafts; see `agents.memory`.
+
+    Attributes:
+        weight: of the memories, as far as goal, waypoint and voice leave room for it.
+        count: memories at most.
+        half_life: turns after which a memory counts half as recent.
+    """
+
+    weight: Share = 0.1
+    count: int = Field(default=3, ge=1, le=100)
+    half_life: float = Field(default=8.0, gt=0, allow_inf_nan=False)
+
+
 class Planner(Part):
     """How goals become pulls, and how a turn is searched for.
 
@@ -76,7 +118,10 @@ class Planner(Part):
         start, end: of the schedule; by default its own.
         voice_weight: pull towards the character's voice, as far as the goal leaves room for it.
         cfg_scale: strength of classifier-free guidance; 1 does without, above 1 costs a second forward pass.
-        candidates: how many open goals are weighed against each other.
+        candidates: how many open goals are weighed against each other, the nearest; policies of choice that do not go
+            by nearness weigh all.
+        choose: which open goal becomes active; one of `agents.choosing.CHOICES`.
+        arrival, roadmap, memory: see there; by default none of them.
         reached: cosine from which a goal counts as reached; by default the model's calibrated value, or 0.6.
         policy: one of `steer.search.policies.POLICIES`. This and what follows is for the two searches alone.
         policy_options: of the policy.
@@ -92,6 +137,10 @@ class Planner(Part):
     voice_weight: Share = 0.1
     cfg_scale: float = Field(default=1.0, ge=0, le=20, allow_inf_nan=False)
     candidates: int = Field(default=4, ge=1)
+    choose: str = Field(default="balanced", json_schema_extra={"enum": list(CHOICES)})
+    arrival: Arrival | None = None
+    roadmap: RoadmapPart | None = None
+    memory: MemoryPart | None = None
     reached: float | None = Field(default=None, gt=0, le=1)
     policy: str = Field(default="mcts", json_schema_extra={"enum": list(POLICIES)})
     policy_options: dict[str, Any] = {}
@@ -104,6 +153,13 @@ class Planner(Part):
     def _check_schedule(cls, name: str) -> str:
         if name not in SCHEDULES:
             raise ValueError(f"unknown schedule; expected one of {', '.join(sorted(SCHEDULES))}")
+        return name
+
+    @pydantic.field_validator("choose")
+    @classmethod
+    def _check_choice(cls, name: str) -> str:
+        if name not in CHOICES:
+            raise ValueError(f"unknown way of choosing; expected one of {', '.join(CHOICES)}")
         return name
 
     @pydantic.field_validator("policy")
@@ -134,10 +190,13 @@ class Planner(Part):
     def _without_foreign_keys(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without the searches' keys where nothing is searched, so that the file can be read back.
 
-        And so that scenarios have the hash that they had before there was a search.
+        And without what is not used, so that scenarios have the hash that they had before there was such a thing.
         """
         data = handler(self)
-        return data if self.method in SEARCHES else {key: data[key] for key in data if key not in SEARCH_KEYS}
+        unused = {key for key, default in OPTIONAL_KEYS.items() if data[key] == default}
+        if self.method not in SEARCHES:
+            unused |= set(SEARCH_KEYS)
+        return {key: data[key] for key in data if key not in unused}
 
     def config(self) -> ScheduleConfig:
         """The schedule that is in force.

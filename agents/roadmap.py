@@ -16,7 +16,8 @@ with the probability of the reach head (of a cosine c, where the model has none,
 networkx's (Dijkstra, 1959). Whether a way is needed at all the caller may tell by `Route.direct`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -24,8 +25,10 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.errors import IndexingError
-from agents.indexing import POSITION, SPAN, SPANS, STORY, passage_id
+from agents.errors import IndexingError, RunMismatch
+from agents.indexing import POSITION, SPAN, SPANS, STORY, open_index, passage_id
+from agents.scenario import Scenario
+from steer.model import LatentModel
 from vectorstore import Record, VectorStore
 
 STATE, TERMINAL = -1, -2  # nodes of the graph that are no passages
@@ -109,12 +112,28 @@ class Roadmap:
         store: built by `agents.indexing`.
         reach: the model's reach head, or None to judge edges by cosines.
         config: see `RoadmapConfig`.
+
+    Attributes:
+        identity: of the store's contents when the roadmap was made.
     """
 
     def __init__(self, store: VectorStore, reach: Any | None, config: RoadmapConfig = RoadmapConfig()) -> None:
         self.store = store
         self.config = config
+        self.identity = store.revision
         self._chance: Chance = _cosine_chance if reach is None else _reach_chance(reach)
+
+    def check(self, expected: str | None) -> None:
+        """Compare the store's contents with those that a run was started with.
+
+        Raises:
+            RunMismatch: they are others.
+        """
+        if self.identity != expected:
+            raise RunMismatch(
+                f"the index in {self.store.path} was changed since the run was started, so its plans would differ; put "
+                "it back as it was, or start a new run"
+            )
 
     def plan(
         self, state: NDArray[np.float32], terminal: NDArray[np.float32], *, spans: int, count: int | None = None
@@ -203,6 +222,20 @@ class Roadmap:
 
     def _cost(self, chance: float) -> float:
         return self.config.step - self.config.resistance * float(np.log(max(chance, 1e-6)))
+
+
+@contextmanager
+def open_roadmap(scenario: Scenario, model: LatentModel) -> Iterator[Roadmap | None]:
+    """The roadmap of a scenario, while its index is open; None where its planner goes straight.
+
+    Raises:
+        VectorStoreError: the index is not there, is of another encoder, or cannot be used.
+    """
+    if scenario.planner.roadmap is None or scenario.planner.method == "unguided":
+        yield None
+        return
+    with open_index(scenario.planner.roadmap.store, model) as store:
+        yield Roadmap(store, getattr(model, "reach", None))
 
 
 def _place(record: Record) -> tuple[str, int]:

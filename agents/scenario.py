@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field
 
 from agents.errors import ScenarioError
-from agents.planner_part import MenuItem, Part, Planner, Share, error_at
+from agents.planner_part import Arrival, MemoryPart, MenuItem, Part, Planner, RoadmapPart, Share, error_at
 from agents.sentences import shared_words
 from agents.yaml_file import describe_errors, read_yaml
 from steer.sampling import SamplingConfig
@@ -36,6 +36,7 @@ class Goal(Part):
         text: one short whole sentence with something visible in it; at most one span long.
         weight: factor on the schedule, and on the score by which the planner chooses between goals.
         by_turn: last turn (of all, counted from 1) in which it counts; the last turn of the run by default.
+        source: where the text is from, for people; set where the goal was found, see `Wish`.
     """
 
     id: Identifier
@@ -43,11 +44,42 @@ class Goal(Part):
     text: str
     weight: Share = 1.0
     by_turn: int | None = Field(default=None, ge=1)
+    source: str = ""
 
     @pydantic.field_validator("text")
     @classmethod
     def _check_text(cls, text: str) -> str:
         return check_text(text, "the goal's text").strip()
+
+    @pydantic.model_serializer(mode="wrap")
+    def _short(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(handler(self), {"source": ""})
+
+
+class Wish(Part):
+    """Goals that are found when the run starts, instead of being written down; see `agents.wishes`.
+
+    Attributes:
+        like: a text that the goals resemble; by default the character's description.
+        among: folder of an index of passages, from which they are taken; a relative path counts from the scenario's
+            file. Without one the sentences of `like` are the goals.
+        endings: take the last passages of documents alone.
+        count: how many goals.
+        kind, weight, by_turn: of each, see `Goal`.
+    """
+
+    like: str | None = None
+    among: str | None = Field(default=None, min_length=1)
+    endings: bool = True
+    count: int = Field(default=1, ge=1, le=20)
+    kind: Literal["terminal", "avoid"] = "terminal"
+    weight: Share = 1.0
+    by_turn: int | None = Field(default=None, ge=1)
+
+    @pydantic.field_validator("like")
+    @classmethod
+    def _check_like(cls, like: str | None) -> str | None:
+        return None if like is None else check_text(like, "what the goals are like").strip()
 
 
 class Character(Part):
@@ -58,12 +90,18 @@ class Character(Part):
         name: stands in the visible text, as the cue of its turns.
         voice: sample texts, whose mean latent is a weak constant pull; never shown.
         goals: any number of them.
+        description: who it is; never shown, see `wishes`.
+        wishes: goals to be found when the run starts.
+        hears: ids of those whose turns it witnesses besides its own, which its memories are made of; by default all.
     """
 
     id: Identifier
     name: str = Field(max_length=80)
     voice: tuple[str, ...] = ()
     goals: tuple[Goal, ...] = ()
+    description: str = ""
+    wishes: tuple[Wish, ...] = ()
+    hears: tuple[str, ...] | None = None
 
     @pydantic.field_validator("name")
     @classmethod
@@ -77,6 +115,19 @@ class Character(Part):
     @classmethod
     def _check_voice(cls, voice: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(check_text(text, f"voice sample {i + 1}") for i, text in enumerate(voice))
+
+    @pydantic.model_validator(mode="after")
+    def _check_wishes(self) -> Self:
+        for i, wish in enumerate(self.wishes):
+            if wish.like is None and not self.description.strip():
+                raise error_at(
+                    f"wishes.{i}.like", "neither `like` nor the character's description says what to wish for"
+                )
+        return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _short(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(handler(self), {"description": "", "wishes": (), "hears": None})
 
 
 class Sampling(Part):
@@ -147,8 +198,16 @@ class Scenario(Part):
             if any(item.temperature is not None for item in self.planner.menu):
                 raise error_at("sampling.temperature", "at 0 nothing is drawn, but the menu has temperatures")
         visible = "\n".join([self.opening, *(c.name for c in self.characters)])
+        known = {c.id for c in self.characters}
         for i, character in enumerate(self.characters):
             _unique([g.id for g in character.goals], f"characters.{i}.goals", "id", "goal")
+            for k, wish in enumerate(character.wishes):
+                if wish.by_turn is not None and wish.by_turn > self.turns:
+                    place = f"characters.{i}.wishes.{k}.by_turn"
+                    raise error_at(place, f"by_turn is {wish.by_turn}, but the run has {self.turns} turns")
+            for k, other in enumerate(character.hears or ()):
+                if other not in known:
+                    raise error_at(f"characters.{i}.hears.{k}", f"there is no character {other!r}")
             for k, goal in enumerate(character.goals):
                 place = f"characters.{i}.goals.{k}"
                 if goal.by_turn is not None and goal.by_turn > self.turns:
@@ -187,6 +246,11 @@ class Scenario(Part):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
+def without_defaults(data: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Fields without those that say nothing, so that scenarios keep the hash that they had before these fields."""
+    return {key: value for key, value in data.items() if key not in defaults or value not in (defaults[key], [])}
+
+
 def goal_key(character: str, goal: str) -> str:
     """Name of a goal in logs and in the store: `character/goal`."""
     return f"{character}/{goal}"
@@ -202,7 +266,7 @@ def override(scenario: Scenario, *, seed: int | None = None, turns: int | None =
     data |= {key: value for key, value in (("seed", seed), ("turns", turns)) if value is not None}
     if turns is not None:
         for character in data["characters"]:
-            for goal in character["goals"]:
+            for goal in (*character["goals"], *character.get("wishes", ())):
                 goal["by_turn"] = goal["by_turn"] and min(goal["by_turn"], turns)
     try:
         return Scenario.model_validate(data)
@@ -223,16 +287,40 @@ def load_scenario(path: str | Path) -> Scenario:
         (): Scenario,
         ("characters",): Character,
         ("characters", "goals"): Goal,
+        ("characters", "wishes"): Wish,
         ("planner",): Planner,
+        ("planner", "arrival"): Arrival,
+        ("planner", "roadmap"): RoadmapPart,
+        ("planner", "memory"): MemoryPart,
         ("planner", "menu"): MenuItem,
         ("sampling",): Sampling,
     }
     root, data = read_yaml(read_text(path, "scenario"), path, expected="id, opening, turns and characters")
     try:
-        return Scenario.model_validate(data)
+        return _placed(Scenario.model_validate(data), Path(path).absolute().parent)
     except pydantic.ValidationError as error:
         known = {place: list(part.model_fields) for place, part in parts.items()}
         raise ScenarioError(describe_errors(error, root, path, known)) from error
+
+
+def _placed(scenario: Scenario, folder: Path) -> Scenario:
+    """The scenario with its paths made absolute, from the folder of its file."""
+    characters = tuple(
+        character.model_copy(
+            update={
+                "wishes": tuple(
+                    wish if wish.among is None else wish.model_copy(update={"among": str(folder / wish.among)})
+                    for wish in character.wishes
+                )
+            }
+        )
+        for character in scenario.characters
+    )
+    planner = scenario.planner
+    if planner.roadmap is not None:
+        roadmap = planner.roadmap.model_copy(update={"store": str(folder / planner.roadmap.store)})
+        planner = planner.model_copy(update={"roadmap": roadmap})
+    return scenario.model_copy(update={"characters": characters, "planner": planner})
 
 
 def scenario_schema() -> dict[str, Any]:

@@ -27,11 +27,14 @@ from agents.manifest import (
     read_scenario,
     total_seconds,
 )
+from agents.memory import Recollection
 from agents.progress import GoalProgress, read_progress
+from agents.roadmap import Roadmap, open_roadmap
 from agents.scenario import Scenario, override
 from agents.state import ArmState
 from agents.transcript import render_transcript
 from agents.turns import arm_scenario, open_story, write_turn
+from agents.wishes import resolve_wishes
 from steer.files import sync_folder
 from steer.model import LatentModel
 
@@ -87,21 +90,22 @@ def run_scenario(
 
     Raises:
         RunExists: `out` holds something already.
-        GoalError: this model cannot use a goal, a voice, a name or the opening.
+        GoalError: this model cannot use a goal, a voice, a name or the opening; or a wish finds no goals.
+        VectorStoreError: an index of the scenario is not there, or is of another encoder.
         ScenarioError: `seed` or `turns` is out of range.
         RunWriteError: the disk refused; what was reported is safe.
     """
     out = Path(out)
-    scenario = override(scenario, seed=seed, turns=turns)
+    scenario = resolve_wishes(override(scenario, seed=seed, turns=turns), model)
     check_texts(scenario, model)
     _make_folder(out)
     arms: tuple[Arm, ...] = ("guided", "unguided") if twin and scenario.planner.method != "unguided" else ("guided",)
-    with GoalBook.create(scenario, model, out / STORE) as book:
+    with open_roadmap(scenario, model) as roadmap, GoalBook.create(scenario, model, out / STORE) as book:
         write_atomic(out / SCENARIO, scenario.to_yaml())
-        manifest = make_manifest(scenario, model, arms)
+        manifest = make_manifest(scenario, model, arms, index=None if roadmap is None else roadmap.identity)
         # The manifest comes last: a folder that has one can be resumed.
         manifest.save(out)
-        return _play(out, scenario, manifest, model, book, on_event)
+        return _play(out, scenario, manifest, model, book, roadmap, on_event)
 
 
 def resume_run(run: Path, model: LatentModel, *, on_event: OnEvent | None = None) -> RunSummary:
@@ -114,7 +118,7 @@ def resume_run(run: Path, model: LatentModel, *, on_event: OnEvent | None = None
 
     Raises:
         RunNotFound: there is no run.
-        RunMismatch: it was started with another model, or its scenario was changed.
+        RunMismatch: it was started with another model or index, or its scenario was changed.
         RunDamaged: its files were changed.
         RunBusy: another process is writing it.
         RunWriteError: the disk refused; what was reported is safe.
@@ -128,13 +132,29 @@ def resume_run(run: Path, model: LatentModel, *, on_event: OnEvent | None = None
             raise RunDamaged(f"{run / changed[0]} was changed after the run was finished; see `steer audit {run}`")
         logger.info("%s was finished at %s; nothing to resume", run, manifest.finished)
         return _summarise(run, manifest, "unchanged")
-    with GoalBook.load(scenario, model, run / STORE) as book:
-        return _play(run, scenario, manifest, model, book, on_event)
+    with open_roadmap(scenario, model) as roadmap, GoalBook.load(scenario, model, run / STORE) as book:
+        if roadmap is not None:
+            roadmap.check(manifest.index)
+        return _play(run, scenario, manifest, model, book, roadmap, on_event)
 
 
 def _play(
-    run: Path, scenario: Scenario, manifest: Manifest, model: LatentModel, book: GoalBook, on_event: OnEvent | None
+    run: Path,
+    scenario: Scenario,
+    manifest: Manifest,
+    model: LatentModel,
+    book: GoalBook,
+    roadmap: Roadmap | None,
+    on_event: OnEvent | None,
 ) -> RunSummary:
+    recollection = Recollection(model)
+
+    def next_event(played: Scenario, state: ArmState) -> Event:
+        if state.opening is None:
+            return open_story(played, model, book, manifest.threshold)
+        due = state.due()
+        return due or write_turn(played, model, book, state, roadmap=roadmap, recollection=recollection)
+
     with contextlib.ExitStack() as stack:
         stages = []
         for arm in manifest.arms:
@@ -146,7 +166,7 @@ def _play(
         for turn in range(1, scenario.turns + 1):
             for arm, played, log, state in stages:
                 while not state.ended and (state.turn < turn or state.due() is not None):
-                    _step(run, arm, played, manifest, model, book, log, state, on_event)
+                    _step(run, arm, lambda played=played, state=state: next_event(played, state), log, state, on_event)
     write_atomic(run / TRANSCRIPT, render_transcript(run))
     return _summarise(run, manifest.seal(run), "finished")
 
@@ -154,29 +174,20 @@ def _play(
 def _step(
     run: Path,
     arm: Arm,
-    scenario: Scenario,
-    manifest: Manifest,
-    model: LatentModel,
-    book: GoalBook,
+    make: Callable[[], Event],
     log: EventLog,
     state: ArmState,
     on_event: OnEvent | None,
 ) -> None:
     """Play one event of an arm: on the disk first, then in the state, then reported."""
     began = time.monotonic()
-    event = _next_event(scenario, manifest, model, book, state)
+    event = make()
     log.append([event])
     state.apply(event)
     if isinstance(event, TurnEvent):
         add_timing(run, arm, event.turn, time.monotonic() - began)
     if on_event is not None:
         on_event(event, arm)
-
-
-def _next_event(scenario: Scenario, manifest: Manifest, model: LatentModel, book: GoalBook, state: ArmState) -> Event:
-    if state.opening is None:
-        return open_story(scenario, model, book, manifest.threshold)
-    return state.due() or write_turn(scenario, model, book, state)
 
 
 def _check_goals(state: ArmState, book: GoalBook, log: EventLog) -> None:

@@ -8,6 +8,7 @@ from typing import Self, final
 
 from agents.errors import RunDamaged
 from agents.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent, hash_ids
+from agents.memory import Episode
 from agents.scenario import Character, Goal, Scenario, goal_key
 
 
@@ -21,6 +22,7 @@ class ArmState:
         visible: token ids of all visible text.
         turn: the last turn, 0 before the first.
         active: for each character its active goal and the turn since which it is; absent where there is none.
+        episodes: the turns so far, as memories are made of them.
         outcomes: how each settled goal ended, by `character/goal`.
         ended: whether the arm is complete.
     """
@@ -30,6 +32,7 @@ class ArmState:
         self.opening: OpeningEvent | None = None
         self.visible: list[int] = []
         self.turn = 0
+        self.episodes: list[Episode] = []
         self.active: dict[str, tuple[str, int]] = {}
         self.outcomes: dict[str, str] = {}
         self.ended = False
@@ -63,6 +66,8 @@ class ArmState:
                 if event.turn != self.turn + 1 or event.character != self.scenario.speaker(event.turn).id:
                     raise RunDamaged(f"turn {event.turn} of {event.character!r} cannot follow turn {self.turn}")
                 self.turn = event.turn
+                ids = (*event.cue_ids, *event.ids)
+                self.episodes.append(Episode(event.turn, event.character, len(self.visible), ids, event.similarities))
                 self.visible += [*event.cue_ids, *event.ids]
                 self._last = event
                 if event.plan.goal is not None and event.plan.since is not None:

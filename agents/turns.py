@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from agents.events import OpeningEvent, TurnEvent, hash_ids
 from agents.goals import GoalBook
 from agents.manifest import Arm
+from agents.memory import Recollection
 from agents.planner import DECIMALS, Plan, plan_turn
+from agents.roadmap import Roadmap
 from agents.scenario import Character, Scenario
 from agents.sentences import keep_sentences, split_sentences
 from agents.state import ArmState
@@ -49,7 +51,15 @@ def open_story(scenario: Scenario, model: LatentModel, book: GoalBook, threshold
     )
 
 
-def write_turn(scenario: Scenario, model: LatentModel, book: GoalBook, state: ArmState) -> TurnEvent:
+def write_turn(
+    scenario: Scenario,
+    model: LatentModel,
+    book: GoalBook,
+    state: ArmState,
+    *,
+    roadmap: Roadmap | None = None,
+    recollection: Recollection | None = None,
+) -> TurnEvent:
     """Write the turn after a state; the state is not changed.
 
     A fresh writer is opened for every turn, so that a turn depends on the visible ids, the plan and its seed alone.
@@ -59,20 +69,38 @@ def write_turn(scenario: Scenario, model: LatentModel, book: GoalBook, state: Ar
         model: writes and encodes.
         book: the goals' latents.
         state: after the turns before.
+        roadmap: to plan ways by, where the scenario does.
+        recollection: latents of past turns that were met before; changes nothing but the time it takes.
     """
     turn = state.turn + 1
     character = scenario.speaker(turn)
     cue = scenario.cue(character)
     cue_ids = model.to_ids(cue)
     visible = state.visible + cue_ids
+    present = model.encode_ids([visible[-model.span_tokens :]])[0]
+    memory = None
+    if scenario.planner.memory is not None and scenario.planner.method != "unguided":
+        memory = (recollection or Recollection(model)).recall(
+            state.episodes,
+            character=character.id,
+            state=present,
+            turn=turn,
+            forgotten=len(visible) - model.latent_config.max_context,
+            hears=None if character.hears is None else frozenset(character.hears),
+            count=scenario.planner.memory.count,
+            half_life=scenario.planner.memory.half_life,
+        )
     plan = plan_turn(
         scenario,
         book,
         character=character,
         turn=turn,
-        state=model.encode_ids([visible[-model.span_tokens :]])[0].numpy(),
+        state=present.numpy(),
         active=state.active.get(character.id),
         settled=state.settled(character),
+        reach=getattr(model, "reach", None),
+        roadmap=roadmap,
+        memory=memory,
     )
     seed = derive_seed(scenario.seed, "turn", turn, character.id)
     # A story's end before the last turn would leave the others nothing to do; and a cue's name is a whole word.

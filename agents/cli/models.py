@@ -41,22 +41,30 @@ def quiet_libraries(out: Output) -> None:
         huggingface_hub.utils.disable_progress_bars()
 
 
-def load_model(out: Output, name: str | None) -> Any:
+def load_model(out: Output, name: str | None, *, dtype: str | None = None) -> Any:
     """The latent model of a folder (ours or MiniHF's), a hub id, or None for the packaged one.
+
+    Args:
+        out: for the spinner.
+        name: see above.
+        dtype: of the weights, such as `bfloat16`; by default float32.
 
     Raises:
         SteerError: it cannot be found or loaded.
     """
     with out.status(f"loading {name or 'the packaged model'}"):
         quiet_libraries(out)
+        import torch
+
         from steer.checkpoint import fetch, packaged_model
         from steer.config import CONFIG_NAME
         from steer.model import LatentModel
 
+        options = {} if dtype is None else {"dtype": getattr(torch, dtype)}
         folder = fetch(name or str(packaged_model()))
         if (folder / "vae.safetensors").is_file() and not (folder / CONFIG_NAME).is_file():
-            return LatentModel.from_minihf(folder)
-        return LatentModel.from_pretrained(folder)
+            return LatentModel.from_minihf(folder, **options)
+        return LatentModel.from_pretrained(folder, **options)
 
 
 def read_context(context: str | None, file: Path | None) -> str:

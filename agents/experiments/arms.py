@@ -8,9 +8,10 @@ arms get the same contexts, terminals and seeds; what they do with them is their
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from agents.experiments.options import (
@@ -21,12 +22,14 @@ from agents.experiments.options import (
     Options,
     PromptedOptions,
     SearchOptions,
+    WaypointOptions,
 )
 from steer.guidance import Pull
 from steer.guided import write_guided
 from steer.pairs import Pair
 from steer.sampling import SamplingConfig
 from steer.schedules import ScheduleConfig
+from steer.waypoints import waypoint_pulls
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,27 @@ def write_searched_guided(task: Task, options: GuidedSearchOptions) -> list[Samp
     return _searched(task, options.policy, options.policy_options, options.menu, options.config())
 
 
+def write_by_waypoints(task: Task, options: WaypointOptions) -> list[Sample]:
+    """Pull as `annealed` does, by way of stored passages: a plan for each pair, made before anything is written."""
+    from agents.indexing import open_index
+    from agents.roadmap import Roadmap
+
+    terminals = task.terminals()
+    states = task.model.encode_ids([task.model.to_ids(pair.context)[-task.model.span_tokens :] for pair in task.pairs])
+    with open_index(options.store, task.model) as store:
+        roadmap = Roadmap(store, getattr(task.model, "reach", None))
+        routes = [
+            roadmap.plan(state, terminal, spans=task.spans, count=options.count)
+            for state, terminal in zip(states.numpy(), terminals.numpy(), strict=True)
+        ]
+    weights = options.config().weights(task.spans)
+    latents = [torch.from_numpy(route.vectors) for route in routes]
+    pulls = [Pull(terminals, weights), *waypoint_pulls(latents, weights, strength=options.strength)]
+    samples = _guided(task, [pair.context for pair in task.pairs], pulls, options.scale, encodes=2)
+    plans = [{"waypoints": [w.text for w in route.waypoints], "direct": route.direct} for route in routes]
+    return [replace(sample, details=plan) for sample, plan in zip(samples, plans, strict=True)]
+
+
 ARMS: dict[str, Callable[[Task, Any], list[Sample]]] = {
     "unguided": write_unguided,
     "fixed": write_fixed,
@@ -132,6 +156,7 @@ ARMS: dict[str, Callable[[Task, Any], list[Sample]]] = {
     "prompted": write_prompted,
     "search": write_searched,
     "guided-search": write_searched_guided,
+    "waypoints": write_by_waypoints,
 }
 
 
