@@ -1,10 +1,9 @@
 """The latent model: one frozen base, adapters for its roles, and the heads between text and latents."""
 
-import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from steer.rewards.reach import ReachHead
 
 logger = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 FUSE_LIMIT = 3 * 2**30  # bytes of base weights up to which fused copies of the adapters are kept
 
@@ -60,7 +61,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         size = sum(p.numel() * p.element_size() for n, p in peft.named_parameters() if "lora_" not in n)
         quantised = getattr(peft.get_base_model(), "is_quantized", False)
         self.fuse = not quantised and (size <= FUSE_LIMIT if fuse is None else fuse)
-        self._fused: dict[str, Any] = {}
+        self._derived: dict[Hashable, Any] = {}
         # The mixin would save the constructor's plain arguments as `config.json`; `steer_config.json` holds all there
         # is to know.
         self._hub_mixin_config = None
@@ -141,34 +142,43 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         """S, tokens per span."""
         return self.latent_config.span_tokens
 
+    def derived(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` makes of the weights, made once and kept under a name until `drop_fused`."""
+        if name not in self._derived:
+            # Gradients may have to pass through it later, whoever asks for it first.
+            with torch.inference_mode(False):
+                self._derived[name] = make()
+        return self._derived[name]
+
     def role(self, name: str) -> Any:
         """A plain model with one adapter merged in, made once and kept. Only where `fuse` is on."""
-        if name not in self._fused:
-            self._fused[name] = fused_copy(self.peft, name)
-        return self._fused[name]
+        return self.derived(("fused", name), lambda: fused_copy(self.peft, name))
 
     def drop_fused(self) -> None:
-        """Forget fused copies, after the adapters' weights have changed."""
-        self._fused.clear()
+        """Forget fused copies and all else that was derived, after the weights have changed."""
+        self._derived.clear()
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode; fused copies are dropped, since the adapters are about to change."""
+        """Training mode; what was derived from the weights is dropped, since the adapters are about to change."""
         if mode:
             self.drop_fused()
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        # What `to`, `half`, `cuda` and the like are made of: fused copies are not submodules, so they would stay
-        # behind.
+        # What `to`, `half`, `cuda` and the like are made of: copies derived from the weights are not submodules, so
+        # they would stay behind.
         self.drop_fused()
         return super()._apply(fn, recurse)
 
-    @functools.cached_property
+    @property
     def inside_words(self) -> Tensor:
         """`[V]` bool: tokens that go on inside a word.
 
         Told by the tokens' own spelling, since decoding one token alone drops the space of a SentencePiece word.
         """
+        return self.derived("inside_words", self._inside_words)
+
+    def _inside_words(self) -> Tensor:
         tokens = self.tokenizer.convert_ids_to_tokens(list(range(self.latent_config.base.vocab_size)))
         starts = (
             "\u2581",

@@ -18,10 +18,16 @@ from steer.search.tree import Tree
 
 
 def hooked_copy(model: Any, role: str | None) -> Any:
-    """A copy of the base in a role that attends over segments. All weights are shared; it costs no memory to speak of.
+    """A copy of the base in a role that attends over segments, made once per model.
+
+    All weights are shared; it costs no memory to speak of.
 
     Returns a `PeftModel` where adapters are applied on the fly, else a plain model.
     """
+    return model.derived(("hooked", role, model.fuse), lambda: _copy(model, role))
+
+
+def _copy(model: Any, role: str | None) -> Any:
     source = model.role(role) if model.fuse and role is not None else model.peft
     clone = copy.deepcopy(source, {id(p): p for p in source.parameters()})
     if role is None:

@@ -26,8 +26,12 @@ def paging_problem(model: Any) -> str:
     """Why a model's prefixes cannot be shared in pages; an empty text where they can.
 
     The base's cache must be of plain layers, and a probe must agree: a span behind a prompt and another span, computed
-    over segments and at once.
+    over segments and at once. It is found out once per model.
     """
+    return model.derived(("paging problem", model.fuse), lambda: _problem(model))
+
+
+def _problem(model: Any) -> str:
     if model.latent_config.layout != "interleaved":
         return f"the layout {model.latent_config.layout!r} writes every span with another prefix"
     base = model.peft.get_base_model()
