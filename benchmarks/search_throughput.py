@@ -228,7 +228,7 @@ def measure(model: Any, length: int, leaves: int, fanout: int, rounds: int, cloc
     per_token = (engine.forward_tokens - forwarded) / (nodes * size)
     page = (engine.lane.pool.used_bytes - held) / nodes
     assert all(tree.n_tokens[child] == size for child in children)
-    engine.release(children)
+    engine.lane.pool.release(children)
     # Any: a layer of the library's union of kinds may have neither keys nor values.
     layers: list[Any] = read_path(model.role(ROUTER), embeds[:1]).layers
     own = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers) / embeds.shape[1] * size
@@ -249,7 +249,7 @@ def measure(model: Any, length: int, leaves: int, fanout: int, rounds: int, cloc
             took, result = seconds(clock, model.device, runs[arm])
             times[arm].append(took)
             if arm == "pages":
-                engine.release(result)
+                engine.lane.pool.release(result)
     ratios = {
         arm: statistics.median(theirs / ours for theirs, ours in zip(times[arm], times["pages"], strict=True))
         for arm in ARMS[1:]
@@ -281,7 +281,7 @@ def measure_depths(model: Any, depths: Sequence[int], rounds: int, clock: str = 
             took, children = seconds(clock, model.device, lambda n=node, z=z: expand(engine, [n], z, DEPTH_FANOUT))
             if turn and depth in times:
                 times[depth].append(took)
-            engine.release(children[1:])
+            engine.lane.pool.release(children[1:])
             node = children[0]
     return {depth: DEPTH_FANOUT / statistics.median(times[depth]) for depth in depths}
 

@@ -17,6 +17,7 @@ if _TYPE_CHECKING:
     from steer.search.engine import Draw as Draw
     from steer.search.engine import Engine as Engine
     from steer.search.engine import Order as Order
+    from steer.search.fields import Status as Status
     from steer.search.opening import open_engine as open_engine
     from steer.search.policies import POLICIES as POLICIES
     from steer.search.policies import make_policy as make_policy
@@ -27,7 +28,6 @@ if _TYPE_CHECKING:
     from steer.search.spans import Action as Action
     from steer.search.spans import Aim as Aim
     from steer.search.spans import SpanWorld as SpanWorld
-    from steer.search.tree import Status as Status
     from steer.search.tree import Tree as Tree
     from steer.search.world import World as World
     from steer.search.writing import GUIDED_MENU as GUIDED_MENU
@@ -50,7 +50,7 @@ _HOME = {
     "SearchResult": "writing",
     "SpanWorld": "spans",
     "Spent": "driver",
-    "Status": "tree",
+    "Status": "fields",
     "Tree": "tree",
     "UNGUIDED_MENU": "writing",
     "World": "world",

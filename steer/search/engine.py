@@ -103,21 +103,12 @@ class Engine(ABC):
     def forward_tokens(self) -> int:
         """Positions computed so far in order to write and to rebuild, all arms; without `base_logprobs`."""
 
-    @property
-    def page_bytes(self) -> int:
-        """Bytes kept per node between expansions; 0 where nothing is."""
-        return 0
-
     @abstractmethod
     def write(self, order: Order, *, draft: bool = False) -> Draw:
         """Write one span per row. A draft is for looking at only: it cannot be kept, and runs without a null arm."""
 
     def keep(self, draw: Draw, rows: Sequence[int], nodes: Sequence[int]) -> None:
         """Keep rows of a draw as the states of nodes that were just added to the tree."""
-        return None
-
-    def release(self, nodes: Sequence[int]) -> None:
-        """Forget what is kept of nodes; it is computed again where it is needed."""
         return None
 
     @abstractmethod

@@ -14,7 +14,8 @@ import networkx as nx
 import numpy as np
 
 from steer.errors import SearchError
-from steer.search.tree import NONE, Status, Tree
+from steer.search.fields import NONE, Status
+from steer.search.tree import Tree
 
 ToText = Callable[[Sequence[int]], str]
 

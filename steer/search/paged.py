@@ -45,11 +45,6 @@ class PagedEngine(Engine):
         """See `Engine`."""
         return self.lane.forward_tokens
 
-    @property
-    def page_bytes(self) -> int:
-        """Bytes per node, of both arms where there is a null arm."""
-        return self.lane.pool.page_bytes * self.arms
-
     @torch.inference_mode()
     def write(self, order: Order, *, draft: bool = False) -> Draw:
         """See `Engine`. Rows whose paths do not fit into memory at once are written in parts."""
@@ -131,12 +126,6 @@ class PagedEngine(Engine):
             picked = [r + arm * count for arm in range(self.arms) for r, _ in chosen]
             index = torch.tensor(picked, dtype=torch.long, device=self.model.device)
             self.lane.pool.store([n for _, n in chosen], keys[:, index], values[:, index])
-
-    def release(self, nodes: Sequence[int]) -> None:
-        """Give up the pages of nodes."""
-        self.lane.pool.release(nodes)
-        if self._base is not None:
-            self._base.pool.release(nodes)
 
     @torch.inference_mode()
     def base_logprobs(self, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:

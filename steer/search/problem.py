@@ -13,7 +13,8 @@ import numpy as np
 
 from steer.errors import SearchError
 from steer.sampling import derive_seed
-from steer.search.tree import Status, Tree
+from steer.search.fields import Status
+from steer.search.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A search tree as one `.safetensors` file, whole or not at all, bit for bit.
 
 ```
-<every array of steer.search.tree.FIELDS>   the used rows, as they are in memory
+<every array of steer.search.fields.FIELDS> the used rows, as they are in memory
 contexts                                    int32 [T], the tokens of all roots' contexts, one after the other
 context_offsets                             int64 [R + 1], where each begins and ends
 horizons, deadlines                         int32 [R]
@@ -26,7 +26,8 @@ from safetensors.numpy import save_file
 
 from steer.errors import SearchError
 from steer.files import sync_folder
-from steer.search.tree import FIELDS, NONE, Tree
+from steer.search.fields import FIELDS
+from steer.search.tree import Tree
 
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
@@ -97,46 +98,9 @@ def load_tree(path: str | Path) -> tuple[Tree, dict[str, Any]]:
         raise SearchError(f"{path} is damaged or was changed: its SHA-256 is not the recorded one; copy it again")
     try:
         tree = _tree(arrays, header["components"])
-        check_links(tree)
     except SearchError as error:
         raise SearchError(f"{path}: {error}") from error
     return tree, header["record"]
-
-
-def check_links(tree: Tree) -> None:
-    """Compare what can be told from the parents alone with what the tree has noted.
-
-    Raises:
-        SearchError: roots, depths, children or span lengths do not fit; walking such a tree might never end.
-    """
-    nodes = np.arange(tree.size)
-    is_root = tree.parent == NONE
-    above = np.where(is_root, 0, tree.parent)
-    # Parents come before their children, and children in the order of their ids: so they were added.
-    first, last, following = (np.full(tree.size, NONE) for _ in range(3))
-    for node in nodes[~is_root].tolist():
-        parent = int(above[node])
-        if last[parent] == NONE:
-            first[parent] = node
-        else:
-            following[last[parent]] = node
-        last[parent] = node
-    wanted = {
-        "root": np.where(is_root, nodes, tree.root[above]),
-        "depth": np.where(is_root, 0, tree.depth[above] + 1),
-        "n_children": np.bincount(above[~is_root], minlength=tree.size),
-        "first_child": first,
-        "last_child": last,
-        "next_sibling": following,
-    }
-    for name, array in wanted.items():
-        if (wrong := np.flatnonzero(getattr(tree, name) != array)).size:
-            node = int(wrong[0])
-            raise SearchError(
-                f"{name} of node {node} is {getattr(tree, name)[node]}, expected {array[node]}: the tree is damaged"
-            )
-    if ((tree.n_tokens < 0) | (tree.n_tokens > tree.span_tokens)).any() or (tree.twin >= nodes).any():
-        raise SearchError("a span of the tree is longer than its tokens, or a twin comes later: the tree is damaged")
 
 
 def _root_arrays(tree: Tree) -> dict[str, NDArray[Any]]:

@@ -6,7 +6,6 @@ Source of the shape: `mctx/_src/tree.py` (struct of arrays), with sibling links 
 """
 
 from collections.abc import Iterator, Sequence
-from enum import IntFlag
 from typing import Any, final
 
 import numpy as np
@@ -14,54 +13,10 @@ from numpy.typing import NDArray
 
 from steer.errors import SearchError
 from steer.sampling import derive_seed
-
-NONE = -1
-
-
-class Status(IntFlag):
-    """Bits of `Tree.status`."""
-
-    ENDED = 1  # the story ended in this span
-    COMPLETE = 2  # a finished candidate: the story ended, or the horizon is reached
-    COMMITTED = 4  # the policy decided for it
-    PRUNED = 8  # the policy dropped it
-    DUPLICATE = 16  # the same tokens as an earlier sibling, whose `multiplicity` counts it
-
+from steer.search.fields import FIELDS, NONE, STATISTICS, Status
+from steer.search.links import check_links
 
 _COMPLETE = int(Status.COMPLETE)  # a plain number: policies ask for it all the time
-
-# name -> dtype, width ("" one number per node, "S" tokens of a span, "z" a latent, "C" reward components), empty value
-FIELDS: dict[str, tuple[Any, str, float]] = {
-    "parent": (np.int32, "", NONE),
-    "root": (np.int32, "", NONE),
-    "depth": (np.int32, "", 0),
-    "index": (np.int32, "", NONE),
-    "action": (np.int32, "", NONE),
-    "key": (np.int64, "", 0),
-    "status": (np.int32, "", 0),
-    "n_tokens": (np.int32, "", 0),
-    "tokens": (np.int32, "S", 0),
-    "logprob": (np.float32, "", 0),
-    "written_from": (np.float32, "z", 0),
-    "latent": (np.float32, "z", 0),
-    "draft": (np.float32, "z", 0),
-    "has_draft": (np.bool_, "", 0),
-    "components": (np.float32, "C", 0),
-    "value": (np.float32, "", 0),
-    "twin": (np.int32, "", NONE),
-    "multiplicity": (np.int32, "", 1),
-    "first_child": (np.int32, "", NONE),
-    "last_child": (np.int32, "", NONE),
-    "next_sibling": (np.int32, "", NONE),
-    "n_children": (np.int32, "", 0),
-    "visits": (np.int32, "", 0),
-    "inflight": (np.int32, "", 0),
-    "total": (np.float64, "", 0),
-    "logit": (np.float32, "", 0),
-    "gumbel": (np.float32, "", 0),
-    "phi": (np.float32, "", 0),
-}
-STATISTICS = ("visits", "inflight", "total", "logit", "gumbel", "phi")  # what policies keep
 
 
 @final
@@ -209,7 +164,7 @@ class Tree:
         status = Status(0)
         if ended:
             status |= Status.ENDED
-        if ended or depth == self.horizons[self.roots.index(root)]:
+        if ended or depth == self.horizon(parent):
             status |= Status.COMPLETE
         twin = next((n for n in self.children(parent) if self._same(n, node)), NONE)
         if twin != NONE:
@@ -230,10 +185,6 @@ class Tree:
     def is_complete(self, node: int) -> bool:
         """Whether a node is a finished candidate: the story ended in it, or it stands at the horizon."""
         return int(self.status[node]) & _COMPLETE != 0
-
-    def is_due(self, node: int) -> bool:
-        """Whether the terminal should be there now: the story ended, or it is the deadline."""
-        return self.has(node, Status.ENDED) or int(self.depth[node]) >= self.deadline(node)
 
     def number(self, node: int) -> int:
         """Which root a node belongs to, counted from 0."""
@@ -277,14 +228,6 @@ class Tree:
     def ids(self, node: int) -> list[int]:
         """Token ids written from the root to the end of this span, without the context."""
         return [token for n in self.path(node) for token in self.span(n)]
-
-    def below(self, node: int) -> list[int]:
-        """All descendants, parents before their children."""
-        found, at = list(self.children(node)), 0
-        while at < len(found):
-            found += self.children(found[at])
-            at += 1
-        return found
 
     def mean(self, node: int) -> float:
         """Mean of the values backed up through a node; its own value before the first."""
@@ -391,16 +334,14 @@ class Tree:
                 )
             getattr(tree, name)[:] = arrays[name].astype(dtype, copy=False)
         tree.size = size
-        nodes = np.arange(size)
-        if (tree.parent >= nodes).any() or (tree.parent < NONE).any():
-            raise SearchError("a node of the tree comes before its parent; the file is damaged")
+        check_links(tree)
         tree.roots = np.flatnonzero(tree.parent == NONE).tolist()
         if not len(tree.roots) == len(contexts) == len(horizons) == len(deadlines):
             raise SearchError(f"the tree has {len(tree.roots)} roots, but records of {len(contexts)}")
         tree.contexts = [tuple(context) for context in contexts]
         tree.horizons, tree.deadlines = list(horizons), list(deadlines)
         tree._children = {
-            (int(p), int(i)): int(n) for n, p, i in zip(nodes, tree.parent, tree.index, strict=True) if p != NONE
+            (int(p), int(i)): n for n, (p, i) in enumerate(zip(tree.parent, tree.index, strict=True)) if p != NONE
         }
         return tree
 

@@ -15,10 +15,11 @@ from steer.rewards import Rewards, RewardsConfig, default_rewards
 from steer.sampling import SamplingConfig, derive_seed
 from steer.schedules import ScheduleConfig
 from steer.search.driver import Budget, End, Outcome, Spent, run_search
+from steer.search.fields import Status
 from steer.search.opening import open_engine
 from steer.search.policies import make_policy
 from steer.search.spans import Action, Aim, SpanWorld
-from steer.search.tree import Status, Tree
+from steer.search.tree import Tree
 
 GUIDED_MENU = (Action(1.0, 1.5), Action(0.7, 1.5))
 UNGUIDED_MENU = (Action(),)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from steer.search.fields import Status
 from steer.search.policies.planning import check_count, original, total, unfinished
 from steer.search.problem import Problem, Steps
-from steer.search.tree import Status
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steer.errors import SearchError
+from steer.search.fields import NONE, Status
 from steer.search.problem import Problem
-from steer.search.tree import NONE, Status, Tree
+from steer.search.tree import Tree
 
 NODES_PER_SPAN = 32  # planned with where the number of nodes is unlimited
 

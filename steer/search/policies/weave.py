@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
+from steer.search.fields import Status
 from steer.search.policies.backup import BACKUPS, log_softmax, truncated_gumbels
 from steer.search.policies.planning import (
     check_choice,
@@ -23,7 +24,6 @@ from steer.search.policies.planning import (
     unfinished,
 )
 from steer.search.problem import Problem, Request, Steps
-from steer.search.tree import Status
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,13 @@ import pytest
 
 from steer.errors import SearchError
 from steer.search.driver import Budget, Outcome, run_search
+from steer.search.fields import FIELDS, Status
+from steer.search.links import check_links
 from steer.search.policies import POLICIES, make_policy
 from steer.search.problem import Policy, Problem, Request, Steps
-from steer.search.saving import check_links
-from steer.search.tree import FIELDS, Status, Tree, child_key
+from steer.search.tree import Tree, child_key
 from steer.search.world import World
+from tests.steer.search.tree_kit import below
 
 S = 4
 
@@ -89,7 +91,7 @@ def run(
 
 def nodes_of(tree: Tree, root: int) -> dict[tuple[int, ...], dict[str, Any]]:
     """What the tree says of each node below a root, by its path of child indices; ids are replaced by paths."""
-    names = {n: tuple(int(tree.index[m]) for m in tree.path(n)) for n in [root, *tree.below(root)]}
+    names = {n: tuple(int(tree.index[m]) for m in tree.path(n)) for n in [root, *below(tree, root)]}
     links = ("parent", "root", "twin", "first_child", "last_child", "next_sibling")
     return {
         name: {f: names.get(int(tree.arrays()[f][n])) if f in links else tree.arrays()[f][n].tolist() for f in FIELDS}
@@ -110,7 +112,7 @@ def test_budgets_are_ceilings_and_are_used_up(limit: int, drafts: bool, rows: in
         assert [o.status for o in outcomes] == [status] * 2 and [o.root for o in outcomes] == tree.roots
         for outcome in outcomes:
             spent = outcome.spent
-            assert spent.nodes == len(tree.below(outcome.root))
+            assert spent.nodes == len(below(tree, outcome.root))
             if budget.tokens is None:
                 assert spent.nodes == limit
             else:
@@ -128,7 +130,7 @@ def test_no_policy_spends_more_than_it_may(policy: str, drafts: bool) -> None:
             tree, world = roots(1, 2), MadeUp(drafts=drafts)
             outcomes = run(tree, budget, world=world, policy=policy)
             for outcome in outcomes:
-                assert outcome.spent.nodes == len(tree.below(outcome.root)) <= (budget.nodes or limit)
+                assert outcome.spent.nodes == len(below(tree, outcome.root)) <= (budget.nodes or limit)
                 assert outcome.spent.tokens <= (budget.tokens or 2 * limit * S)
             assert sum(o.spent.tokens for o in outcomes) == world.tokens
             # With a node per span and its draft, every policy finishes a text.
@@ -313,7 +315,7 @@ def test_side_by_side_is_one_by_one(policy: str | None) -> None:
 def test_some_roots_only() -> None:
     tree = roots(1, 2, 3)
     (outcome,) = run(tree, Budget(nodes=9), roots=[1])
-    assert outcome.root == 1 and [len(tree.below(r)) for r in tree.roots] == [0, 9, 0]
+    assert outcome.root == 1 and [len(below(tree, r)) for r in tree.roots] == [0, 9, 0]
 
 
 def test_progress_is_told_after_each_batch() -> None:

@@ -24,7 +24,8 @@ from steer.search.export import (
     words_of,
     write_graphml,
 )
-from steer.search.tree import NONE, Status, Tree
+from steer.search.fields import NONE, Status
+from steer.search.tree import Tree
 from tests.steer.search.tree_kit import COMPONENTS, letters, small_tree, wide_tree
 
 

@@ -16,9 +16,10 @@ from steer.errors import LatentError, SearchError
 from steer.model import LatentModel
 from steer.sampling import SamplingConfig
 from steer.search.engine import Order
+from steer.search.fields import Status
 from steer.search.paged import PagedEngine
 from steer.search.prefill import PrefillEngine
-from steer.search.tree import Status, Tree
+from steer.search.tree import Tree
 from tests.steer.search.engine_kit import (
     CONTEXTS,
     PAGED,
@@ -39,6 +40,11 @@ SAMPLING = SamplingConfig(temperature=0.9)
 
 def open_paged(model: LatentModel, tree: Tree, *, with_null: bool = False, memory: int = 2**30) -> PagedEngine:
     return PagedEngine(model, tree, sampling=SAMPLING, with_null=with_null, limits=ENDLESS, memory=memory)
+
+
+def node_bytes(engine: PagedEngine) -> int:
+    """Bytes kept per node, of both arms where there is a null arm."""
+    return engine.lane.pool.page_bytes * engine.arms
 
 
 def wishes_for(tree: Tree, parents: Sequence[int], *, children: int = 3, scale: float = 1.0) -> list[Wish]:
@@ -145,9 +151,9 @@ def test_pages_that_were_given_up_are_computed_again(model: LatentModel, scale: 
     engine = open_paged(model, new_tree(CONTEXTS[:2]), with_null=scale != 1)
     leaves = grown(engine, 3, scale, atol=3e-4)
     tree = engine.tree
-    engine.release([n for n in range(tree.size) if n % 2 or n in leaves])
+    engine.lane.pool.release([n for n in range(tree.size) if n % 2 or n in leaves])
     grow_and_check(engine, wishes_for(tree, leaves, scale=scale), atol=3e-4)
-    engine.release(range(tree.size))
+    engine.lane.pool.release(range(tree.size))
     assert engine.lane.pool.used_bytes == 0
     grow_and_check(engine, wishes_for(tree, leaves, scale=scale), atol=3e-4)
     # Another engine finds no pages at all, like one that goes on with a saved tree.
@@ -159,7 +165,7 @@ def test_pages_that_were_given_up_are_computed_again(model: LatentModel, scale: 
 def test_a_small_memory_costs_time_and_changes_nothing(model: LatentModel, scale: float) -> None:
     large = open_paged(model, new_tree(CONTEXTS[:2]), with_null=scale != 1)
     grow(large, wishes_for(large.tree, large.tree.roots, scale=scale))
-    small = open_paged(model, new_tree(CONTEXTS[:2]), with_null=scale != 1, memory=5 * large.page_bytes + 100)
+    small = open_paged(model, new_tree(CONTEXTS[:2]), with_null=scale != 1, memory=5 * node_bytes(large) + 100)
     grow(small, wishes_for(small.tree, small.tree.roots, scale=scale))
     # Of the nodes of each level five are kept, and for the next one paths of more than five nodes are needed.
     for level in (range(2, 8), range(8, 26, 2), range(26, 50, 5)):
@@ -179,7 +185,7 @@ def test_a_memory_that_holds_no_path_is_refused_and_nothing_is_added(model: Late
     engine = open_paged(model, new_tree(CONTEXTS[:1]))
     leaf = grown(engine, 3)[0]
     tree, size = engine.tree, engine.tree.size
-    tiny = open_paged(model, tree, memory=2 * engine.page_bytes)
+    tiny = open_paged(model, tree, memory=2 * node_bytes(engine))
     with pytest.raises(SearchError, match="do not fit into .* allow more memory"):
         tiny.write(order_of(tree, [Wish(leaf, 0)]))
     assert tree.size == size
@@ -316,15 +322,15 @@ def test_a_node_takes_the_memory_of_its_span(tiny_llama: object, arms: int) -> N
     wide = tiny_model(str(tiny_llama), span_tokens=32, soft_tokens=4)
     tree = new_tree(CONTEXTS[:2], span_tokens=32, horizon=2)
     engine = open_paged(wide, tree, with_null=arms == 2)
-    assert engine.page_bytes == 0
+    assert node_bytes(engine) == 0
     nodes, _ = grow(engine, wishes_for(tree, tree.roots, children=4))
     layers, kv_heads, head_dim = 2, 2, 8
     span = 2 * layers * kv_heads * 32 * head_dim * 4
-    assert span * arms <= engine.page_bytes <= 1.2 * span * arms
-    assert engine.lane.pool.used_bytes == len(nodes) * engine.page_bytes
+    assert span * arms <= node_bytes(engine) <= 1.2 * span * arms
+    assert engine.lane.pool.used_bytes == len(nodes) * node_bytes(engine)
     # Complete nodes are never expanded, so nothing is kept of them.
     grow(engine, wishes_for(tree, nodes[:2]))
-    assert engine.lane.pool.used_bytes == len(nodes) * engine.page_bytes
+    assert engine.lane.pool.used_bytes == len(nodes) * node_bytes(engine)
 
 
 @pytest.mark.parametrize("arms", [1, 2])

@@ -12,8 +12,10 @@ from safetensors.numpy import save_file
 
 from steer.errors import SearchError
 from steer.search import saving
-from steer.search.saving import KEY, check_links, load_tree, save_tree
-from steer.search.tree import FIELDS, Tree
+from steer.search.fields import FIELDS
+from steer.search.links import check_links
+from steer.search.saving import KEY, load_tree, save_tree
+from steer.search.tree import Tree
 from tests.steer.search.tree_kit import small_tree, wide_tree
 
 RECORD: dict[str, Any] = {

@@ -17,6 +17,7 @@ from steer.sampling import SamplingConfig, derive_seed
 from steer.search.driver import Budget, run_search
 from steer.search.engine import Draw, Engine, Order
 from steer.search.opening import open_engine
+from steer.search.paged import PagedEngine
 from steer.search.policies import make_policy
 from steer.search.problem import Request
 from steer.search.spans import Action, Aim, SpanWorld
@@ -186,7 +187,8 @@ def test_a_latent_of_zeros_steers_nothing_as_zeros_in_the_tree_say(model: Latent
     worlds = [make_world(model, (Action(1.0),), pulls=zero), make_world(model, (Action(),), pulls=())]
     for world in worlds:
         node = world.expand(world.engine.tree, [Request(0, 0, 0)])[0]
-        world.engine.release([node])  # it is computed again from what the tree says
+        assert isinstance(world.engine, PagedEngine)
+        world.engine.lane.pool.release([node])  # it is computed again from what the tree says
         world.expand(world.engine.tree, [Request(node, 0, 0)])
     first, second = (world.engine.tree.tokens[:4] for world in worlds)
     np.testing.assert_array_equal(first, second)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from steer.errors import SearchError
+from steer.search.fields import FIELDS, NONE, Status
+from steer.search.links import check_links
 from steer.search.problem import Problem, Request
-from steer.search.saving import check_links
-from steer.search.tree import FIELDS, NONE, Status, Tree, child_key
+from steer.search.tree import Tree, child_key
+from tests.steer.search.tree_kit import below
 
 
 def span(*ids: int) -> list[int]:
@@ -59,11 +61,11 @@ def test_links_paths_and_arrays_tell_the_same(tree: Tree) -> None:
         assert len(path) == tree.depth[node]
         assert [*parents[path]] == ([int(tree.root[node]), *path[:-1]] if path else [])
         assert tree.ids(node) == [token for n in path for token in tree.tokens[n, : tree.n_tokens[n]]]
-        below = {n for n in range(tree.size) if node in tree.path(n) and n != node}
+        under = {n for n in range(tree.size) if node in tree.path(n) and n != node}
         if parents[node] != NONE:
-            assert set(tree.below(node)) == below
+            assert set(below(tree, node)) == under
             assert tree.child(int(parents[node]), int(tree.index[node])) == node
-    assert sorted(n for root in tree.roots for n in [root, *tree.below(root)]) == list(range(tree.size))
+    assert sorted(n for root in tree.roots for n in [root, *below(tree, root)]) == list(range(tree.size))
 
 
 def test_what_belongs_to_a_root_is_read_from_any_of_its_nodes(tree: Tree) -> None:
@@ -72,11 +74,10 @@ def test_what_belongs_to_a_root_is_read_from_any_of_its_nodes(tree: Tree) -> Non
         assert (tree.context(node), tree.horizon(node), tree.deadline(node)) == ((number,), 3 + number, 6)
 
 
-def test_complete_and_due(tree: Tree) -> None:
+def test_complete_nodes_ended_or_stand_at_the_horizon(tree: Tree) -> None:
     for node in range(tree.size):
         ended = tree.has(node, Status.ENDED)
         assert tree.is_complete(node) == (ended or tree.depth[node] == tree.horizon(node))
-        assert tree.is_due(node) == (ended or tree.depth[node] >= 6)
         assert ended or tree.n_tokens[node] in (0, 4)
 
 
@@ -135,7 +136,7 @@ def test_backing_up_counts_on_the_path_only(tree: Tree) -> None:
 
 def test_the_best_is_complete_and_the_furthest_is_deepest(tree: Tree) -> None:
     for root in tree.roots:
-        nodes = [root, *tree.below(root)]
+        nodes = [root, *below(tree, root)]
         complete = [n for n in nodes if tree.is_complete(n)]
         best = tree.best(root)
         assert best == (max(complete, key=lambda n: (tree.value[n], -n)) if complete else None)

@@ -17,12 +17,14 @@ from steer.model import LatentModel
 from steer.rewards import Rewards, default_rewards
 from steer.sampling import SamplingConfig, derive_seed
 from steer.search.driver import Budget
+from steer.search.fields import Status
 from steer.search.policies import POLICIES
 from steer.search.spans import Action
-from steer.search.tree import Status, Tree
+from steer.search.tree import Tree
 from steer.search.writing import GUIDED_MENU, SearchResult, write_searched
 from tests.steer.search.engine_kit import EOS, latent
 from tests.steer.search.test_driver import check_whole
+from tests.steer.search.tree_kit import below
 from tests.steer.tiny import SPAN, Z_DIM, assert_near
 
 CONTEXTS = ["Once upon a time", "The fox"]
@@ -46,14 +48,14 @@ def check_result(model: LatentModel, result: SearchResult, spans: int) -> None:
     assert result.value == float(tree.value[node])
     assert list(result.components.values()) == tree.components[node].tolist()
     assert tuple(result.components) == tree.names
-    complete = [n for n in tree.below(root) if tree.is_complete(n)]
+    complete = [n for n in below(tree, root) if tree.is_complete(n)]
     assert result.finished == bool(complete)
     if result.finished:
         assert node in complete and result.value == max(float(tree.value[n]) for n in complete)
         assert result.ended or len(path) == spans
     else:
         assert not result.ended and len(path) < spans
-    assert result.spent.nodes == len(tree.below(root))
+    assert result.spent.nodes == len(below(tree, root))
 
 
 # Policies -------------------------------------------------------------------------------------------------------------

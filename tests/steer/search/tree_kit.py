@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from steer.search.tree import Status, Tree
+from steer.search.fields import Status
+from steer.search.tree import Tree
 
 COMPONENTS = ("similarity", "fluency")
 SPAN, Z_DIM = 4, 3
@@ -13,6 +14,14 @@ SPAN, Z_DIM = 4, 3
 def letters(ids: Sequence[int]) -> str:
     """Token ids as bytes of Latin-1: a `to_text` without a model."""
     return bytes(ids).decode("latin-1")
+
+
+def below(tree: Tree, node: int) -> list[int]:
+    """All descendants, parents before their children."""
+    found = list(tree.children(node))
+    for child in found:
+        found += tree.children(child)
+    return found
 
 
 def small_tree(to_ids: Callable[[bytes], Sequence[int]] = tuple) -> Tree:

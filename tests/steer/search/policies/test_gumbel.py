@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from steer.search.fields import Status
 from steer.search.policies.gumbel import GumbelConfig, _descend
 from steer.search.problem import Problem
-from steer.search.tree import Status, Tree
+from steer.search.tree import Tree
 from tests.steer.search.policies.worlds import SPAN, Scripted, Walk, at, best_value, search
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steer.search.fields import Status
 from steer.search.policies.backup import log_softmax
 from steer.search.policies.smc import effective_size, systematic
-from steer.search.tree import Status
 from tests.steer.search.policies.worlds import Path, Scripted, Walk, at, best_value, path_of, search
 
 

@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from steer.search.fields import Status
 from steer.search.policies import MctsConfig, make_policy
 from steer.search.problem import Problem
-from steer.search.tree import Status, Tree
+from steer.search.tree import Tree
 from tests.steer.search.policies.worlds import SPAN, Path, Scripted, Walk, at, best_value, path_of, search
+from tests.steer.search.tree_kit import below
 
 
 def reference(value, *, nodes: int, horizon: int, expand: int, c: float, widen: float, alpha: float) -> list[Path]:
@@ -75,7 +77,7 @@ def test_against_a_second_implementation(seed: int, expand: int, c: float, widen
 def test_visits_and_totals_are_those_of_what_was_written_below() -> None:
     tree, _ = search(Walk(1.0), "mcts", nodes=60, horizon=4, expand=3)
     for node in range(tree.size):
-        counted = [n for n in [node, *tree.below(node)] if n != 0]
+        counted = [n for n in [node, *below(tree, node)] if n != 0]
         assert tree.visits[node] == len(counted)
         assert tree.total[node] == pytest.approx(tree.value[counted].astype(float).sum())
 

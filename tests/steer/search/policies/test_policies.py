@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from steer.errors import SearchError
+from steer.search.fields import STATISTICS, Status
 from steer.search.policies import POLICIES, make_policy
 from steer.search.problem import Problem
-from steer.search.tree import STATISTICS, Status, Tree
+from steer.search.tree import Tree
 from tests.steer.search.policies.worlds import SPAN, Path, Scripted, Walk, best_value, search
 
 NAMES = list(POLICIES)

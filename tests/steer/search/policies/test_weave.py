@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from steer.search.tree import Status
+from steer.search.fields import Status
 from tests.steer.search.policies.worlds import Scripted, Walk, at, path_of, search
 
 
