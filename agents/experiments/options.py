@@ -100,6 +100,20 @@ class GuidedSearchOptions(ScheduleOptions, SearchOptions):
     menu: tuple[MenuItem, ...] = Field(default=(MenuItem(scale=1.5), MenuItem(strength=0.7, scale=1.5)), min_length=1)
 
 
+class WaypointOptions(AnnealedOptions):
+    """Options of `waypoints`: those of `annealed`, and by what way.
+
+    Attributes:
+        store: folder of the indexed passages, see `steer index build`.
+        count: waypoints at most.
+        strength: their share of what the terminal leaves of a draft.
+    """
+
+    store: str = Field(min_length=1)
+    count: int = Field(default=3, ge=1)
+    strength: Share = 0.5
+
+
 class PromptedOptions(Options):
     """Options of `prompted`: how the goal is told. `{terminal}` stands for it."""
 
