@@ -1,6 +1,7 @@
-"""Figures of results: success against budget, and success against fluency."""
+"""Figures of results: success against budget, and success against fluency; as files, and as parts of a page."""
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ BY_BUDGET, FRONTIER = "success_by_budget.png", "frontier.png"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES = ("-", "--", "-.", ":")
+GRID = "#ebebeb"
 Style = tuple[str, str, str]
 
 
@@ -27,13 +29,47 @@ def save_figures(results: Results, folder: Path) -> list[Path]:
     Raises:
         RunWriteError: a file cannot be written.
     """
-    if not results.judged:
-        return []
-    styles = _styles(results.arms)
-    files = [_save(folder / FRONTIER, results, styles, _draw_frontier)]
-    if any(arm.budget is not None for arm in results.arms):
-        files.append(_save(folder / BY_BUDGET, results, styles, _draw_by_budget))
+    files = []
+    for name, draw in _drawings(results).items():
+        image = io.BytesIO()
+        _canvas(results, draw).print_figure(image, format="png", dpi=150)
+        write_atomic(folder / name, image.getvalue())
+        files.append(folder / name)
     return files
+
+
+def inline_figures(results: Results) -> dict[str, str]:
+    """The same figures as `<svg>` elements, by file name. What is black in them is the page's `currentColor`.
+
+    Their grid is `var(--rule)`, and no two figures on a page share an id. The same results give the same text.
+    """
+    found = {}
+    for name, draw in _drawings(results).items():
+        image = io.StringIO()
+        _canvas(results, draw).print_figure(image, format="svg", facecolor="none", metadata={"Date": None})
+        found[name] = _inline(image.getvalue(), Path(name).stem)
+    return found
+
+
+def _drawings(results: Results) -> dict[str, Any]:
+    """What can be drawn, by file name: nothing without a judge, and nothing by budget where no arm has one."""
+    if not results.judged:
+        return {}
+    by_budget = any(arm.budget is not None for arm in results.arms)
+    return {FRONTIER: _draw_frontier} | ({BY_BUDGET: _draw_by_budget} if by_budget else {})
+
+
+def _inline(svg: str, prefix: str) -> str:
+    """A whole SVG file as an element of a page: without its head and metadata, in the page's colours, with own ids."""
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = svg.replace("#000000", "currentColor").replace(GRID, "var(--rule)")
+    svg = svg.replace("<svg ", '<svg fill="currentColor" aria-hidden="true" ', 1)
+    numbers: dict[str, str] = {}
+    return re.sub(
+        r'(?<=id=")[^"]+|(?<=url\(#)[^)]+|(?<=href="#)[^"]+',
+        lambda found: numbers.setdefault(found[0], f"{prefix}-{len(numbers)}"),
+        svg,
+    )
 
 
 def _draw_by_budget(axis: Any, results: Results, styles: dict[str, Style]) -> None:
@@ -94,7 +130,7 @@ def _draw_frontier(axis: Any, results: Results, styles: dict[str, Style]) -> Non
     axis.set_xlabel("NLL under the unsteered base, nats per token (left is more fluent)")
 
 
-def _save(path: Path, results: Results, styles: dict[str, Style], draw: Any) -> Path:
+def _canvas(results: Results, draw: Any) -> Any:
     # The backend is taken by its class: nothing global is set, and no display is needed.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -103,18 +139,16 @@ def _save(path: Path, results: Results, styles: dict[str, Style], draw: Any) -> 
     figure = Figure(figsize=(7.6, 4.8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axis = figure.subplots()
-    draw(axis, results, styles)
+    axis.set_facecolor("none")
+    draw(axis, results, _styles(results.arms))
     axis.set_ylim(-0.02, max(0.2, *(min(1.02, arm.measures[HEADLINE].high + 0.05) for arm in results.arms)))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.set_ylabel(f"right terminal nearest of {results.group}")
-    axis.grid(axis="y", color="0.92", linewidth=0.8)
+    axis.grid(axis="y", color=GRID, linewidth=0.8)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_title(results.title or results.id, loc="left", fontsize=11, parse_math=False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    image = io.BytesIO()
-    canvas.print_figure(image, format="png", dpi=150)
-    write_atomic(path, image.getvalue())
-    return path
+    return canvas
 
 
 def _styles(arms: Sequence[ArmResult]) -> dict[str, Style]:

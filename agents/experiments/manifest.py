@@ -7,6 +7,7 @@ pairs.jsonl          all pairs
 cells/, claims/      see `agents.experiments.cells`
 samples.jsonl        all samples with their measures, when the run is complete; also samples.parquet, with pyarrow
 results.json, table.md, success_by_budget.png, frontier.png
+report.html, report.md   where somebody asked for them
 ```
 """
 

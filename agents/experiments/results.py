@@ -18,6 +18,7 @@ from agents.experiments.statistics import Comparison, Estimate, bootstrap_weight
 from agents.log import write_atomic
 
 HEADLINE = "nearest"  # the measure of success
+RESULTS, SAMPLES = "results.json", "samples.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +187,7 @@ def save_samples(folder: Path, store: CellStore, cells: Sequence[Cell], names: S
             taken = {name: _plain(float(numbers[name][index])) for name in names}
             texts = {"context": record.pair.context, "terminal": record.pair.terminal}
             rows.append(record.fields() | texts | {"measures": taken})
-    path = folder / "samples.jsonl"
+    path = folder / SAMPLES
     write_atomic(path, json_lines(rows))
     return [path, *_save_parquet(folder / "samples.parquet", rows)]
 

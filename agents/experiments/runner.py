@@ -19,14 +19,14 @@ from agents.experiments.figures import save_figures
 from agents.experiments.manifest import MANIFEST, check_model, check_settings, read_run, start_run
 from agents.experiments.measures import MEASURES, Bench, Embedder
 from agents.experiments.pairs import load_pairs
-from agents.experiments.results import HEADLINE, Results, gather, save_samples
+from agents.experiments.results import HEADLINE, RESULTS, Results, gather, save_samples
 from agents.experiments.spec import Experiment
 from agents.experiments.tables import markdown
 from agents.log import write_atomic
 from steer.pairs import Pair
 from steer.sampling import derive_seed
 
-RESULTS, TABLE = "results.json", "table.md"
+TABLE = "table.md"
 POLL_SECONDS = 0.5
 
 

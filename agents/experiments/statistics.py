@@ -41,6 +41,7 @@ class Comparison:
         test: `McNemar, exact` for yes or no, `sign flips, exact` or `sign flips` for numbers.
         effect: size of the difference: Cohen's h for yes or no, Cohen's d of the paired differences for numbers.
         effect_name: `h` or `d`.
+        delta: Cliff's delta within pairs, which no outlier moves; for yes or no it is the difference.
     """
 
     difference: Estimate
@@ -48,6 +49,7 @@ class Comparison:
     test: str
     effect: float
     effect_name: str
+    delta: float = math.nan
 
 
 def bootstrap_weights(pairs: int, *, seed: int = 0, draws: int = DRAWS) -> np.ndarray:
@@ -79,11 +81,13 @@ def compare(first: np.ndarray, second: np.ndarray, weights: np.ndarray, *, seed:
     first, second = first[there], second[there]
     if not len(first):
         return Comparison(difference, math.nan, "none", math.nan, "none")
+    delta = cliffs_delta(first - second)
     if np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all():
         p = mcnemar(int((first > second).sum()), int((first < second).sum()))
-        return Comparison(difference, p, "McNemar, exact", cohens_h(first.mean(), second.mean()), "h")
+        return Comparison(difference, p, "McNemar, exact", cohens_h(first.mean(), second.mean()), "h", delta)
     p, exact = sign_flips(first - second, seed=seed)
-    return Comparison(difference, p, "sign flips, exact" if exact else "sign flips", cohens_d(first - second), "d")
+    test = "sign flips, exact" if exact else "sign flips"
+    return Comparison(difference, p, test, cohens_d(first - second), "d", delta)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -118,7 +122,7 @@ def sign_flips(differences: np.ndarray, *, seed: int = 0, draws: int = DRAWS) ->
 
 
 def cohens_d(differences: np.ndarray) -> float:
-    """Mean of paired differences over their standard deviation; NaN where they do not vary."""
+    """Mean of paired differences over their standard deviation (d_z); NaN where they do not vary (Cohen, 1988)."""
     spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
     return float(differences.mean()) / spread if spread > 0 else math.nan
 
@@ -126,6 +130,11 @@ def cohens_d(differences: np.ndarray) -> float:
 def cohens_h(first: float, second: float) -> float:
     """Difference of two shares on the scale of equal variance: 0.2 is small, 0.5 medium, 0.8 large (Cohen, 1988)."""
     return 2 * math.asin(math.sqrt(first)) - 2 * math.asin(math.sqrt(second))
+
+
+def cliffs_delta(differences: np.ndarray) -> float:
+    """Share of pairs in which the first is larger less the share in which it is smaller: -1 to 1 (Cliff, 1993)."""
+    return float(np.sign(differences).mean()) if len(differences) else math.nan
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,6 +1,7 @@
 """Tables of results: Markdown for files and pipes, rich for terminals, from the same cells."""
 
 import math
+from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -8,40 +9,61 @@ from rich.text import Text
 
 from agents.experiments.measures import MEASURES
 from agents.experiments.results import HEADLINE, ArmResult, Results, measured_names
-from agents.experiments.statistics import Estimate
+from agents.experiments.statistics import Comparison, Estimate
 
 TITLES = {"goal": "How often and how near the goal came", "text": "The text", "cost": "The cost of one text"}
 DIEGETIC = " †"
+# What a verdict needs: whether the goal came, whether the text is still one, and what it cost.
+VERDICT = ("nearest", "nearest_five", "overlap", "base_nll", "distinct_3", "repetition", "tokens", "seconds")
+Sheet = tuple[str, list[str], list[list[str]]]
 
 
-def tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
+def tables(results: Results) -> list[Sheet]:
     """Title, head and rows of each table: one per group of measures, then the tests of the measure of success."""
-    found = []
+    return [*measures_by_group(results).values(), *([sheet] if (sheet := difference_table(results, HEADLINE)) else [])]
+
+
+def measures_by_group(results: Results) -> dict[str, Sheet]:
+    """A table for each group of measures of which any was taken."""
     names = list(results.arms[0].measures)
-    for group, title in TITLES.items():
-        chosen = measured_names(names, group)
-        if chosen:
-            rows = [[_name(arm), *(show(arm.measures[name], name) for name in chosen)] for arm in results.arms]
-            found.append((title, ["arm", *(name.replace("_", " ") for name in chosen)], rows))
-    if tests := [test for test in results.tests if test.measure == HEADLINE]:
-        rows = []
-        for test in tests:
+    groups = {group: measured_names(names, group) for group in TITLES}
+    return {group: measure_table(results, TITLES[group], chosen) for group, chosen in groups.items() if chosen}
+
+
+def verdict_table(results: Results) -> Sheet:
+    """The table that answers the question, with the few measures of `VERDICT` that were taken."""
+    return measure_table(results, "Verdict", [name for name in VERDICT if name in results.arms[0].measures])
+
+
+def measure_table(results: Results, title: str, names: Sequence[str]) -> Sheet:
+    """A table of measures with their intervals, a row per arm."""
+    rows = [[show_name(arm), *(show(arm.measures[name], name) for name in names)] for arm in results.arms]
+    return title, ["arm", *(name.replace("_", " ") for name in names)], rows
+
+
+def difference_table(results: Results, measure: str) -> Sheet | None:
+    """A table of one measure's paired tests against the reference; None where nothing was tested."""
+    rows = []
+    for test in results.tests:
+        if test.measure == measure:
             c = test.comparison
-            effect = "-" if math.isnan(c.effect) else f"{c.effect_name} = {c.effect:+.2f}"
-            change = show(c.difference, HEADLINE, signed=True)
-            rows.append([test.first, change, show_p(c.p), show_p(test.p_holm), effect, c.test])
-        title = f"{HEADLINE}: each arm against {results.reference}, paired"
-        found.append((title, ["arm", "difference", "p", "p (Holm)", "effect", "test"], rows))
-    return found
+            change = show(c.difference, measure, signed=True)
+            rows.append([test.first, change, show_p(c.p), show_p(test.p_holm), show_effect(c), c.test])
+    title = f"{measure.replace('_', ' ')}: each arm against {results.reference}, paired"
+    return (title, ["arm", "difference", "p", "p (Holm)", "effect", "test"], rows) if rows else None
 
 
 def markdown(results: Results) -> str:
     """All tables in Markdown, under the title of the experiment."""
-    parts = [f"# {_plain(results.title or results.id)}", describe(results)]
-    for title, head, rows in tables(results):
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-        parts.append(f"## {title}\n\n" + "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines))
+    parts = [f"# {plain_line(results.title or results.id)}", describe(results), *map(markdown_table, tables(results))]
     return "\n\n".join([*parts, *notes(results)]) + "\n"
+
+
+def markdown_table(sheet: Sheet) -> str:
+    """A table in Markdown, under its title."""
+    title, head, rows = sheet
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return f"## {title}\n\n" + "\n".join(f"| {' | '.join(map(plain_line, line))} |" for line in lines)
 
 
 def rich_tables(results: Results) -> list[Table]:
@@ -62,7 +84,7 @@ def describe(results: Results) -> str:
     seeds = "1 seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
     return (
         f"{results.pairs} pairs of context and terminal, {seeds}, {results.spans} spans per text, model "
-        f"{_plain(results.model)}. In brackets: 95 % bootstrap intervals over pairs."
+        f"{plain_line(results.model)}. In brackets: 95 % bootstrap intervals over pairs."
     )
 
 
@@ -92,15 +114,25 @@ def show(value: Estimate, name: str, *, signed: bool = False) -> str:
     return f"{mean}{' %' if measure.percent else ''} ({low} to {high})"
 
 
+def show_effect(comparison: Comparison) -> str:
+    """The size of a difference by its name; of numbers also Cliff's delta."""
+    if math.isnan(comparison.effect):
+        return "-"
+    shown = f"{comparison.effect_name} = {comparison.effect:+.2f}"
+    delta = comparison.delta
+    return shown if comparison.effect_name == "h" or math.isnan(delta) else f"{shown}, δ = {delta:+.2f}"
+
+
 def show_p(p: float) -> str:
     """A p value with two digits, or that it is tiny."""
     return "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def _name(arm: ArmResult) -> str:
+def show_name(arm: ArmResult) -> str:
+    """Name of an arm, marked where its goal stood in the visible text."""
     return arm.name + (DIEGETIC if arm.diegetic else "")
 
 
-def _plain(text: str) -> str:
+def plain_line(text: str) -> str:
     """Text inside a Markdown table: a bar would end its cell."""
     return " ".join(text.split()).replace("|", "\\|")

@@ -7,6 +7,7 @@ import pytest
 
 from agents.experiments.statistics import (
     bootstrap_weights,
+    cliffs_delta,
     cohens_d,
     cohens_h,
     compare,
@@ -80,6 +81,22 @@ def test_sign_flips_by_hand_and_drawn() -> None:
         (differences,), lambda x, axis: x.mean(axis), permutation_type="samples", n_resamples=20_000, rng=0
     )
     assert p == pytest.approx(oracle.pvalue, abs=0.02)
+
+
+def test_cliffs_delta_counts_pairs() -> None:
+    assert cliffs_delta(np.array([3.0, 0.1, -200.0, 0.0])) == 0.25
+    assert (cliffs_delta(np.ones(3)), cliffs_delta(-np.ones(3)), cliffs_delta(np.zeros(3))) == (1, -1, 0)
+    assert math.isnan(cliffs_delta(np.zeros(0)))
+    rng = np.random.default_rng(3)
+    first, second = rng.integers(0, 2, (2, 50)).astype(float)
+    found = compare(first, second, bootstrap_weights(50))
+    assert found.delta == pytest.approx(found.difference.mean)
+    # Monotone changes of both arms leave it as it is.
+    first, second = rng.normal(size=(2, 50))
+    assert cliffs_delta(np.exp(first) - np.exp(second)) == cliffs_delta(first - second)
+    stats = pytest.importorskip("scipy.stats")
+    ahead = int((first > second).sum())
+    assert cliffs_delta(first - second) == pytest.approx(2 * stats.binomtest(ahead, 50).statistic - 1)
 
 
 def test_effects_by_hand() -> None:

@@ -1,0 +1,35 @@
+"""`steer report`: a finished experiment as one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agents.cli.models import JsonOption
+from agents.cli.output import output
+
+
+def report(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished experiment.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the report; by default that of the run.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write report.html, one page with figures, tests and samples inside, and report.md. Prints the files."""
+    say = output(ctx)
+    from agents.experiments.report import write_report
+
+    with say.status("writing the report"):
+        files = write_report(run, out)
+    if as_json:
+        say.json({"files": files})
+        return
+    for path in files:
+        say.result(str(path))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command of this module."""
+    app.command(epilog="Example: steer report runs/guidance")(report)

@@ -1,0 +1,208 @@
+"""`steer report`: a page that needs nothing else, holds all numbers, and is no way in for what a model wrote."""
+
+import dataclasses
+import json
+import math
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.errors import RunDamaged, RunNotFound
+from agents.experiments.arms import ARMS, Sample, Task, write_unguided
+from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures
+from agents.experiments.options import Options, SearchOptions
+from agents.experiments.report import as_html, as_markdown, findings, glossary, read_report, totals, write_report
+from agents.experiments.results import ArmResult, Results
+from agents.experiments.results import TestedPair as PairTest  # pytest would take the name for a test
+from agents.experiments.runner import run_experiment
+from agents.experiments.statistics import Comparison, Estimate
+from agents.experiments.tables import difference_table, show
+from tests.agents.cli_kit import document, error_line, steer
+from tests.agents.experiments.kit import PAIRS, Letters, experiment
+
+NASTY = '</article><script src="http://example.org/x.js">alert("*hi*")</script> & |so on|'
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """The tags of a page, and its text; refuses tags that do not fit into each other."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.words.append(data)
+
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def write_nasty(task: Task, options: Options) -> list[Sample]:
+    """Texts that try to leave their place on the page."""
+    return [dataclasses.replace(sample, text=NASTY) for sample in write_unguided(task, options)]
+
+
+def write_bought(task: Task, options: SearchOptions) -> list[Sample]:
+    """An arm with budgets, without a search."""
+    return write_unguided(task, options)
+
+
+@pytest.fixture(scope="module")
+def run(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two seeds."""
+    folder = tmp_path_factory.mktemp("report")
+    arms = [
+        {"name": "plain", "method": "unguided"},
+        {"name": "nasty <b>", "method": "nasty"},
+        {"name": "told", "method": "prompted", "told": "{terminal} "},
+        {"name": "bought", "method": "bought", "budgets": [1, 4]},
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARMS, "nasty", write_nasty)
+        patch.setitem(ARMS, "bought", write_bought)
+        loaded = experiment(folder, seeds=[3, 4], arms=arms, title="Cats & <dogs>")
+        run_experiment(loaded, folder / "run", lambda: model, open_judge=Letters)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def html(run: Path) -> str:
+    return as_html(read_report(run))
+
+
+def test_the_page_needs_nothing_else(html: str) -> None:
+    page = Page(html)
+    assert not any(page.all(tag) for tag in ("script", "link", "img", "iframe"))
+    addresses = [str(a.get(key)) for _, a in page.tags for key in ("src", "href", "xlink:href") if key in a]
+    assert addresses and all(address.startswith("#") for address in addresses)
+    assert "@import" not in html and not re.search(r"url\((?!#)", html)
+    # What an address in the page or a clip path of a figure names is there, once.
+    ids = Counter(attributes["id"] for _, attributes in page.tags if "id" in attributes)
+    assert set(ids.values()) == {1}
+    assert {address[1:] for address in addresses} | set(re.findall(r"url\(#([^)]+)\)", html)) <= set(ids)
+
+
+def test_what_was_written_stays_text(html: str) -> None:
+    page = Page(html)
+    words = "".join(page.words)
+    assert words.count(NASTY) == 6 and "<script" not in html
+    assert "nasty <b>" in words and page.words.count("Cats & <dogs>") == 2 and not page.all("b")
+
+
+def test_tables_can_be_read_aloud(html: str) -> None:
+    page = Page(html)
+    assert page.all("html") == [{"lang": "en"}] and len(page.all("h1")) == 1
+    assert len(page.all("caption")) == len(page.all("table")) > 3
+    assert {attributes.get("scope") for attributes in page.all("th")} == {"row", "col"}
+    assert all(attributes.get("aria-label") for _, attributes in page.tags if attributes.get("role"))
+    assert sum(attributes.get("role") == "img" for attributes in page.all("div")) == 2
+
+
+def test_both_hold_the_numbers_and_the_first_texts(run: Path, html: str) -> None:
+    report, words = read_report(run), " ".join(" ".join(Page(html).words).split())
+    told = as_markdown(report)
+    for arm in report.results.arms:
+        assert show(arm.measures["nearest"], "nearest") in words and show(arm.measures["nearest"], "nearest") in told
+    for name, line in glossary(report.results):
+        assert f"{name} {line}" in words and f"- `{name}`: {line}" in told
+    for part in (totals(report.results), *findings(report.results)):
+        assert part in words and part in told
+    rows = [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [pair for pair, _ in report.samples] == PAIRS
+    for pair, texts in report.samples:
+        first = {row["arm"]: row["text"] for row in rows if (row["pair"], row["seed"]) == (pair.id, 3)}
+        assert [text.arm for text in texts] == [arm.name for arm in report.results.arms]
+        assert {text.arm: text.text for text in texts} == first
+        assert all(" ".join(text.text.split()) in words for text in texts)
+    assert f"python: {report.manifest.versions['python']}" in told and "chunk: 2" in told
+    # Nothing in it is Markdown of a model's.
+    assert "\\*hi\\*" in told and "\\<script" in told and not re.search(r"(?<!\\)<script", told)
+
+
+def test_the_same_run_gives_the_same_page(run: Path, html: str, tmp_path: Path) -> None:
+    files = write_report(run, tmp_path / "a" / "b")
+    assert [path.name for path in files] == ["report.html", "report.md", FRONTIER, BY_BUDGET]
+    assert files[0].read_text(encoding="utf-8") == html
+    assert all(f"]({path.name})" in files[1].read_text(encoding="utf-8") for path in files[2:])
+
+
+def test_figures_take_the_colours_of_the_page(run: Path) -> None:
+    for name, figure in inline_figures(Results.load(run / "results.json")).items():
+        assert figure.startswith("<svg ") and figure.rstrip().endswith("</svg>")
+        assert "currentColor" in figure and "#000000" not in figure and "#ffffff" not in figure
+        assert f'id="{Path(name).stem}-0"' in figure and "metadata" not in figure
+
+
+def test_runs_that_cannot_be_told(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunNotFound, match="experiment.json"):
+        write_report(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "samples.jsonl").write_text('{"seed": 3}\n', encoding="utf-8")
+    with pytest.raises(RunDamaged, match="no samples"):
+        write_report(copy)
+    (copy / "results.json").unlink()
+    with pytest.raises(RunDamaged, match="no results"):
+        write_report(copy)
+    assert not (copy / "report.html").exists()
+
+
+def test_findings_count_the_tests() -> None:
+    def arm(name: str, share: float, *, diegetic: bool = False) -> ArmResult:
+        return ArmResult(name, name, "any", None, diegetic, 8, {"nearest": Estimate(share, 0.0, 1.0, 8)})
+
+    def test(name: str, difference: float, p: float) -> PairTest:
+        found = Comparison(Estimate(difference, 0.0, 1.0, 8), p, "sign flips", 0.5, "d", 0.25)
+        return PairTest("nearest", name, "none", found, p)
+
+    arms = (arm("none", 0.5), arm("up", 0.75), arm("down", 0.0), arm("same", 0.5), arm("told", 1.0, diegetic=True))
+    tests = (test("up", 0.25, 0.01), test("down", -0.5, 0.04), test("same", 0.0, 1.0), test("told", 0.5, 0.001))
+    results = Results("id", "", "m", 8, (0,), 2, 100, "none", True, arms, tests)
+    first, second = findings(results)
+    assert "most often with up: 75 % (0 to 100)" in first and "reference none: 50 %" in first
+    assert "adjusted for 4 tests" in second
+    assert second.endswith("more often with up; less often with down; no clear difference in 1 of 3 arms.")
+    sheet = difference_table(results, "nearest")
+    assert sheet is not None and sheet[2][0][4] == "d = +0.50, δ = +0.25"
+    unjudged = dataclasses.replace(results, judged=False)
+    assert "not judged" in findings(unjudged)[0] and inline_figures(unjudged) == {}
+
+
+def test_results_of_before_there_was_a_delta_are_read(run: Path, tmp_path: Path) -> None:
+    data = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    for one in data["tests"]:
+        del one["comparison"]["delta"]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert all(math.isnan(one.comparison.delta) for one in Results.load(path).tests)
+
+
+def test_the_command(run: Path, tmp_path: Path) -> None:
+    done = steer("report", run, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0] == str(tmp_path / "report.html")
+    assert len(document(steer("report", run, "--out", tmp_path, "--json"))["files"]) == 4
+    assert "no run of an experiment" in error_line(steer("report", tmp_path))
