@@ -1,11 +1,13 @@
-"""Records with vectors, kept durably in SQLite and searched exactly with FAISS.
+"""Records with vectors, kept durably in SQLite and searched with FAISS.
 
     with VectorStore.open("goals", encoder="my-encoder@1", dim=256) as store:
         store.add(NewRecord(kind="terminal", owner="Ada", text="She is home.", vector=z))
         hits = store.search(state, k=5, owner="Ada")
 
-Modules, lowest first: `errors`, `types`, `vectors` (what the metrics mean), `database` (the SQLite file), `checks`
-(of arguments), `records` (the rows), `index` (FAISS), `sync` (the index kept in step with the rows), `store`.
+Modules, lowest first: `errors`, `types`, `vectors` (what the metrics mean), `kinds` (of index), `database` (the SQLite
+file), `checks` and `batches` (of arguments), `filters`, `records` (the rows), `rows` (those read lately), `backends`
+(flat, HNSW, IVF-PQ, numpy), `segment` and `sync` (the index kept in step with the rows), `stamp` (its file),
+`ranking`, `inspection`, `repair`, `parquet`, `store`.
 Importing the package imports neither FAISS, which is loaded at the first search, nor torch, which is never used.
 """
 
@@ -19,6 +21,7 @@ from vectorstore.errors import (
     InvalidRecord,
     InvalidVector,
     MetricMismatch,
+    MissingDependency,
     NewerSchema,
     RecordNotFound,
     StorageFailure,
@@ -27,8 +30,12 @@ from vectorstore.errors import (
     StoreLocked,
     StoreNotFound,
     StoreReadOnly,
+    TooFewVectors,
     VectorStoreError,
 )
+from vectorstore.inspection import StoreStats
+from vectorstore.kinds import IndexConfig, IndexKind
+from vectorstore.repair import RepairReport
 from vectorstore.store import VectorStore
 from vectorstore.types import Hit, Metric, NewRecord, Record
 
@@ -39,21 +46,27 @@ __all__ = [
     "EncoderMismatch",
     "ForeignDatabase",
     "Hit",
+    "IndexConfig",
+    "IndexKind",
     "InvalidArgument",
     "InvalidRecord",
     "InvalidVector",
     "Metric",
     "MetricMismatch",
+    "MissingDependency",
     "NewRecord",
     "NewerSchema",
     "Record",
     "RecordNotFound",
+    "RepairReport",
     "StorageFailure",
     "StoreClosed",
     "StoreCorrupt",
     "StoreLocked",
     "StoreNotFound",
     "StoreReadOnly",
+    "StoreStats",
+    "TooFewVectors",
     "VectorStore",
     "VectorStoreError",
 ]

@@ -1,17 +1,40 @@
 """What callers may hand in: one check for each kind of argument, with a message that says what to try."""
 
 import operator
-import uuid
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vectorstore.database import StoreMeta
 from vectorstore.errors import DimensionMismatch, EncoderMismatch, InvalidArgument, InvalidRecord, InvalidVector
-from vectorstore.types import Metric, NewRecord, Record
+from vectorstore.types import Metric, NewRecord, dump_extra
 
 # Squared distances are float32 inside the index: beyond this length they could overflow, and hits would be lost.
 MAX_L2_NORM = 9e18
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Columns:
+    """What is to be stored, checked, column by column, all of length n.
+
+    Attributes:
+        ids, kinds, owners, texts: lists of strings.
+        vectors: float32 `[n, dim]`.
+        extras: list of JSON texts.
+        created: one time for all, or a list of times.
+    """
+
+    ids: list[str]
+    kinds: Sequence[str]
+    owners: Sequence[str]
+    texts: Sequence[str]
+    vectors: NDArray[np.float32]
+    extras: list[str]
+    created: str | list[str]
 
 
 def check_vectors(vectors: NDArray[np.float32], *, ndim: int, dim: int, metric: Metric, what: str) -> None:
@@ -33,36 +56,49 @@ def check_vectors(vectors: NDArray[np.float32], *, ndim: int, dim: int, metric: 
         raise DimensionMismatch(f"{what} has width {vectors.shape[-1]}; this store holds width {dim}")
     if not np.isfinite(vectors).all():
         raise InvalidVector(f"{what} holds NaN or infinity; expected finite numbers")
+    if metric is Metric.COSINE:
+        if not vectors.any(axis=-1).all():
+            raise InvalidVector(f"{what} is all zeros; a cosine needs a direction, expected a nonzero vector")
+        return
     norms = np.linalg.norm(vectors.astype(np.float64), axis=-1)
-    if metric is Metric.COSINE and (norms == 0).any():
-        raise InvalidVector(f"{what} is all zeros; a cosine needs a direction, expected a nonzero vector")
-    if metric is Metric.L2 and (norms > MAX_L2_NORM).any():
+    if (norms > MAX_L2_NORM).any():
         raise InvalidVector(f"{what} has norm {norms.max():.3g}; expected at most {MAX_L2_NORM:.3g}, rescale it")
 
 
-def complete_record(record: NewRecord, meta: StoreMeta, position: int, created: str) -> Record:
-    """Return what is to be stored for `record`, the one at `position` in its call.
+def record_columns(records: Sequence[NewRecord], meta: StoreMeta, created: str) -> Columns:
+    """Return what is to be stored for `records`, missing ids drawn.
 
     Raises:
-        InvalidRecord: it is no `NewRecord`.
-        EncoderMismatch, DimensionMismatch, InvalidVector: its vector does not belong in the store.
+        InvalidRecord: one is no `NewRecord`, or its `extra` was changed into something that is not JSON.
+        EncoderMismatch, DimensionMismatch, InvalidVector: a vector does not belong in the store.
     """
-    if not isinstance(record, NewRecord):
-        raise InvalidRecord(f"record {position} is a {type(record).__name__}; expected a NewRecord")
-    what = f"the vector of record {position}" + ("" if record.id is None else f" (id {record.id!r})")
-    if record.encoder is not None and record.encoder != meta.encoder:
-        raise EncoderMismatch(f"{what} is of encoder {record.encoder!r}; this store holds those of {meta.encoder!r}")
-    check_vectors(record.vector, ndim=1, dim=meta.dim, metric=meta.metric, what=what)
-    return Record(
-        id=uuid.uuid4().hex if record.id is None else record.id,
-        kind=record.kind,
-        owner=record.owner,
-        text=record.text,
-        vector=record.vector,
-        encoder=meta.encoder,
+    for position, record in enumerate(records):
+        if not isinstance(record, NewRecord):
+            raise InvalidRecord(f"record {position} is a {type(record).__name__}; expected a NewRecord")
+        if record.encoder is not None and record.encoder != meta.encoder:
+            raise EncoderMismatch(
+                f"{_vector_of(position, record)} is of encoder {record.encoder!r}; "
+                f"this store holds those of {meta.encoder!r}"
+            )
+    drawn = iter(draw_ids(len(records)))
+    return Columns(
+        ids=[next(drawn) if record.id is None else record.id for record in records],
+        kinds=[record.kind for record in records],
+        owners=[record.owner for record in records],
+        texts=[record.text for record in records],
+        vectors=_stacked(records, meta),
+        extras=[dump_extra(record.extra) for record in records],
         created=created,
-        extra=record.extra,
     )
+
+
+def draw_ids(n: int) -> list[str]:
+    """Return `n` ids of 32 hexadecimal digits: the time in milliseconds, then 80 random bits.
+
+    Ids that grow with time keep SQLite's index of them compact, and adding to it quick.
+    """
+    prefix, digits = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10 * n).hex()
+    return [prefix + digits[20 * i : 20 * i + 20] for i in range(n)]
 
 
 def positive_int(name: str, value: int) -> int:
@@ -76,7 +112,7 @@ def positive_int(name: str, value: int) -> int:
     return number
 
 
-def check_string(name: str, value: str | None, *, optional: bool) -> None:
+def check_string(name: str, value: str | None, *, optional: bool = False) -> None:
     """Raise `InvalidArgument` unless `value` is a string that UTF-8 can write (or None, if `optional`)."""
     if value is None and optional:
         return
@@ -95,3 +131,22 @@ def checked_metric(metric: Metric | str) -> Metric:
         return Metric(metric)
     except ValueError as error:
         raise InvalidArgument(f"metric is {metric!r}; expected one of {', '.join(Metric)}") from error
+
+
+def _vector_of(position: int, record: NewRecord) -> str:
+    return f"the vector of record {position}" + ("" if record.id is None else f" (id {record.id!r})")
+
+
+def _stacked(records: Sequence[NewRecord], meta: StoreMeta) -> NDArray[np.float32]:
+    rows, width, metric = [record.vector for record in records], meta.dim, meta.metric
+    alike = all(isinstance(row, np.ndarray) and row.dtype == np.float32 and row.shape == (width,) for row in rows)
+    if rows and alike:
+        matrix = np.stack(rows)
+        try:
+            check_vectors(matrix, ndim=2, dim=width, metric=metric, what="")
+            return matrix
+        except InvalidVector:
+            pass  # which one it is, the loop says
+    for position, record in enumerate(records):
+        check_vectors(record.vector, ndim=1, dim=width, metric=metric, what=_vector_of(position, record))
+    return np.empty((0, width), np.float32)

@@ -27,9 +27,14 @@ from vectorstore.errors import (
 )
 from vectorstore.types import Metric
 
+RECORDS_FILE = "records.sqlite"
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x56535452  # "VSTR", SQLite's own mark of whose file it is
 BUSY_TIMEOUT_S = 5.0
+
+# Pages of 4 KiB that the log may hold before they are copied into the file: rarer copies make large additions quicker.
+CHECKPOINT_PAGES = 16_000
+CACHE_KIB = 65_536
 
 _SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
@@ -45,7 +50,6 @@ _SCHEMA = (
         extra TEXT NOT NULL
     )""",
     "CREATE INDEX records_owner_kind ON records (owner, kind)",
-    "CREATE INDEX records_kind ON records (kind)",
 )
 
 
@@ -86,6 +90,7 @@ def open_database(
                 _create(connection, file, new)
             meta = _read_meta(connection, file)
             _check_meta(meta, file, encoder, dim, metric)
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             if not readonly:
                 _make_durable(connection, file)
         except BaseException:
@@ -212,3 +217,4 @@ def _make_durable(connection: sqlite3.Connection, file: Path) -> None:
     if mode != "wal":
         raise StorageFailure(f"{file}: journal mode is {mode}, expected wal; is it on a network file system?")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")

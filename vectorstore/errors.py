@@ -19,7 +19,9 @@
     ├── InvalidArgument     (ValueError)         an argument is out of range or of the wrong type
     ├── DuplicateId         (ValueError)         a record with that id exists
     ├── RecordNotFound      (KeyError)           no record has that id
-    └── EmptyStore          (LookupError)        a search in a store without records
+    ├── EmptyStore          (LookupError)        a search in a store without records
+    ├── TooFewVectors       (ValueError)         an index that must be trained, and too little to train it on
+    └── MissingDependency   (ImportError)        an optional package is not installed
 
 Each is also the builtin in brackets, so callers that know nothing of this package can still catch it.
 """
@@ -98,3 +100,11 @@ class RecordNotFound(VectorStoreError, KeyError):
 
 class EmptyStore(VectorStoreError, LookupError):
     """A search in a store that holds no records."""
+
+
+class TooFewVectors(VectorStoreError, ValueError):
+    """An index of this kind is trained, and the store holds too few vectors to do so."""
+
+
+class MissingDependency(VectorStoreError, ImportError):
+    """A package that this feature needs is not installed."""

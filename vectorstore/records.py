@@ -1,14 +1,14 @@
 """The rows of a store, the truth from which an index is built.
 
 Rows are never changed, only added and deleted, and their integer `num` is never used twice; keeping an index in step
-relies on both. Every write sets a new random `revision`: equal revisions mean equal contents, even after a backup was
-put back, which a counter would not show.
+and rows in memory relies on both. Every write sets a new random `revision`: equal revisions mean equal contents, even
+after a backup was put back, which a counter would not show.
 """
 
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, final
@@ -16,13 +16,16 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from vectorstore.checks import check_vectors
+from vectorstore.checks import Columns
 from vectorstore.database import open_database, transaction, translated
-from vectorstore.errors import DuplicateId, InvalidVector, RecordNotFound, StoreCorrupt
-from vectorstore.types import Metric, Record, dump_extra
+from vectorstore.errors import DuplicateId, RecordNotFound, StoreCorrupt
+from vectorstore.filters import EVERYTHING, Condition, field_sql
+from vectorstore.types import Metric, Record, Row
 
-_COLUMNS = "num, id, kind, owner, text, vector, created, extra"
-_BATCH = 500  # rows per fetch; also below the number of variables that any SQLite allows in one statement
+COLUMNS = "num, id, kind, owner, text, vector, created, extra"
+BATCH = 500  # rows per fetch; also below the number of variables that any SQLite allows in one statement
+_INSERT = "INSERT INTO records (id, kind, owner, text, vector, created, extra) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_FIELD_INDEX = "extra:"  # how the names of indices over fields of extra begin
 
 
 @final
@@ -52,127 +55,179 @@ class RecordTable:
         """
         return transaction(self._connection, self.file, write=write)
 
+    def vacuum(self) -> None:
+        """Give the space of deleted rows back to the file system; outside of a transaction."""
+        with translated(self.file):
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def revision(self) -> str:
         """Return the mark of the present contents."""
-        row = self._connection.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()
-        if row is None:
+        value = self.value("revision")
+        if value is None:
             raise StoreCorrupt(f"{self.file}: the meta table lacks 'revision'; restore it from a copy")
-        return row[0]
+        return value
 
-    def count(self) -> int:
-        """Return the number of records."""
-        return self._connection.execute("SELECT count(*) FROM records").fetchone()[0]
+    def value(self, key: str) -> str | None:
+        """Return what the meta table says under a key, or None."""
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
 
-    def insert(self, records: Iterable[Record]) -> None:
+    def set_value(self, key: str, value: str) -> None:
+        """Write into the meta table; the revision stays, since no row changes."""
+        self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    def index_fields(self, names: Iterable[str]) -> None:
+        """Have SQLite index these fields of `extra`, so that asking for one value reads only the rows that have it."""
+        for name in names:
+            sql = f'CREATE INDEX IF NOT EXISTS "{_FIELD_INDEX}{name}" ON records ({field_sql(name)})'
+            self._connection.execute(sql)
+
+    def indexed_fields(self) -> list[str]:
+        """Return the fields of `extra` that SQLite indexes."""
+        rows = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'index' ORDER BY name")
+        return [row[0].removeprefix(_FIELD_INDEX) for row in rows if row[0].startswith(_FIELD_INDEX)]
+
+    def count(self, condition: Condition = EVERYTHING) -> int:
+        """Return the number of records, all or those of a condition."""
+        query = f"SELECT count(*) FROM records WHERE {condition.sql}"
+        return self._connection.execute(query, condition.values).fetchone()[0]
+
+    def groups(self) -> list[tuple[str, str, int]]:
+        """Return (owner, kind, number of records) for every owner and kind."""
+        return self._connection.execute("SELECT owner, kind, count(*) FROM records GROUP BY owner, kind").fetchall()
+
+    def insert(self, columns: Columns) -> None:
         """Add rows in order.
 
         Raises:
             DuplicateId: an id is taken; the transaction must be rolled back.
         """
-        statement = "INSERT INTO records (id, kind, owner, text, vector, created, extra) VALUES (?, ?, ?, ?, ?, ?, ?)"
-        for record in records:
-            blob = record.vector.astype("<f4").tobytes()
-            row = (record.id, record.kind, record.owner, record.text, blob, record.created, dump_extra(record.extra))
-            try:
-                self._connection.execute(statement, row)
-            except sqlite3.IntegrityError as error:
-                raise DuplicateId(
-                    f"id {record.id!r} is in the store or twice in this call; nothing was written. "
-                    "Give another id, or None for a random one"
-                ) from error
+        last = self._last()
+        data, width = np.ascontiguousarray(columns.vectors, "<f4").tobytes(), 4 * self.meta.dim
+        blobs = (data[start : start + width] for start in range(0, len(data), width))
+        created = [columns.created] * len(columns.ids) if isinstance(columns.created, str) else columns.created
+        names = (columns.ids, columns.kinds, columns.owners, columns.texts)
+        try:
+            self._connection.executemany(_INSERT, zip(*names, blobs, created, columns.extras, strict=True))
+        except sqlite3.IntegrityError as error:
+            raise DuplicateId(
+                f"id {self._duplicate(columns.ids, last)!r} is in the store or twice in this call; nothing was "
+                "written. Give another id, or None for a random one"
+            ) from error
         self._touch()
 
-    def delete(self, id: str) -> None:
-        """Delete a row.
+    def delete(self, nums: Sequence[int]) -> None:
+        """Delete the rows of these numbers."""
+        if nums:
+            self._connection.executemany("DELETE FROM records WHERE num = ?", ((num,) for num in nums))
+            self._touch()
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records of these ids, in their order.
 
         Raises:
-            RecordNotFound: no record has that id.
+            RecordNotFound: no record has one of the ids.
         """
-        if self._connection.execute("DELETE FROM records WHERE id = ?", (id,)).rowcount == 0:
-            raise RecordNotFound(f"no record has the id {id!r}; nothing was deleted")
-        self._touch()
+        found: dict[str, Row] = {}
+        for part, marks in _parts(ids):
+            query = f"SELECT {COLUMNS} FROM records WHERE id IN ({marks})"
+            found.update((row[1], self.checked(row)) for row in self._connection.execute(query, part))
+        for id in ids:
+            if id not in found:
+                raise RecordNotFound(f"no record has the id {id!r}; records() lists what is there")
+        return [Record(found[id], self.meta.encoder) for id in ids]
 
-    def get(self, id: str) -> Record:
-        """Return one record.
-
-        Raises:
-            RecordNotFound: no record has that id.
-        """
-        row = self._connection.execute(f"SELECT {_COLUMNS} FROM records WHERE id = ?", (id,)).fetchone()
-        if row is None:
-            raise RecordNotFound(f"no record has the id {id!r}; records() lists what is there")
-        return self._record(row)
-
-    def page(self, after: int, owner: str | None, kind: str | None) -> list[tuple[int, Record]]:
-        """Return the next rows with `num > after`, in insertion order, as (num, record); empty at the end."""
-        where, values = _where(owner, kind)
-        query = f"SELECT {_COLUMNS} FROM records WHERE {where} AND num > ? ORDER BY num LIMIT {_BATCH}"
-        return [(row[0], self._record(row)) for row in self._connection.execute(query, (*values, after))]
-
-    def fetch(self, nums: Iterable[int]) -> dict[int, Record]:
-        """Return the records of these row numbers by number."""
-        wanted, found = sorted(set(nums)), {}
-        for start in range(0, len(wanted), _BATCH):
-            part = wanted[start : start + _BATCH]
-            query = f"SELECT {_COLUMNS} FROM records WHERE num IN ({', '.join('?' * len(part))})"
-            found.update((row[0], self._record(row)) for row in self._connection.execute(query, part))
+    def nums_of(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the row numbers of those of the ids that exist."""
+        found: dict[str, int] = {}
+        for part, marks in _parts(ids):
+            found.update(self._connection.execute(f"SELECT id, num FROM records WHERE id IN ({marks})", part))
         return found
 
-    def nums(self, owner: str | None = None, kind: str | None = None) -> NDArray[np.int64]:
-        """Return the row numbers `[n]` of an owner and a kind (None: any), ascending."""
-        where, values = _where(owner, kind)
-        rows = self._connection.execute(f"SELECT num FROM records WHERE {where} ORDER BY num", values)
+    def page(self, after: int, condition: Condition) -> list[Row]:
+        """Return the next rows with `num > after` of a condition, in insertion order; empty at the end."""
+        query = f"SELECT {COLUMNS} FROM records WHERE {condition.sql} AND num > ? ORDER BY num LIMIT {BATCH}"
+        return [self.checked(row) for row in self._connection.execute(query, (*condition.values, after))]
+
+    def fetch(self, nums: Sequence[int]) -> list[Row]:
+        """Return the rows of these numbers, those that exist, in any order."""
+        rows: list[Row] = []
+        for part, marks in _parts(nums):
+            query = f"SELECT {COLUMNS} FROM records WHERE num IN ({marks})"
+            rows += [self.checked(row) for row in self._connection.execute(query, part)]
+        return rows
+
+    def nums(
+        self,
+        condition: Condition = EVERYTHING,
+        *,
+        after: int = 0,
+        order_by: str | None = None,
+        descending: bool = False,
+    ) -> NDArray[np.int64]:
+        """Return the row numbers `[n]` above `after` of a condition, ascending, or by a field of `extra`."""
+        direction = " DESC" if descending else ""
+        order = f"num{direction}" if order_by is None else f"{field_sql(order_by)}{direction}, num"
+        query = f"SELECT num FROM records WHERE {condition.sql} AND num > ? ORDER BY {order}"
+        rows = self._connection.execute(query, (*condition.values, after))
         return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
     def vectors(self, after: int = 0) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield row numbers `[n]` and vectors `[n, dim]` of the rows with `num > after`, in batches, ascending."""
         cursor = self._connection.execute("SELECT num, vector FROM records WHERE num > ? ORDER BY num", (after,))
-        while rows := cursor.fetchmany(_BATCH):
-            yield np.array([row[0] for row in rows], np.int64), np.stack([self._vector(*row) for row in rows])
+        while rows := cursor.fetchmany(8 * BATCH):
+            nums, blobs = zip(*rows, strict=True)
+            for num, blob in rows:
+                self._check_width(num, blob)
+            yield np.array(nums, np.int64), vectors_of(blobs, self.meta.dim)
 
-    def problems(self) -> list[str]:
-        """Return what SQLite's own integrity check, or a look at every vector, finds wrong, one line each.
+    def statement(self, sql: str) -> list[tuple]:
+        """Return the rows of a query of the checks and statistics."""
+        return self._connection.execute(sql).fetchall()
+
+    def checked(self, row: Row) -> Row:
+        """Return a row after a look at what SQLite's types do not promise.
 
         Raises:
-            StoreCorrupt: a row cannot be read at all.
+            StoreCorrupt: its vector has another width, or its `extra` is not JSON.
         """
-        lines = [row[0] for row in self._connection.execute("PRAGMA integrity_check")]
-        problems = [] if lines == ["ok"] else lines
-        for nums, rows in self.vectors():
-            for num, vector in zip(nums, rows, strict=True):
-                try:
-                    check_vectors(vector, ndim=1, dim=self.meta.dim, metric=self.meta.metric, what="its vector")
-                except InvalidVector as error:
-                    problems.append(f"row {num}: {error}")
-        return problems
+        self._check_width(row[0], row[5])
+        if row[7] != "{}":
+            try:
+                json.loads(row[7])
+            except (TypeError, ValueError) as error:
+                raise StoreCorrupt(f"{self.file}: row {row[0]} has an extra that is not JSON ({error})") from error
+        return row
+
+    def _check_width(self, num: int, blob: bytes) -> None:
+        if len(blob) != 4 * self.meta.dim:
+            raise StoreCorrupt(f"{self.file}: row {num} has {len(blob)} vector bytes; expected {4 * self.meta.dim}")
 
     def _touch(self) -> None:
         self._connection.execute("UPDATE meta SET value = ? WHERE key = 'revision'", (uuid.uuid4().hex,))
 
-    def _vector(self, num: int, blob: bytes) -> NDArray[np.float32]:
-        if len(blob) != 4 * self.meta.dim:
-            raise StoreCorrupt(f"{self.file}: row {num} has {len(blob)} vector bytes; expected {4 * self.meta.dim}")
-        return np.frombuffer(blob, "<f4").astype(np.float32)
+    def _last(self) -> int:
+        return self._connection.execute("SELECT coalesce(max(num), 0) FROM records").fetchone()[0]
 
-    def _record(self, row: tuple[Any, ...]) -> Record:
-        num, id, kind, owner, text, blob, created, extra = row
-        try:
-            parsed = json.loads(extra)
-        except ValueError as error:
-            raise StoreCorrupt(f"{self.file}: row {num} has an extra that is not JSON ({error})") from error
-        return Record(
-            id=id,
-            kind=kind,
-            owner=owner,
-            text=text,
-            vector=self._vector(num, blob),
-            encoder=self.meta.encoder,
-            created=created,
-            extra=parsed,
-        )
+    def _duplicate(self, ids: Sequence[str], last: int) -> str:
+        seen: set[str] = set()
+        stored = self.nums_of(ids)
+        for id in ids:
+            if id in seen or stored.get(id, last + 1) <= last:
+                return id
+            seen.add(id)
+        return ids[-1]
 
 
-def _where(owner: str | None, kind: str | None) -> tuple[str, tuple[str, ...]]:
-    given = {"owner": owner, "kind": kind}
-    used = {name: value for name, value in given.items() if value is not None}
-    return " AND ".join([*(f"{name} = ?" for name in used), "TRUE"]), tuple(used.values())
+def vectors_of(blobs: Iterable[bytes], dim: int) -> NDArray[np.float32]:
+    """Return the vectors `[n, dim]` of rows' bytes."""
+    return np.frombuffer(b"".join(blobs), "<f4").astype(np.float32, copy=False).reshape(-1, dim)
+
+
+def _parts(values: Sequence[Any]) -> Iterator[tuple[list[Any], str]]:
+    """Lists of values to be bound, and their question marks; few lengths, so that SQLite's statements are reused."""
+    for start in range(0, len(values), BATCH):
+        part = list(values[start : start + BATCH])
+        size = min(BATCH, 1 << (len(part) - 1).bit_length())
+        yield part + part[-1:] * (size - len(part)), ", ".join("?" * size)

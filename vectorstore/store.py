@@ -1,44 +1,55 @@
-"""The store: records in SQLite, an index over them, one small class.
+"""The store: records in SQLite, an index over them, one class.
 
 SQLite is the truth. The index is brought into step when a search needs it, whoever wrote in the meantime, so that a
 write touches nothing but SQLite and a crash at any moment leaves nothing to repair.
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self, final, overload
+from typing import Any, Self, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vectorstore.checks import (
-    check_string,
-    check_vectors,
-    checked_metric,
-    complete_record,
-    positive_int,
-)
-from vectorstore.errors import EmptyStore, InvalidArgument, StoreClosed, StoreCorrupt, StoreReadOnly
-from vectorstore.records import RecordTable
-from vectorstore.sync import SyncedIndex
+from vectorstore.batches import batch_columns
+from vectorstore.checks import Columns, check_string, check_vectors, checked_metric, positive_int, record_columns
+from vectorstore.database import RECORDS_FILE
+from vectorstore.errors import EmptyStore, InvalidArgument, RecordNotFound, StoreClosed, StoreReadOnly
+from vectorstore.filters import EVERYTHING, Condition, Names, Where, make_condition
+from vectorstore.inspection import StoreStats, find_problems, gather_stats
+from vectorstore.kinds import IndexConfig, IndexKind, chosen_config
+from vectorstore.parquet import read_parquet, write_parquet
+from vectorstore.ranking import rank
+from vectorstore.records import BATCH, RecordTable
+from vectorstore.repair import RepairReport, repair_folder
+from vectorstore.rows import RowCache
+from vectorstore.sync import CONFIG_KEY, SyncedIndex
 from vectorstore.types import Hit, Metric, NewRecord, Record
-from vectorstore.vectors import indexed_rows, score_rows
+from vectorstore.vectors import indexed_rows
 
-RECORDS_FILE = "records.sqlite"
-INDEX_FILE = "index.faiss"
+_POOL = 4  # candidates per hit among which diversity chooses
+_RANGE_START = 128  # neighbours asked for first by a search for all above a score
+
+Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
+Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
 @final
 class VectorStore:
-    """Records with vectors, kept durably in a folder and searched exactly. Make one with `open`.
+    """Records with vectors, kept durably in a folder and searched by nearness. Make one with `open`.
 
     May be shared by threads (calls take turns) and its folder by processes (one writes at a time, each sees what the
     others committed). Any method may raise `StoreClosed`, and `StoreCorrupt` or `StorageFailure` when the file or the
-    disk is at fault.
+    disk is at fault; those that write, `StoreReadOnly` or `StoreLocked`.
+
+    Filters: `owner` and `kind` are a string, or a collection of which any will do; `where` limits fields of `extra`:
+    `{"story": "x", "position": {"ge": 3, "lt": 9}}` (see `vectorstore.filters.make_condition`); `exclude` leaves out
+    ids. What a filter matches is remembered, so that using it again costs no query.
 
     Attributes:
         path: the folder.
@@ -48,15 +59,17 @@ class VectorStore:
         readonly: whether writes are refused.
     """
 
-    def __init__(self, path: Path, table: RecordTable, readonly: bool) -> None:
+    def __init__(self, path: Path, table: RecordTable, *, readonly: bool, auto: bool, mmap: bool) -> None:
         """Wrap an open table; use `open`."""
         self.path = path
         self.encoder = table.meta.encoder
         self.dim = table.meta.dim
         self.metric = table.meta.metric
         self.readonly = readonly
+        self._auto = auto
         self._open_table: RecordTable | None = table
-        self._index = SyncedIndex(path / INDEX_FILE, table)
+        self._cache = RowCache(table)
+        self._index = SyncedIndex(path, table, mmap=mmap)
         self._lock = threading.RLock()
 
     @classmethod
@@ -68,16 +81,22 @@ class VectorStore:
         dim: int | None = None,
         metric: Metric = Metric.COSINE,
         readonly: bool = False,
+        index: IndexConfig | IndexKind | str | None = None,
+        indexed: Sequence[str] = (),
+        mmap: bool = False,
     ) -> Self:
         """Open the store in the folder `path`, or create it (and the folder) if `encoder` and `dim` are given.
 
         Args:
-            path: folder that holds `records.sqlite` and, as a cache, `index.faiss`.
+            path: folder that holds `records.sqlite` and, as a cache, one index file.
             encoder: identity of the encoder; fixed at creation, checked afterwards if given.
             dim: width of the vectors; fixed at creation, checked afterwards if given.
             metric: fixed at creation. Afterwards the store's own holds, and asking for `L2` of a cosine store is
                 an error; `store.metric` tells which it is.
-            readonly: refuse writes and write nothing, the index cache included. The store must exist.
+            readonly: refuse writes and write nothing, the index file included. The store must exist.
+            index: the kind of index for a store that has none chosen yet. "auto": `close` calls `optimize("auto")`.
+            indexed: fields of `extra` that SQLite is to index, so that `where` on them reads only what matches.
+            mmap: map the index file into memory rather than read it. Vectors added later are kept beside it.
 
         Raises:
             StoreNotFound: there is none, and `encoder` and `dim` were not both given, or `readonly` was.
@@ -85,16 +104,26 @@ class VectorStore:
             StoreCorrupt, ForeignDatabase, NewerSchema: the file is not one that this package can use.
             StoreLocked: another process held the lock for longer than the busy timeout (5 s).
             StorageFailure: the file system refused.
-            InvalidArgument: `encoder` is empty, `dim` below 1 or `metric` unknown.
+            InvalidArgument: `encoder` is empty, `dim` below 1, or `metric`, `index` or `indexed` unusable.
         """
         check_string("encoder", encoder, optional=True)
         if encoder == "":
             raise InvalidArgument("encoder is empty; expected a string of at least one character")
         dim = None if dim is None else positive_int("dim", dim)
         metric = checked_metric(metric)
+        auto = index == "auto"
+        wanted = None if index is None or auto else chosen_config(index, IndexConfig(), 0)
+        make_condition(None, None, dict.fromkeys(indexed))
         folder = Path(path)
         table = RecordTable(folder / RECORDS_FILE, encoder=encoder, dim=dim, metric=metric, readonly=readonly)
-        return cls(folder, table, readonly)
+        store = cls(folder, table, readonly=readonly, auto=auto, mmap=mmap)
+        try:
+            if not readonly:
+                store._declare(wanted, indexed)
+        except BaseException:
+            table.close()
+            raise
+        return store
 
     def add(self, records: Iterable[NewRecord] | NewRecord) -> list[str]:
         """Add records in one transaction and return their ids in order; when it returns, they are on the disk.
@@ -105,48 +134,98 @@ class VectorStore:
             DuplicateId: an id is in the store or twice among `records`.
             EncoderMismatch, DimensionMismatch, InvalidVector: a vector does not belong here.
             InvalidRecord: not a `NewRecord`, or `extra` was changed into something that is not JSON.
-            StoreReadOnly, StoreLocked: the store cannot be written, or not now.
         """
-        created = datetime.now(UTC).isoformat(timespec="microseconds")
         given = [records] if isinstance(records, NewRecord) else list(records)
-        meta = self._table().meta
-        complete = [complete_record(record, meta, position, created) for position, record in enumerate(given)]
-        with self._transaction(write=True) as table:
-            if complete:
-                table.insert(complete)
-        return [record.id for record in complete]
+        return self._insert(record_columns(given, self._table().meta, _now()))
+
+    def add_batch(
+        self,
+        vectors: NDArray[np.float32],
+        texts: Sequence[str],
+        *,
+        kind: str | Sequence[str],
+        owner: str | Sequence[str] = "",
+        ids: Sequence[str] | None = None,
+        extras: Sequence[dict[str, Any]] | None = None,
+    ) -> list[str]:
+        """Add records given as columns, as `add` does but quicker, and return their ids.
+
+        Args:
+            vectors: float32 `[n, dim]`.
+            texts: `n` strings.
+            kind, owner: one for all, or `n` strings.
+            ids: `n` names unique in the store; None draws them.
+            extras: `n` JSON objects; None for empty ones.
+
+        Raises:
+            InvalidArgument: a column has another length or holds something else; otherwise as `add`.
+        """
+        columns = {"kind": kind, "owner": owner, "ids": ids, "extras": extras}
+        return self._insert(batch_columns(vectors, texts, self._table().meta, created=_now(), **columns))
+
+    def add_stream(
+        self, records: Iterable[NewRecord], batch: int = 4096, on_batch: Callable[[int], None] | None = None
+    ) -> int:
+        """Add records as they come, `batch` to a transaction, and return how many.
+
+        After each batch, which is then on the disk, `on_batch` is told the number added so far. On an error of `add`
+        or of the iterable, the batches before stay.
+        """
+        batch = positive_int("batch", batch)
+        iterator, count = iter(records), 0
+        while part := list(islice(iterator, batch)):
+            count += len(self.add(part))
+            if on_batch is not None:
+                on_batch(count)
+        return count
 
     @overload
     def search(
         self,
-        vector: np.ndarray[tuple[int], np.dtype[np.float32]],
+        vector: Vector,
         k: int = 10,
         *,
-        owner: str | None = None,
-        kind: str | None = None,
+        owner: Names = None,
+        kind: Names = None,
+        where: Where | None = None,
+        exclude: Iterable[str] = (),
+        diversity: float = 0.0,
     ) -> list[Hit]: ...
     @overload
     def search(
         self,
-        vector: np.ndarray[tuple[int, int], np.dtype[np.float32]],
+        vector: Matrix,
         k: int = 10,
         *,
-        owner: str | None = None,
-        kind: str | None = None,
+        owner: Names = None,
+        kind: Names = None,
+        where: Where | None = None,
+        exclude: Iterable[str] = (),
+        diversity: float = 0.0,
     ) -> list[list[Hit]]: ...
     def search(
-        self, vector: NDArray[np.float32], k: int = 10, *, owner: str | None = None, kind: str | None = None
+        self,
+        vector: NDArray[np.float32],
+        k: int = 10,
+        *,
+        owner: Names = None,
+        kind: Names = None,
+        where: Where | None = None,
+        exclude: Iterable[str] = (),
+        diversity: float = 0.0,
     ) -> list[Hit] | list[list[Hit]]:
         """Return the `k` nearest records, nearest first, equal scores in insertion order.
 
-        Fewer than `k` come back when fewer match. Exact: every matching record is compared (in float32), and the
-        scores of those found are computed in float64 from the stored vectors. Changes nothing.
+        Fewer than `k` come back when fewer match. A flat index compares every matching record (in float32); the others
+        find most of the nearest. Scores are computed in float64 from the stored vectors, whatever the kind of index.
+        Changes nothing.
 
         Args:
             vector: float32 `[dim]`, or `[n, dim]` for n searches at once.
             k: how many, at least 1.
-            owner: only records of this owner ("": nobody's); None for all.
-            kind: only records of this kind; None for all.
+            owner, kind, where, exclude: filters, see the class; None for all.
+            diversity: from 0 to 1. Above 0, hits are chosen among the `4 k` nearest, in an order that weighs nearness
+                against likeness to those chosen before (maximal marginal relevance).
 
         Returns:
             Hits for a vector; for a matrix a list of hits for each row, the same as for the row alone (but where the
@@ -156,22 +235,45 @@ class VectorStore:
         Raises:
             EmptyStore: the store holds no records at all. (A filter that matches none gives no hits.)
             DimensionMismatch, InvalidVector: `vector` cannot be compared with the stored ones.
-            InvalidArgument: `k` is below 1, or a filter is not text.
+            InvalidArgument: `k`, `diversity` or a filter is out of range or of the wrong type.
         """
         k = positive_int("k", k)
-        check_string("owner", owner, optional=True)
-        check_string("kind", kind, optional=True)
-        ndim = vector.ndim if isinstance(vector, np.ndarray) and vector.ndim == 2 else 1
-        check_vectors(vector, ndim=ndim, dim=self.dim, metric=self.metric, what="the query")
-        queries = np.atleast_2d(vector)
-        with self._transaction() as table:
-            if table.count() == 0:
-                raise EmptyStore(f"{self.path} holds no records; add some before searching")
-            among = None if owner is None and kind is None else table.nums(owner, kind)
-            found = self._index.sync().search(indexed_rows(queries, self.metric), k, among)
-            records = table.fetch(num for nums in found for num in nums)
-        hits = [self._ranked(query, nums, records) for query, nums in zip(queries, found, strict=True)]
-        return hits if ndim == 2 else hits[0]
+        if not isinstance(diversity, int | float) or not 0 <= diversity <= 1:
+            raise InvalidArgument(f"diversity is {diversity!r}; expected a number from 0 to 1")
+        condition, left_out = make_condition(owner, kind, where), _ids("exclude", exclude)
+        many = isinstance(vector, np.ndarray) and vector.ndim == 2
+        check_vectors(vector, ndim=2 if many else 1, dim=self.dim, metric=self.metric, what="the query")
+        queries = vector if many else vector[None]
+        hits = self._hits(queries, k, condition, left_out, diversity)
+        return hits if many else hits[0]
+
+    def search_range(
+        self,
+        vector: Vector,
+        min_score: float,
+        *,
+        limit: int | None = None,
+        owner: Names = None,
+        kind: Names = None,
+        where: Where | None = None,
+        exclude: Iterable[str] = (),
+    ) -> list[Hit]:
+        """Return the records with a score of at least `min_score`, nearest first, at most `limit`.
+
+        Arguments and errors as `search`. Complete with a flat index; the others may miss some.
+        """
+        if not isinstance(min_score, int | float) or min_score != min_score:
+            raise InvalidArgument(f"min_score is {min_score!r}; expected a number")
+        most = None if limit is None else positive_int("limit", limit)
+        condition, left_out = make_condition(owner, kind, where), _ids("exclude", exclude)
+        check_vectors(vector, ndim=1, dim=self.dim, metric=self.metric, what="the query")
+        # The last of those found must be clearly below, beyond what the rounding of float32 could hide.
+        below, k = min_score - 1e-5 * max(1.0, abs(min_score)), min(_RANGE_START, most or _RANGE_START)
+        while True:
+            hits = self._hits(vector[None], k, condition, left_out, 0.0)[0]
+            if len(hits) < k or hits[-1].score < below or k == most:
+                return [hit for hit in hits if hit.score >= min_score]
+            k = 4 * k if most is None else min(4 * k, most)
 
     def get(self, id: str) -> Record:
         """Return the record with this id.
@@ -180,70 +282,216 @@ class VectorStore:
             RecordNotFound: there is none.
             InvalidArgument: `id` is not text.
         """
-        check_string("id", id, optional=False)
+        check_string("id", id)
         with self._transaction() as table:
-            return table.get(id)
+            return table.get([id])[0]
 
-    def records(self, owner: str | None = None, kind: str | None = None) -> Iterator[Record]:
-        """Iterate over the records of an owner and a kind (None: all) in insertion order.
+    def get_many(self, ids: Iterable[str]) -> list[Record]:
+        """Return the records with these ids, in their order; errors as `get`."""
+        wanted = _ids("ids", ids)
+        with self._transaction() as table:
+            return table.get(wanted)
 
-        The store may be written meanwhile: records added are seen, records deleted may be.
+    def records(
+        self,
+        owner: Names = None,
+        kind: Names = None,
+        *,
+        where: Where | None = None,
+        order_by: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Record]:
+        """Iterate over the records that match, in insertion order or by a field of `extra`, at most `limit`.
+
+        The store may be written meanwhile: in insertion order records added are seen, records deleted may be.
+
+        Args:
+            owner, kind, where: filters, see the class.
+            order_by: a field of `extra`; records without it come first, equal ones in insertion order.
+            descending: the other way round.
+            limit: how many at most.
 
         Raises:
-            InvalidArgument: a filter is not text.
+            InvalidArgument: an argument has the wrong type.
         """
-        check_string("owner", owner, optional=True)
-        check_string("kind", kind, optional=True)
+        condition = make_condition(owner, kind, where)
+        if order_by is not None:
+            make_condition(None, None, {order_by: None})
+        most = None if limit is None else positive_int("limit", limit)
         self._table()
-        return self._pages(owner, kind)
+        if order_by is None and not descending:
+            return islice(self._pages(condition), most)
+        return islice(self._ordered(condition, order_by, descending), most)
 
-    def delete(self, id: str) -> None:
-        """Delete the record with this id; when it returns, that is on the disk.
+    def update(
+        self,
+        id: str,
+        *,
+        text: str | None = None,
+        vector: NDArray[np.float32] | None = None,
+        owner: str | None = None,
+        kind: str | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        """Change the fields that are not None; `id` and `created` stay, and the record comes last in insertion order.
 
         Raises:
             RecordNotFound: there is none.
-            InvalidArgument: `id` is not text.
-            StoreReadOnly, StoreLocked: the store cannot be written, or not now.
+            InvalidRecord, InvalidVector, DimensionMismatch: a new value does not belong here.
         """
-        check_string("id", id, optional=False)
-        with self._transaction(write=True) as table:
-            table.delete(id)
+        check_string("id", id)
+        with self._deleting() as (table, gone):
+            old = table.get([id])[0]
+            new = NewRecord(
+                id=id,
+                text=old.text if text is None else text,
+                vector=old.vector if vector is None else vector,
+                owner=old.owner if owner is None else owner,
+                kind=old.kind if kind is None else kind,
+                extra=old.extra if extra is None else extra,
+            )
+            columns = record_columns([new], table.meta, old.created)
+            gone += table.nums_of([id]).values()
+            table.delete(gone)
+            table.insert(columns)
 
-    def verify(self) -> list[str]:
-        """Check the file, every record, and that the index holds just their vectors; return what is wrong, if anything.
-
-        Reads everything. Problems of the index alone are mended by `rebuild`.
-        """
-        problems: list[str] = []
-        try:
-            with self._transaction() as table:
-                problems += table.problems()
-                if not problems:
-                    problems += self._index.problems()
-        except StoreCorrupt as error:
-            problems.append(str(error))
-        return problems
-
-    def rebuild(self) -> None:
-        """Build the index anew from the records, and its cache file too unless the store is read-only.
+    def delete(self, id: str | Iterable[str]) -> None:
+        """Delete the record with this id, or those with these ids; when it returns, that is on the disk.
 
         Raises:
-            StoreLocked: the lock that guards the cache file was not free in time.
-            StorageFailure: the cache file could not be written.
+            RecordNotFound: one of them does not exist; then none is deleted.
+            InvalidArgument: an id is not text.
+        """
+        if isinstance(id, str) or not isinstance(id, Iterable):
+            check_string("id", id)
+            id = [id]
+        ids = _ids("id", id)
+        with self._deleting() as (table, gone):
+            found = table.nums_of(ids)
+            for one in ids:
+                if one not in found:
+                    raise RecordNotFound(f"no record has the id {one!r}; nothing was deleted")
+            gone += found.values()
+            table.delete(gone)
+
+    def delete_where(self, owner: Names = None, kind: Names = None, *, where: Where | None = None) -> int:
+        """Delete the records that match and return how many.
+
+        Raises:
+            InvalidArgument: no filter is given, or one has the wrong type.
+        """
+        condition = make_condition(owner, kind, where)
+        if condition is EVERYTHING:
+            raise InvalidArgument("no filter was given, which would delete everything; give owner=, kind= or where=")
+        with self._deleting() as (table, gone):
+            gone += table.nums(condition).tolist()
+            table.delete(gone)
+        return len(gone)
+
+    def optimize(self, kind: IndexConfig | IndexKind | str | None = None) -> None:
+        """Choose a kind of index, build it and write its file. May take minutes; other calls of this store wait.
+
+        An index that is of that kind already is extended by what came since, unless many of its vectors are deleted.
+
+        Args:
+            kind: a kind, a configuration, "auto" for the kind that suits the number of records (see
+                `vectorstore.kinds`), or None for the one the store has.
+
+        Raises:
+            TooFewVectors: an ivfpq index cannot be trained on so few.
+            InvalidArgument: a parameter is out of range or does not suit the width.
+            MissingDependency: FAISS is needed and not installed.
+        """
+        with self._lock:
+            with self._transaction() as table:
+                present = self._index.config()
+                config = chosen_config(kind, present, table.count())
+                self._index.optimize(config)
+            if not self.readonly:
+                if config != present:
+                    self._set_config(config)
+                self._index.save()
+
+    def compact(self) -> None:
+        """Give back the space of deleted records: in the database, and in the index if it holds any."""
+        with self._lock:
+            with self._transaction(write=True):
+                self._index.sync()
+            if any(len(segment.dead) for segment in self._index.segments):
+                self.rebuild()
+            self._table().vacuum()
+
+    def rebuild(self) -> None:
+        """Build the index anew from the records, and its file too unless the store is read-only.
+
+        Raises:
+            StoreLocked: the lock that guards the file was not free in time.
+            StorageFailure: the file could not be written.
         """
         with self._lock:
             with self._transaction():
-                self._index.rebuild()
+                self._index.optimize(self._index.config(), anew=True)
             if not self.readonly:
                 self._index.save()
 
+    def stats(self) -> StoreStats:
+        """Return counts by owner and kind, the state of the index and the sizes of the files."""
+        with self._transaction() as table:
+            self._index.sync()
+            return gather_stats(self.path, table, self._index)
+
+    def verify(self) -> list[str]:
+        """Check the file, every record, the index and its file; return what is wrong, one line each, if anything.
+
+        Reads everything. Problems of the index alone are mended by `rebuild`, others by `repair`.
+        """
+        with self._lock:
+            return find_problems(self.path, self._table(), self._index)
+
+    @staticmethod
+    def repair(path: str | Path) -> RepairReport:
+        """Mend a store that no process has open; see `vectorstore.repair.repair_folder`."""
+        return repair_folder(Path(path))
+
+    def export_parquet(
+        self, file: str | Path, *, owner: Names = None, kind: Names = None, where: Where | None = None
+    ) -> int:
+        """Write the records that match into a Parquet file and return how many; see `vectorstore.parquet`.
+
+        Raises:
+            MissingDependency: pyarrow is not installed.
+            StorageFailure: the file could not be written.
+        """
+        condition = make_condition(owner, kind, where)
+        return write_parquet(Path(file), self._table().meta, self._pages(condition))
+
+    def import_parquet(self, file: str | Path) -> int:
+        """Add the records of a Parquet file that `export_parquet` wrote, all or none, and return how many.
+
+        Raises:
+            EncoderMismatch, DimensionMismatch: the file is of another encoder or width.
+            InvalidRecord: it has other columns, or a row that cannot be stored.
+            DuplicateId: a record of it is in the store.
+            MissingDependency: pyarrow is not installed.
+            StorageFailure: the file cannot be read.
+        """
+        count = 0
+        with self._transaction(write=True) as table:
+            for columns in read_parquet(Path(file), table.meta):
+                table.insert(columns)
+                count += len(columns.ids)
+        return count
+
     def close(self) -> None:
-        """Save the index if one was used, and let go of the files. Closing twice does nothing."""
+        """Save the index if one was used and has changed much, and let go of the files. Closing twice does nothing."""
         with self._lock:
             if self._open_table is None:
                 return
             try:
-                if not self.readonly:
+                if not self.readonly and self._auto:
+                    self.optimize("auto")
+                elif not self.readonly:
                     self._index.save_if_possible()
             finally:
                 table, self._open_table = self._open_table, None
@@ -284,20 +532,77 @@ class VectorStore:
             with table.transaction(write=write):
                 yield table
 
-    def _ranked(self, query: NDArray[np.float32], nums: list[int], records: dict[int, Record]) -> list[Hit]:
-        if not nums:
-            return []
-        scores = score_rows(query, np.stack([records[num].vector for num in nums]), self.metric).tolist()
-        best_first = sorted(zip(scores, nums, strict=True), key=lambda pair: (-pair[0], pair[1]))
-        return [Hit(records[num], score) for score, num in best_first]
+    @contextmanager
+    def _deleting(self) -> Iterator[tuple[RecordTable, list[int]]]:
+        """A write transaction, and a list for the numbers of the rows deleted in it; once it is committed, they go."""
+        gone: list[int] = []
+        with self._lock:
+            with self._transaction(write=True) as table:
+                yield table, gone
+            self._index.forget(gone)
 
-    def _pages(self, owner: str | None, kind: str | None) -> Iterator[Record]:
+    def _insert(self, columns: Columns) -> list[str]:
+        with self._transaction(write=True) as table:
+            if columns.ids:
+                table.insert(columns)
+        return columns.ids
+
+    def _hits(
+        self, queries: NDArray[np.float32], k: int, condition: Condition, exclude: list[str], diversity: float
+    ) -> list[list[Hit]]:
+        asked = indexed_rows(queries, self.metric)
+        with self._transaction() as table:
+            self._index.sync()
+            if not len(self._index):
+                raise EmptyStore(f"{self.path} holds no records; add some before searching")
+            selection = self._index.selection(condition)
+            excluded = np.sort(np.fromiter(table.nums_of(exclude).values(), np.int64))
+            pool = _POOL * k if diversity else k
+            found = self._index.search(asked, pool, selection, excluded)
+            return rank(queries, found, k, self._cache, self.metric, self.encoder, diversity=diversity)
+
+    def _declare(self, wanted: IndexConfig | None, indexed: Sequence[str]) -> None:
+        with self._transaction() as table:
+            missing = set(indexed) - set(table.indexed_fields())
+            chosen = wanted is not None and table.value(CONFIG_KEY) is None
+        if missing or chosen:
+            with self._transaction(write=True) as table:
+                table.index_fields(sorted(missing))
+        if chosen and wanted is not None:
+            self._set_config(wanted)
+
+    def _set_config(self, config: IndexConfig) -> None:
+        with self._transaction(write=True) as table:
+            table.set_value(CONFIG_KEY, config.dump())
+
+    def _pages(self, condition: Condition) -> Iterator[Record]:
         last = 0
         while True:
             with self._transaction() as table:
-                page = table.page(last, owner, kind)
+                page = table.page(last, condition)
             if not page:
                 return
-            for num, record in page:
-                last = num
-                yield record
+            for row in page:
+                last = row[0]
+                yield Record(row, self.encoder)
+
+    def _ordered(self, condition: Condition, order_by: str | None, descending: bool) -> Iterator[Record]:
+        with self._transaction() as table:
+            nums = table.nums(condition, order_by=order_by, descending=descending).tolist()
+        for start in range(0, len(nums), BATCH):
+            with self._transaction() as table:
+                rows = {row[0]: row for row in table.fetch(nums[start : start + BATCH])}
+            yield from (Record(rows[num], self.encoder) for num in nums[start : start + BATCH] if num in rows)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _ids(name: str, ids: Iterable[str]) -> list[str]:
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise InvalidArgument(f"{name} is {ids!r} ({type(ids).__name__}); expected a collection of ids")
+    found = list(dict.fromkeys(ids)) if name != "ids" else list(ids)
+    for id in found:
+        check_string(f"one of {name}", id)
+    return found

@@ -1,99 +1,193 @@
-"""Keeping an index in step with the records, and its cache file in step with the index."""
+"""Keeping the index in step with the records.
+
+The index is one or two segments in the order of the row numbers: perhaps one that was built or loaded, and a flat one
+for what came later. So whatever kind was chosen, new rows are found at once, and where the built part is missing
+everything is in the flat one: a search is exact then, and never waits for a graph to be built.
+"""
 
 import logging
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vectorstore.errors import VectorStoreError
-from vectorstore.index import FlatIndex
+from vectorstore.backends import make_backend
+from vectorstore.errors import StoreCorrupt, VectorStoreError
+from vectorstore.filters import EVERYTHING, Condition
+from vectorstore.kinds import IndexConfig, IndexKind
 from vectorstore.records import RecordTable
+from vectorstore.segment import COMPACT_SHARE, NONE, Segment, Selection
+from vectorstore.stamp import load_segment, save_segment
 from vectorstore.vectors import indexed_rows
 
 logger = logging.getLogger(__name__)
 
-_STAMP_FORMAT = 1
+CONFIG_KEY = "index_config"
+_SELECTIONS = 64  # conditions whose rows are remembered
+_SAVE_SHARE = 0.05  # of rows that changed since the file was written, from which on closing writes it again
+_TRAINED_ON = 262_144  # vectors at most that an index is trained on
+_FLAT = IndexConfig()
 
 
 @final
 class SyncedIndex:
     """The index of one table, made at the first `sync`. Call all but `save` inside a transaction of the table."""
 
-    def __init__(self, file: Path, table: RecordTable) -> None:
-        """Remember the cache file and the table; nothing is read yet."""
-        self._file = file
+    def __init__(self, folder: Path, table: RecordTable, *, mmap: bool = False) -> None:
+        """Remember the folder of the index file and the table; nothing is read yet."""
+        self._folder = folder
         self._table = table
-        self._index: FlatIndex | None = None
-        self._saved_revision = ""
+        self._mmap = mmap
+        self._segments: list[Segment] = []
+        self._built = _FLAT  # configuration of the first segment
+        self._revision = ""
+        self._saved = False  # whether there is a file of the first segment, as it was `_changed` rows ago
+        self._changed = 0
+        self._selections: dict[Condition, Selection] = {}
 
-    def sync(self) -> FlatIndex:
-        """Return the index of the present records: from memory, from the cache file, or built from the records.
+    def __len__(self) -> int:
+        """Return the number of vectors that are not deleted, as of the last `sync`."""
+        return sum(segment.alive for segment in self._segments)
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The parts, as of the last `sync`."""
+        return self._segments
+
+    @property
+    def built(self) -> IndexConfig:
+        """The configuration of the first part."""
+        return self._built
+
+    def config(self) -> IndexConfig:
+        """Return the configuration that the store was given; flat if none.
+
+        Raises:
+            StoreCorrupt: what is stored is no configuration.
+        """
+        text = self._table.value(CONFIG_KEY)
+        try:
+            return _FLAT if text is None else IndexConfig.parse(text)
+        except (TypeError, ValueError) as error:
+            raise StoreCorrupt(f"{self._table.file}: the index configuration is damaged ({error})") from error
+
+    def sync(self) -> None:
+        """Bring the index into step with the present records: from the index file, and from the rows it lacks.
 
         Rows never change and row numbers only grow, so what is missing lies above the last one seen, and the rest can
         differ only by deletions, which show in the count.
         """
-        table, meta, revision = self._table, self._table.meta, self._table.revision()
-        if self._index is None:
-            self._index = FlatIndex.load(self._file, self._stamp(), meta.dim, meta.metric)
-            if self._index is None:
-                self._index = FlatIndex(meta.dim, meta.metric)
-            else:
-                self._saved_revision = revision
-        index = self._index
-        if index.revision != revision:
-            for nums, rows in table.vectors(after=index.last):
-                index.add(nums, indexed_rows(rows, meta.metric))
-            if len(index) != table.count():
-                index.keep(table.nums())
-            index.revision = revision
-        return index
+        table, revision = self._table, self._table.revision()
+        if self._segments and self._revision == revision:
+            return
+        if not self._segments:
+            loaded = load_segment(self._folder, table, mmap=self._mmap)
+            self._saved, self._changed = loaded is not None, 0
+            self._segments, self._built = ([loaded[0]], loaded[1]) if loaded else ([self._flat()], _FLAT)
+        last = self._segments[-1]
+        later = table.count(Condition("num > ?", (last.last,)))
+        if later > last.backend.fold_limit:
+            self._segments.append(self._flat())
+            if not len(last.nums):
+                self._segments.remove(last)
+                self._built = _FLAT
+        self._extend(self._segments[-1], after=last.last)
+        if len(self) != table.count():
+            present, before = table.nums(), len(self)
+            for segment in self._segments:
+                segment.keep(present)
+            self._changed += before - len(self)
+        self._revision = revision
 
-    def rebuild(self) -> None:
-        """Forget the index and its cache file's contents, and build it from the records."""
-        self._index = FlatIndex(self._table.meta.dim, self._table.meta.metric)
-        self._saved_revision = ""
+    def forget(self, nums: list[int]) -> None:
+        """Hide rows that this process deleted, which spares the next `sync` from looking for them."""
+        for segment in self._segments:
+            segment.kill(np.array(nums, np.int64))
+        self._changed += len(nums)
+
+    def selection(self, condition: Condition) -> Selection | None:
+        """Return the rows of a condition, after `sync`; None for all rows."""
+        if condition is EVERYTHING:
+            return None
+        selection = self._selections.pop(condition, None) or Selection()
+        self._selections[condition] = selection  # the one used last is the last
+        last = self._segments[-1].last
+        if selection.seen < last:
+            selection.extend(self._table.nums(condition, after=selection.seen), last)
+        while len(self._selections) > _SELECTIONS:
+            oldest = self._selections.pop(next(iter(self._selections)))
+            for segment in self._segments:
+                segment.forget(oldest)
+        return selection
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, selection: Selection | None, excluded: NDArray[np.int64] = NONE
+    ) -> NDArray[np.int64]:
+        """Return row numbers `[n, c]` with the `k` nearest to each of `queries [n, dim]` among them, -1 for none."""
+        found = [segment.search(queries, k, selection, excluded) for segment in self._segments if segment.alive]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+    def optimize(self, config: IndexConfig, *, anew: bool = False) -> None:
+        """Make one segment of `config`: the first one, extended, if it is of it (unless `anew`), or a new one.
+
+        Raises:
+            TooFewVectors, InvalidArgument, MissingDependency: see `vectorstore.backends.make_backend`.
+        """
         self.sync()
+        first, table = self._segments[0], self._table
+        same = self._built == config or self._built.kind is config.kind is IndexKind.FLAT
+        usable = first.backend.fold_limit > 0 and len(first.dead) <= COMPACT_SHARE * len(first.nums)
+        if anew or not (same and usable):
+            backend = make_backend(config, table.meta.dim, table.meta.metric, len(self))
+            backend.train(self._sample())
+            first, self._built, self._saved = Segment(backend), config, False
+        self._segments, self._revision = [first], ""  # if this is interrupted, the next sync goes on from here
+        self._extend(first, after=first.last)
+        self._revision = table.revision()
 
-    def save(self) -> None:
-        """Write the cache file, unless no index was made or the file is of the present records already.
+    def save(self, *, always: bool = True) -> None:
+        """Write the first segment into the index file, if it is of the kind that the store was given.
+
+        Without `always`, only if there is no file, or one that lacks more than a small share of the rows.
 
         Raises:
             StoreLocked: the write lock, which keeps two processes from saving at once, was not free in time.
             StorageFailure: the file could not be written.
         """
-        if self._index is None:
+        if not self._segments:
             return
-        with self._table.transaction(write=True):
-            index = self.sync()
-            if index.revision != self._saved_revision:
-                index.save(self._file, self._stamp())
-                self._saved_revision = index.revision
+        with self._table.transaction():
+            self.sync()
+            wanted = self.config()
+            first = self._segments[0]
+        due = not self._saved or self._changed > _SAVE_SHARE * len(first.nums)
+        if self._built.kind is wanted.kind and first.backend.fold_limit and (due or (always and self._changed)):
+            save_segment(self._folder, self._table, first, self._built)
+            self._saved, self._changed = True, 0
 
     def save_if_possible(self) -> None:
-        """Do `save`, but only log a failure: the cache can always be rebuilt."""
+        """Do `save`, but only log a failure: the index can always be rebuilt."""
         try:
-            self.save()
+            self.save(always=False)
         except VectorStoreError as error:
-            logger.warning("%s was not saved (%s); it will be rebuilt from the records", self._file, error)
+            logger.warning(
+                "the index in %s was not saved (%s); it will be rebuilt from the records", self._folder, error
+            )
 
-    def problems(self) -> list[str]:
-        """Return where the index differs from the records, one line each; reads every record."""
-        index, table = self.sync(), self._table
-        problems: list[str] = []
-        if not np.array_equal(np.sort(index.nums()), table.nums()):
-            return [f"the index holds {len(index)} vectors under other numbers than the {table.count()} records"]
-        for nums, rows in table.vectors():
-            different = (index.rows(nums) != indexed_rows(rows, table.meta.metric)).any(axis=1)
-            problems += [f"the index holds another vector than the record in row {num}" for num in nums[different]]
-        return problems
+    def _extend(self, segment: Segment, after: int) -> None:
+        metric = self._table.meta.metric
+        for nums, rows in self._table.vectors(after=after):
+            segment.add(nums, indexed_rows(rows, metric))
+            if segment is self._segments[0]:
+                self._changed += len(nums)
 
-    def _stamp(self) -> dict[str, Any]:
-        table = self._table
-        return {
-            "format": _STAMP_FORMAT,
-            "revision": table.revision(),
-            "count": table.count(),
-            "dim": table.meta.dim,
-            "metric": table.meta.metric.value,
-        }
+    def _flat(self) -> Segment:
+        return Segment(make_backend(_FLAT, self._table.meta.dim, self._table.meta.metric))
+
+    def _sample(self) -> NDArray[np.float32]:
+        """Vectors of rows drawn evenly, as the index takes them."""
+        nums = self._table.nums()
+        step = max(1, -(-len(nums) // _TRAINED_ON))
+        parts = [rows[nums_ % step == 0] for nums_, rows in self._table.vectors()]
+        return indexed_rows(np.concatenate(parts), self._table.meta.metric)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,9 +66,13 @@ class NewRecord:
         dump_extra(self.extra)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+Row = tuple[int, str, str, str, str, bytes, str, str]
+"""A stored row: num, id, kind, owner, text, vector (float32, little-endian), created, extra (JSON)."""
+
+
+@final
 class Record:
-    """A stored record: the fields of `NewRecord`, completed.
+    """A stored record: the fields of `NewRecord`, completed. Read-only, but `vector` and `extra` are the caller's own.
 
     Two records are equal when all their fields are, the vectors bit for bit (NaN never occurs).
 
@@ -77,20 +81,65 @@ class Record:
         kind: what it is.
         owner: whose it is, "" if nobody's.
         text: the text that the vector stands for.
-        vector: float32 `[dim]`, as given to `add`; the caller's own copy.
+        vector: float32 `[dim]`, as given to `add`; made at the first use.
         encoder: identity of the encoder that made the vector.
         created: when it was added, UTC in ISO 8601 with microseconds.
-        extra: JSON object.
+        extra: JSON object; made at the first use.
     """
 
-    id: str
-    kind: str
-    owner: str
-    text: str
-    vector: NDArray[np.float32]
-    encoder: str
-    created: str
-    extra: dict[str, Any]
+    __slots__ = ("_encoder", "_extra", "_row", "_vector")
+
+    def __init__(self, row: Row, encoder: str) -> None:
+        """Show a checked row of a store whose vectors are of `encoder`; made by the store."""
+        self._row = row
+        self._encoder = encoder
+        self._vector: NDArray[np.float32] | None = None
+        self._extra: dict[str, Any] | None = None
+
+    @property
+    def id(self) -> str:
+        """Unique in the store."""
+        return self._row[1]
+
+    @property
+    def kind(self) -> str:
+        """What it is."""
+        return self._row[2]
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, "" if nobody's."""
+        return self._row[3]
+
+    @property
+    def text(self) -> str:
+        """The text that the vector stands for."""
+        return self._row[4]
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """Float32 `[dim]`, as it was added."""
+        if self._vector is None:
+            self._vector = np.frombuffer(self._row[5], "<f4").astype(np.float32)
+        return self._vector
+
+    @property
+    def encoder(self) -> str:
+        """Identity of the encoder that made the vector."""
+        return self._encoder
+
+    @property
+    def created(self) -> str:
+        """When it was added, UTC in ISO 8601."""
+        return self._row[6]
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """JSON object."""
+        extra = self._extra
+        if extra is None:
+            extra = self._extra = json.loads(self._row[7])
+        return extra
 
     def __eq__(self, other: object) -> bool:
         """Compare all fields."""
@@ -103,6 +152,10 @@ class Record:
     def __hash__(self) -> int:
         """Hash the id, which is unique in a store."""
         return hash(self.id)
+
+    def __repr__(self) -> str:
+        """Show what tells it from others."""
+        return f"Record(id={self.id!r}, kind={self.kind!r}, owner={self.owner!r}, text={self.text!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +177,8 @@ def dump_extra(extra: dict[str, Any]) -> str:
     Raises:
         InvalidRecord: it is no dict, or reading the JSON back would not give an equal dict.
     """
+    if type(extra) is dict and not extra:
+        return "{}"
     if not isinstance(extra, dict):
         raise InvalidRecord(f"extra is a {type(extra).__name__}; expected a dict")
     try:

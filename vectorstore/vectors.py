@@ -14,14 +14,21 @@ def indexed_rows(rows: NDArray[np.float32], metric: Metric) -> NDArray[np.float3
     if metric is Metric.L2:
         return np.ascontiguousarray(rows)
     wide = rows.astype(np.float64)
-    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+    wide /= np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
+    return wide.astype(np.float32)
 
 
-def score_rows(query: NDArray[np.float32], rows: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
-    """Return the scores `[n]` (float64, higher is nearer, see `Metric`) of `rows [n, d]` for `query [d]`."""
-    a, b = query.astype(np.float64), rows.astype(np.float64)
+def score_pairs(
+    queries: NDArray[np.float32], which: NDArray[np.intp], rows: NDArray[np.float32], metric: Metric
+) -> NDArray[np.float64]:
+    """Return the scores `[p]` (float64, higher is nearer, see `Metric`) of `rows [p, d]` for `queries[which] [p, d]`.
+
+    Sums over rows rather than matrix products, so that the score of a pair does not depend on what else is asked.
+    """
+    a, b = queries.astype(np.float64), rows.astype(np.float64)
     if metric is Metric.L2:
-        return -np.linalg.norm(b - a, axis=1)
-    # Row sums rather than a matrix product, so that a row's score does not depend on how many rows there are.
-    cosines = (b * a).sum(axis=1) / (np.linalg.norm(b, axis=1) * np.linalg.norm(a))
+        b -= a[which]
+        return -np.sqrt(np.einsum("pd,pd->p", b, b))
+    a /= np.sqrt(np.einsum("nd,nd->n", a, a))[:, None]
+    cosines = np.einsum("pd,pd->p", b, a[which]) / np.sqrt(np.einsum("pd,pd->p", b, b))
     return np.clip(cosines, -1.0, 1.0)

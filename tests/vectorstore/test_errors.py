@@ -85,8 +85,10 @@ def test_k_must_be_a_positive_integer(store, make, k):
 
 def test_filters_must_be_strings(store, make):
     store.add(make(1))
-    with pytest.raises(InvalidArgument, match="owner is .*list.*expected a string"):
-        store.search(ONES, owner=["Ada"])
+    with pytest.raises(InvalidArgument, match="one of owner is 3"):
+        store.search(ONES, owner=["Ada", 3])
+    with pytest.raises(InvalidArgument, match="owner is .*dict.*expected a string, a collection"):
+        store.search(ONES, owner={"Ada": 1})
     with pytest.raises(InvalidArgument, match="kind is 3"):
         store.records(kind=3)
 

@@ -7,13 +7,23 @@ import sqlite3
 import numpy as np
 import pytest
 
-from vectorstore import Metric, VectorStore, database
-from vectorstore.index import FlatIndex
+from vectorstore import StorageFailure, VectorStore, database
+from vectorstore.backends import make_backend
+from vectorstore.backends.flat import FlatIndex
+from vectorstore.kinds import IndexConfig
 from vectorstore.records import RecordTable
+from vectorstore.segment import Segment
+from vectorstore.stamp import save_segment
 from vectorstore.sync import SyncedIndex
 
 DIM = 8
 QUERY = np.ones(DIM, np.float32)
+
+
+def index_file(folder):
+    """The one index file of a folder."""
+    (file,) = folder.glob("index*")
+    return file
 
 
 @pytest.fixture
@@ -22,7 +32,7 @@ def saved(folder, make):
     with VectorStore.open(folder, encoder="e", dim=DIM) as store:
         store.add(make(20))
         store.search(QUERY)
-    assert (folder / "index.faiss").is_file()
+    assert index_file(folder).is_file()
     return folder
 
 
@@ -41,11 +51,11 @@ def rows_read(monkeypatch):
 
 def test_a_fitting_file_is_used_and_not_written_again(saved, monkeypatch):
     batches = rows_read(monkeypatch)
-    before = (saved / "index.faiss").stat().st_mtime_ns
+    before = index_file(saved).stat().st_mtime_ns
     with VectorStore.open(saved) as store:
         assert len(store.search(QUERY, 50)) == 20
     assert batches == []
-    assert (saved / "index.faiss").stat().st_mtime_ns == before
+    assert index_file(saved).stat().st_mtime_ns == before
 
 
 def test_later_records_are_added_to_the_index_and_cached(saved, make, monkeypatch):
@@ -91,16 +101,15 @@ def spoil_byte(data: bytes, position: int) -> bytes:
         lambda data: data + b"x",
         lambda data: spoil_byte(data, -5),
         lambda data: spoil_byte(data, len(data) // 2),
-        lambda data: b"[]\n",
-        lambda data: b"\xff\xfe\n\n" + data,
+        lambda data: b"\xff\xfe\n\n" + data[4:],
     ],
 )
 def test_a_damaged_file_is_noticed_and_replaced(saved, spoil, caplog):
-    file = saved / "index.faiss"
+    file = index_file(saved)
     file.write_bytes(spoil(file.read_bytes()))
     with caplog.at_level(logging.INFO, "vectorstore"), VectorStore.open(saved) as store:
         assert len(store.search(QUERY, 50)) == 20
-        assert store.verify() == []
+        assert store.verify() == [f"the index file {file.name} is damaged; rebuild() writes it again"]
     assert "rebuilding it from the records" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO, "vectorstore"), VectorStore.open(saved) as store:
@@ -135,41 +144,81 @@ def test_the_file_of_another_store_is_noticed(saved, make):
     other = saved.with_name("other")
     with VectorStore.open(other, encoder="e", dim=DIM) as store:
         store.add(make(20))
-        shutil.copy(saved / "index.faiss", other / "index.faiss")
+        store.search(QUERY)
+    shutil.copy(index_file(saved), index_file(other))
+    with VectorStore.open(other) as store:
+        assert store.verify() == [f"the index file {index_file(other).name} is damaged; rebuild() writes it again"]
+        expected = {record.id: record.vector.tobytes() for record in store.records()}
+        assert {hit.record.id: hit.record.vector.tobytes() for hit in store.search(QUERY, 50)} == expected
+        store.rebuild()
         assert store.verify() == []
 
 
 def test_an_index_that_cannot_be_saved_is_logged_and_closing_goes_on(saved, make, monkeypatch, caplog):
-    def fail(self, file, stamp):
+    def fail(self, file, nums):
         raise OSError(28, "No space left on device")
 
     with VectorStore.open(saved) as store:
-        store.add(make(1, start=20))
+        store.add(make(2, start=20))
         store.search(QUERY)
         monkeypatch.setattr(FlatIndex, "save", fail)
     assert "was not saved" in caplog.text
     monkeypatch.undo()
     with VectorStore.open(saved) as store:
-        assert len(store.search(QUERY, 50)) == 21
+        assert len(store.search(QUERY, 50)) == 22
 
 
-def test_a_failed_save_keeps_the_old_file(saved, monkeypatch):
+def test_a_failed_save_keeps_the_old_file(saved, monkeypatch, make):
     def fail(source, target):
         raise OSError(5, "Input/output error")
 
-    before = (saved / "index.faiss").read_bytes()
-    index = FlatIndex(DIM, Metric.L2)
-    monkeypatch.setattr("vectorstore.index.os.replace", fail)
-    with pytest.raises(OSError, match="Input/output"):
-        index.save(saved / "index.faiss", {})
-    assert (saved / "index.faiss").read_bytes() == before
-    assert not list(saved.glob("*.part"))
+    before = index_file(saved).read_bytes()
+    with VectorStore.open(saved) as store:
+        store.add(make(10, start=20))
+        monkeypatch.setattr("vectorstore.stamp.os.replace", fail)
+        with pytest.raises(StorageFailure, match="Input/output"):
+            store.rebuild()
+        monkeypatch.undo()
+        assert index_file(saved).read_bytes() == before
+
+
+def test_a_file_left_by_a_killed_process_is_swept_away(saved, make):
+    stray = saved / "index-000000000000.faiss"
+    stray.write_bytes(b"x")
+    (saved / "index.faiss").touch()  # where a former version kept it
+    fresh = saved / "index-111111111111.faiss.part"  # perhaps another process is writing it
+    fresh.touch()
+    with VectorStore.open(saved) as store:
+        store.add(make(10, start=20))
+        store.rebuild()
+    assert {file.suffix for file in saved.glob("index*")} == {".faiss", ".part"}
+    assert not stray.exists()
+    fresh.unlink()
+    assert index_file(saved).is_file()
+
+
+def test_a_process_killed_between_the_file_and_its_stamp_leaves_the_older_index(saved, make, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(self, key, value):
+        raise Killed
+
+    with VectorStore.open(saved) as store:
+        store.add(make(10, start=20))
+        monkeypatch.setattr(RecordTable, "set_value", kill)
+        with pytest.raises(Killed):
+            store.rebuild()
+        monkeypatch.undo()
+        store._index._segments = []  # what the process had in memory is gone
+        assert store.verify() == []
+        assert len(store.search(QUERY, 50)) == 30
 
 
 def test_closing_while_another_writes_skips_the_cache_only(saved, make, monkeypatch, caplog):
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
     store = VectorStore.open(saved)
-    store.add(make(1, start=20))
+    store.add(make(2, start=20))
     store.search(QUERY)
     holder = sqlite3.connect(saved / "records.sqlite", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -179,22 +228,49 @@ def test_closing_while_another_writes_skips_the_cache_only(saved, make, monkeypa
     assert "was not saved" in caplog.text
 
 
-def test_verify_sees_an_index_that_differs_and_rebuild_mends_it(saved, monkeypatch):
-    def sync_wrongly(self):
-        index = plain(self)
-        index.keep(index.nums()[1:])
-        return index
-
-    plain = SyncedIndex.sync
+def test_verify_sees_an_index_that_differs_and_rebuild_mends_it(saved):
     with VectorStore.open(saved) as store:
-        monkeypatch.setattr(SyncedIndex, "sync", sync_wrongly)
-        assert store.verify() == ["the index holds 19 vectors under other numbers than the 20 records"]
-        monkeypatch.undo()
+        assert store.verify() == []
+        (segment,) = store._index.segments
+        segment.kill(segment.nums[:1])
+        (problem,) = store.verify()
+        assert problem.startswith("the index holds 19 vectors under other numbers than the 20 records")
         store.rebuild()
         assert store.verify() == []
-        index = store._index.sync()
-        index.keep(index.nums()[:-1])
-        index.add(np.array([20]), np.ones((1, DIM), np.float32))
+        (segment,) = store._index.segments
+        rows = segment.backend.rows(np.arange(20))
+        assert rows is not None
+        rows[19] = 1
+        other = make_backend(IndexConfig(), DIM, store.metric)
+        other.add(rows)
+        store._index._segments = [Segment(other, segment.nums)]
         assert store.verify() == ["the index holds another vector than the record in row 20"]
         store.rebuild()
+        assert store.verify() == []
+
+
+def test_an_index_file_of_another_width_is_not_used(saved, make):
+    with VectorStore.open(saved) as store:
+        table = store._table()
+        other = make_backend(IndexConfig(), DIM + 1, store.metric)
+        other.add(np.ones((20, DIM + 1), np.float32))
+        save_segment(saved, table, Segment(other, np.arange(1, 21)), IndexConfig())
+    with VectorStore.open(saved) as store:
+        assert len(store.search(QUERY, 50)) == 20
+        assert isinstance(store._index, SyncedIndex)
+
+
+def test_the_file_grows_only_now_and_then(saved, make):
+    """One more record in 5000 does not make closing write everything again, and is found all the same."""
+    with VectorStore.open(saved) as store:
+        store.add(make(5000, start=20))
+        store.search(QUERY)
+    before = index_file(saved).name
+    with VectorStore.open(saved) as store:
+        new = make(1, start=9000)
+        store.add(new)
+        assert store.search(new[0].vector, 1)[0].record.id == "r9000"
+    assert index_file(saved).name == before
+    with VectorStore.open(saved) as store:
+        assert store.search(new[0].vector, 1)[0].record.id == "r9000"
         assert store.verify() == []
