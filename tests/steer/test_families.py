@@ -1,26 +1,11 @@
 """Every family of base models gets the same promises: encode, write, save, load."""
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    GPT2Config,
-    GPTNeoConfig,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    MixtralConfig,
-    PretrainedConfig,
-    Qwen2Config,
-    Qwen3Config,
-    StableLmConfig,
-)
+from transformers import AutoModelForCausalLM, BloomConfig, GPTNeoConfig, PretrainedConfig
 
 from steer.adapters import ENCODER, ROUTER
 from steer.errors import UnsupportedBase
@@ -31,6 +16,7 @@ from steer.masks import additive_mask
 from steer.model import LatentModel
 from steer.sampling import SamplingConfig
 from steer.writing import open_writer
+from tests.steer.families import make_base
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, stir, tiny_model
 
 # PEFT's own settings for layers of experts name more matrices than it then finds.
@@ -38,52 +24,23 @@ pytestmark = pytest.mark.filterwarnings("ignore:The following (rank|alpha)_patte
 
 GREEDY = SamplingConfig(temperature=0)
 CONTEXTS = [list(b"Once upon a time there"), [65], list(b"The fox")]
-ROPE: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-}
-FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
-    "llama": lambda **k: LlamaConfig(**ROPE, **k),
-    "llama_tied": lambda **k: LlamaConfig(**ROPE, tie_word_embeddings=True, **k),
-    "mistral": lambda **k: MistralConfig(**ROPE, **k),
-    "mistral_window": lambda **k: MistralConfig(**ROPE, sliding_window=12, **k),
-    "mixtral": lambda **k: MixtralConfig(**ROPE, num_local_experts=2, **k),
-    "stablelm": lambda **k: StableLmConfig(**ROPE, **k),  # one of those that ignore `is_causal=False`
-    "qwen2": lambda **k: Qwen2Config(**ROPE, **k),
-    "qwen3": lambda **k: Qwen3Config(**ROPE, head_dim=8, **k),
-    "gpt2": lambda **k: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128, **k),
-    "gpt_neox": lambda **k: GPTNeoXConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=128,
-        **k,
-    ),
-}
+FAMILIES = (
+    "llama",
+    "llama_tied",
+    "mistral_wide",
+    "mistral_window",
+    "mixtral",
+    "stablelm",
+    "qwen2",
+    "qwen3",
+    "gpt2",
+    "gpt_neox",
+)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def base(request: pytest.FixtureRequest, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    config = FAMILIES[request.param](vocab_size=258, bos_token_id=256, eos_token_id=256, pad_token_id=257)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
-        # Start values are so small that attention is even and logits are flat; an error in either would not show.
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.data.mul_(8)
-            else:
-                parameter.data.add_(0.1 * torch.randn(parameter.shape))
-    model.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tiny_llama / name, folder / name)
-    return folder
+    return make_base(request.param, tiny_llama, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")

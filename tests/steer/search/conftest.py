@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from steer.model import LatentModel
+from tests.steer.families import make_base
 from tests.steer.minihf_oracle import make_minihf_folder
-from tests.steer.search.engine_kit import make_base
 from tests.steer.tiny import SPAN, sharpen, tiny_model
 
 

@@ -1,26 +1,12 @@
-"""Bases of many families, growing trees with an engine alone, and full passes to compare with."""
+"""Growing trees with an engine alone, and full passes to compare with."""
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPTJConfig,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    PretrainedConfig,
-    Qwen2Config,
-    Qwen3Config,
-    RecurrentGemmaConfig,
-)
 
 from steer.adapters import ROUTER
 from steer.model import LatentModel
@@ -29,64 +15,9 @@ from steer.search.engine import Draw, Engine, Order
 from steer.search.tree import Tree, child_key
 from tests.steer.tiny import Z_DIM, forced_logits
 
-EOS = 256
 CONTEXTS = [list(b"Once upon a time"), [65], list(b"The fox"), list(b"the dog")]
-
-_ROPE: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-}
-FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
-    "llama": lambda **k: LlamaConfig(**_ROPE, **k),
-    "mistral": lambda **k: MistralConfig(**_ROPE, sliding_window=None, **k),  # pyright: ignore[reportArgumentType]
-    "qwen2": lambda **k: Qwen2Config(**_ROPE, **k),
-    "qwen3": lambda **k: Qwen3Config(**_ROPE, head_dim=8, **k),
-    "gpt2": lambda **k: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128, **k),
-    "gpt_neox": lambda **k: GPTNeoXConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=128,
-        **k,
-    ),
-    # Those whose prefixes cannot be shared.
-    "mistral_window": lambda **k: MistralConfig(**_ROPE, sliding_window=12, **k),
-    "gptj": lambda **k: GPTJConfig(n_embd=32, n_layer=2, n_head=4, rotary_dim=8, n_positions=128, **k),
-    "recurrent_gemma": lambda **k: RecurrentGemmaConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        lru_width=32,
-        attention_window_size=12,
-        **k,
-    ),
-}
 PAGED = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox")
-NOT_PAGED = ("mistral_window", "gptj", "recurrent_gemma")
-
-
-def make_base(family: str, tokenizer: Path, folder: Path) -> Path:
-    """A random base of a family with the tokenizer of another folder."""
-    config = FAMILIES[family](vocab_size=258, bos_token_id=256, eos_token_id=EOS, pad_token_id=257)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        base = AutoModelForCausalLM.from_config(config)
-        # Start values are so small that attention is even and logits are flat; an error in either would not show.
-        for parameter in base.parameters():
-            if parameter.ndim == 2:
-                parameter.data.mul_(8)
-            else:
-                parameter.data.add_(0.1 * torch.randn(parameter.shape))
-    base.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tokenizer / name, folder / name)
-    return folder
+NOT_PAGED = ("mistral_window", "gptj", "recurrent_gemma")  # those whose prefixes cannot be shared
 
 
 def new_tree(contexts: Sequence[Sequence[int]] = CONTEXTS, *, horizon: int = 8, span_tokens: int = 8) -> Tree:

@@ -22,7 +22,8 @@ from steer.search.policies import POLICIES
 from steer.search.spans import Action
 from steer.search.tree import Tree
 from steer.search.writing import GUIDED_MENU, SearchResult, write_searched
-from tests.steer.search.engine_kit import EOS, latent
+from tests.steer.families import EOS
+from tests.steer.search.engine_kit import latent
 from tests.steer.search.test_driver import check_whole
 from tests.steer.search.tree_kit import below
 from tests.steer.tiny import SPAN, Z_DIM, assert_near
