@@ -4,7 +4,7 @@
     outcome = run_experiment(experiment, Path("runs/guidance"), lambda: LatentModel.from_pretrained(experiment.model))
     print(markdown(outcome.results))
 
-Modules, lowest first: `statistics`, `options`, `arms` (how texts are written: `ARMS`), `spec` (the file), `pairs`,
-`cells` (units of work on the disk, and who claims them), `measures` (`MEASURES`), `manifest`, `estimate` (a dry run),
-`results`, `tables`, `figures`, `runner`, `report`.
+Modules, lowest first: `statistics`, `options`, `task` (what an arm is given), `vectors`, `arms` (how texts are written:
+`ARMS`), `spec` (the file), `pairs`, `cells` (units of work on the disk, and who claims them), `measures` (`MEASURES`),
+`manifest`, `estimate` (a dry run), `results`, `tables`, `figures`, `runner`, `report`.
 """

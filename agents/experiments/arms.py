@@ -8,11 +8,10 @@ arms get the same contexts, terminals and seeds; what they do with them is their
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from agents.experiments.options import (
     AnnealedOptions,
@@ -24,69 +23,12 @@ from agents.experiments.options import (
     SearchOptions,
     WaypointOptions,
 )
+from agents.experiments.task import Sample, Task
+from agents.experiments.vectors import write_by_vectors
 from steer.guidance import Pull
 from steer.guided import write_guided
-from steer.pairs import Pair
-from steer.sampling import SamplingConfig
 from steer.schedules import ScheduleConfig
 from steer.waypoints import waypoint_pulls
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one call of an arm has to write.
-
-    Attributes:
-        model: a `LatentModel`.
-        pairs: contexts, and the terminals wished for; one row each.
-        seeds: one per row, the same in all arms.
-        spans: how many to write at most.
-        sampling: how tokens are drawn.
-        rewards: settings for `steer.rewards.RewardsConfig`, where the arm searches; None: its default.
-        budget: tokens that may be generated per row, as a multiple of `spans * span_tokens`; None where the method has
-            no budget.
-    """
-
-    model: Any
-    pairs: Sequence[Pair]
-    seeds: Sequence[int]
-    spans: int
-    sampling: SamplingConfig
-    rewards: Mapping[str, Any] | None = None
-    budget: float | None = None
-
-    def terminals(self) -> Tensor:
-        """Latents of the terminals, `[n, z_dim]` float32; of one longer than a span the first span counts."""
-        return self.model.encode([pair.terminal for pair in self.pairs], long="truncate")
-
-    @property
-    def plain_tokens(self) -> int:
-        """Tokens of one row without any search: what a budget of 1 buys."""
-        return self.spans * self.model.span_tokens
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What an arm wrote for one pair, and what that cost.
-
-    Attributes:
-        text, spans: the written part, whole and span by span.
-        ids: its token ids, special tokens included.
-        ended: whether the story ended.
-        tokens: generated for it in all, drafts and discarded candidates included.
-        encodes: spans that the encoder read for it.
-        seconds: of wall time, its share of what was written together; set by the runner.
-        details: what else the method has to tell, such as a search's value; plain JSON.
-    """
-
-    text: str
-    spans: tuple[str, ...]
-    ids: tuple[int, ...]
-    ended: bool
-    tokens: int
-    encodes: int
-    seconds: float = 0.0
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_unguided(task: Task, options: Options) -> list[Sample]:
@@ -157,6 +99,7 @@ ARMS: dict[str, Callable[[Task, Any], list[Sample]]] = {
     "search": write_searched,
     "guided-search": write_searched_guided,
     "waypoints": write_by_waypoints,
+    "vectors": write_by_vectors,
 }
 
 

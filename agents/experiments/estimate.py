@@ -107,13 +107,13 @@ def _rates_of_done(store: CellStore, cells: Sequence[Cell]) -> tuple[float, floa
 def _trial(experiment: Experiment, model: Any, arm: Arm, pairs: Sequence[Pair]) -> tuple[float, float, float]:
     """Tokens and seconds per text of a few pairs, and the budget they were written with (1 where there is none)."""
     budget = min(arm.budgets) if arm.budgets else arm.budget
-    chosen = pairs[:TRIAL_PAIRS]
-    cell = Cell(Variant(arm.name, arm, budget), experiment.seeds[0], 0, len(chosen))
+    count = min(TRIAL_PAIRS, len(pairs))
+    cell = Cell(Variant(arm.name, arm, budget), experiment.seeds[0], 0, count)
     # A first, short call takes what is done only once, such as merging adapters.
-    write_cell(experiment.model_copy(update={"spans": 1}), model, replace(cell, stop=1), chosen[:1])
+    write_cell(experiment.model_copy(update={"spans": 1}), model, replace(cell, stop=1), pairs)
     start = time.perf_counter()
-    records = write_cell(experiment, model, cell, chosen)
-    seconds = (time.perf_counter() - start) / len(chosen)
+    records = write_cell(experiment, model, cell, pairs)
+    seconds = (time.perf_counter() - start) / count
     return float(np.mean([record.sample.tokens for record in records])), seconds, budget or 1.0
 
 

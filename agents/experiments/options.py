@@ -114,6 +114,18 @@ class WaypointOptions(AnnealedOptions):
     strength: Share = 0.5
 
 
+class VectorOptions(Options):
+    """Options of `vectors`: how much is added to which layer.
+
+    Attributes:
+        strength: in multiples of the mean norm of a residual in that layer.
+        layer: counted from 0; by default the middle one.
+    """
+
+    strength: float = Field(default=0.2, ge=0, le=10, allow_inf_nan=False)
+    layer: int | None = Field(default=None, ge=0)
+
+
 class PromptedOptions(Options):
     """Options of `prompted`: how the goal is told. `{terminal}` stands for it."""
 

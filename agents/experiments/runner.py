@@ -170,21 +170,22 @@ def existing_run(experiment: Experiment, folder: Path) -> list[Pair] | None:
     return pairs
 
 
-def write_cell(experiment: Experiment, model: Any, cell: Cell, pairs: Sequence[Pair]) -> list[Record]:
+def write_cell(experiment: Experiment, model: Any, cell: Cell, every: Sequence[Pair]) -> list[Record]:
     """Write the texts of one cell.
 
     Args:
         experiment: that the cell belongs to.
         model: a `LatentModel`.
-        cell: says which arm and seed.
-        pairs: of the cell.
+        cell: says which arm, seed and pairs.
+        every: all pairs of the experiment.
     """
+    arm, pairs = cell.variant.arm, every[cell.start : cell.stop]
     # The row's seed depends on the pair alone, so that all arms, however they are cut into cells, share it.
     seeds = [derive_seed(cell.seed, "pair", pair.id) for pair in pairs]
-    arm = cell.variant.arm
     task = Task(
         model=model,
         pairs=pairs,
+        every=every,
         seeds=seeds,
         spans=experiment.spans,
         sampling=experiment.sampling.config(),
@@ -242,7 +243,7 @@ def _do(work: _Work, cell: Cell, bench: Bench, names: Sequence[str]) -> None:
     store = work.store
     records = store.records(cell)
     if records is None:
-        records = write_cell(work.experiment, bench.model, cell, store.pairs[cell.start : cell.stop])
+        records = write_cell(work.experiment, bench.model, cell, store.pairs)
         store.save_records(cell, records)
         work.written += 1
     else:

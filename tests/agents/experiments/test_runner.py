@@ -213,7 +213,7 @@ def test_the_prompted_arm_is_told_and_marked_but_scored_like_the_others(
     from agents.experiments.options import PromptedOptions
     from steer.sampling import SamplingConfig
 
-    write_prompted(Task(model, narrow, [1], 1, SamplingConfig()), PromptedOptions(told="End: {terminal} "))
+    write_prompted(Task(model, narrow, narrow, [1], 1, SamplingConfig()), PromptedOptions(told="End: {terminal} "))
     text = model.to_text(seen[0])
     assert len(seen[0]) == model.latent_config.max_context
     assert text.startswith("End: A bee. x") and text.endswith(" tail")
