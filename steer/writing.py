@@ -18,6 +18,7 @@ from steer.arm import Arm
 from steer.drawing import Limits, draw_next
 from steer.errors import GuidanceError, LatentError, TextError
 from steer.guidance import cfg as mix_logits
+from steer.positions import check_positions
 from steer.sampling import RowNoise, SamplingConfig, derive_seed
 
 
@@ -326,8 +327,13 @@ def open_writer(
         sampling: settings; the default is temperature 0.8.
         with_null: keep a null arm, for classifier-free guidance.
         limits: what may not be written; by default everything may.
+
+    Raises:
+        TextError: there is not a seed per context, or a context and its spans exceed the base's table of positions.
     """
     limit = model.latent_config.max_context
     kind = InterleavedWriter if model.latent_config.layout == "interleaved" else MiniHFWriter
     visible = [list(c)[-limit:] for c in contexts]
+    for context in visible:
+        check_positions(model, context, spans)
     return kind(model, visible, seeds, sampling or SamplingConfig(), spans, with_null, limits or Limits())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steer.errors import SearchError
 from steer.guidance import Pull, mix
+from steer.positions import check_positions
 from steer.rewards import Rewards, States
 from steer.sampling import derive_seed
 from steer.search.engine import Engine, Order
@@ -73,6 +74,7 @@ class SpanWorld(World):
     Raises:
         SearchError: the menu is empty or does not fit the engine, there is not an aim per root or one does not fit, or
             a root has no context.
+        TextError: a root's context and the spans up to its horizon exceed the base's table of positions.
     """
 
     def __init__(self, engine: Engine, rewards: Rewards, menu: Sequence[Action], aims: Sequence[Aim]) -> None:
@@ -86,6 +88,7 @@ class SpanWorld(World):
             raise SearchError("the menu has temperatures, but sampling is greedy; give sampling a temperature")
         for number, aim in enumerate(aims):
             _check_root(engine.tree, number, aim)
+            check_positions(engine.model, engine.tree.contexts[number], engine.tree.horizons[number])
         self.engine, self.rewards = engine, rewards
         self.menu, self.aims = tuple(menu), tuple(aims)
         self.draft_tokens = 0

@@ -1,0 +1,67 @@
+"""How far a base can count: tables of positions end, and what is planned must fit before anything is written."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from steer.errors import TextError
+
+
+def position_limit(base: Any) -> int | None:
+    """Positions for which a base has a table, learned (GPT-2, OPT) or fixed (GPT-J).
+
+    None where positions are computed, as rotary ones are: those go on behind what the base was trained on.
+
+    Args:
+        base: a `transformers` causal LM.
+    """
+    most = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+    if most is None:
+        return None
+    learned = (
+        name
+        for name, module in base.named_modules()
+        # OPT and its like have two rows more than positions.
+        if isinstance(module, nn.Embedding) and most <= module.num_embeddings <= most + 2
+    )
+    fixed = (name for name, buffer in base.named_buffers() if buffer.ndim == 2 and len(buffer) == most)
+    if any(_is_table(name) for name in (*learned, *fixed)):
+        return most
+    return None
+
+
+def check_positions(model: Any, context: Sequence[int], spans: int) -> None:
+    """Whether a context and the spans planned behind it fit the base's table of positions, if it has one.
+
+    Args:
+        model: a `LatentModel`.
+        context: visible token ids, as they are fed.
+        spans: to write behind it.
+
+    Raises:
+        TextError: they do not fit.
+    """
+    limit = model.derived("position limit", lambda: position_limit(model.peft.get_base_model()))
+    if limit is None:
+        return
+    soft, size = model.latent_config.soft_tokens, model.span_tokens
+    if model.latent_config.layout == "interleaved":
+        fixed, each = 0, soft + size
+    else:
+        fixed, each = soft, size  # a span's latent gives way to the next one's
+    needed = len(context) + fixed + spans * each - 1  # nothing is predicted from the last token
+    if needed <= limit:
+        return
+    fitting, room = (limit + 1 - fixed - len(context)) // each, limit + 1 - fixed - spans * each
+    advice = [f"write at most {fitting}"] if fitting > 0 else []
+    advice += [f"cut the context to its last {room} tokens"] if room > 0 else []
+    raise TextError(
+        f"a context of {len(context)} tokens and {spans} spans of {size} tokens need {needed} positions with their "
+        f"soft tokens, but the base has a table of {limit}; {' or '.join([*advice, 'take a base that has more'])}"
+    )
+
+
+def _is_table(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    return last == "wpe" or "position" in last
