@@ -89,13 +89,15 @@ def _open(file: Path) -> RecordTable:
 def _mend_index(file: Path) -> tuple[list[str], bool]:
     """Return the problems of a store, and whether its records are whole; if so, the index is mended."""
     with closing(_open(file)) as table:
+        with table.transaction(write=True):
+            pass  # nobody else is writing
         index = SyncedIndex(file.parent, table)
         problems = find_problems(file.parent, table, index)
         if problems:
             with table.transaction():
                 if row_problems(table):
                     return problems, False
-                index.optimize(index.config(), anew=True)
+                index.rebuild()
             index.save()
         return problems, True
 

@@ -27,11 +27,13 @@ class RowCache:
             StoreCorrupt: a row is not there.
         """
         rows = self._rows
-        missing = [num for num in nums if num not in rows]
-        if missing:
-            for row in self._table.fetch(list(dict.fromkeys(missing))):
-                rows[row[0]] = row
-                self._bytes += _size(row)
+        try:
+            return [rows[num] for num in nums]
+        except KeyError:
+            missing = [num for num in dict.fromkeys(nums) if num not in rows]
+        for row in self._table.fetch(missing):
+            rows[row[0]] = row
+            self._bytes += _size(row)
         try:
             found = [rows[num] for num in nums]
         except KeyError as error:

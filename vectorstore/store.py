@@ -431,7 +431,7 @@ class VectorStore:
         """
         with self._lock:
             with self._transaction():
-                self._index.optimize(self._index.config(), anew=True)
+                self._index.rebuild()
             if not self.readonly:
                 self._index.save()
 
@@ -496,6 +496,12 @@ class VectorStore:
             finally:
                 table, self._open_table = self._open_table, None
                 table.close()
+
+    @property
+    def revision(self) -> str:
+        """Mark of the present contents: equal marks mean equal contents. Every write draws a new one."""
+        with self._transaction() as table:
+            return table.revision()
 
     def __len__(self) -> int:
         """Return the number of records."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectorstore.backends import make_backend
-from vectorstore.errors import StoreCorrupt, VectorStoreError
+from vectorstore.errors import StoreCorrupt, TooFewVectors, VectorStoreError
 from vectorstore.filters import EVERYTHING, Condition
 from vectorstore.kinds import IndexConfig, IndexKind
 from vectorstore.records import RecordTable
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 CONFIG_KEY = "index_config"
 _SELECTIONS = 64  # conditions whose rows are remembered
 _SAVE_SHARE = 0.05  # of rows that changed since the file was written, from which on closing writes it again
-_TRAINED_ON = 262_144  # vectors at most that an index is trained on
 _FLAT = IndexConfig()
 
 
@@ -140,11 +139,20 @@ class SyncedIndex:
         usable = first.backend.fold_limit > 0 and len(first.dead) <= COMPACT_SHARE * len(first.nums)
         if anew or not (same and usable):
             backend = make_backend(config, table.meta.dim, table.meta.metric, len(self))
-            backend.train(self._sample())
+            if backend.trained_on:
+                backend.train(self._sample(backend.trained_on))
             first, self._built, self._saved = Segment(backend), config, False
         self._segments, self._revision = [first], ""  # if this is interrupted, the next sync goes on from here
         self._extend(first, after=first.last)
         self._revision = table.revision()
+
+    def rebuild(self) -> None:
+        """Build the index of the store's configuration anew; a flat one where too few are left to train it on."""
+        try:
+            self.optimize(self.config(), anew=True)
+        except TooFewVectors as error:
+            logger.warning("%s; searches of %s are exact until then", error, self._folder)
+            self.optimize(_FLAT, anew=True)
 
     def save(self, *, always: bool = True) -> None:
         """Write the first segment into the index file, if it is of the kind that the store was given.
@@ -185,9 +193,9 @@ class SyncedIndex:
     def _flat(self) -> Segment:
         return Segment(make_backend(_FLAT, self._table.meta.dim, self._table.meta.metric))
 
-    def _sample(self) -> NDArray[np.float32]:
-        """Vectors of rows drawn evenly, as the index takes them."""
-        nums = self._table.nums()
-        step = max(1, -(-len(nums) // _TRAINED_ON))
-        parts = [rows[nums_ % step == 0] for nums_, rows in self._table.vectors()]
+    def _sample(self, count: int) -> NDArray[np.float32]:
+        """At most `count` vectors of rows drawn evenly, as the index takes them."""
+        present = self._table.nums()
+        chosen = present[:: -(-len(present) // count)]
+        parts = [rows[np.isin(nums, chosen)] for nums, rows in self._table.vectors()]
         return indexed_rows(np.concatenate(parts), self._table.meta.metric)

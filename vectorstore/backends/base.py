@@ -35,7 +35,7 @@ class Mask:
 
     def without(self, positions: NDArray[np.int64]) -> "Mask":
         """Return a mask that also forbids `positions [p]`."""
-        bits = self.bits.copy()
+        bits, positions = self.bits.copy(), np.unique(positions)
         flags = np.left_shift(1, positions & 7).astype(np.uint8)
         gone = int(np.count_nonzero(bits[positions >> 3] & flags))
         np.bitwise_and.at(bits, positions >> 3, ~flags)
@@ -56,12 +56,14 @@ class Backend(ABC):
         dim: width of the vectors.
         metric: how nearness is measured.
         fold_limit: how many vectors may be added in passing, by a search that must not take long; 0 if none ever.
+        trained_on: how many vectors it is to be trained on before the first `add`; 0 if it needs no training.
         suffix: how the names of its files end.
     """
 
     dim: int
     metric: Metric
     fold_limit: int
+    trained_on: int = 0
     suffix: str = ".faiss"
 
     @abstractmethod
@@ -70,7 +72,7 @@ class Backend(ABC):
 
     @abstractmethod
     def train(self, sample: NDArray[np.float32]) -> None:
-        """Prepare for vectors like `sample [s, dim]`; once, before the first `add`."""
+        """Prepare for vectors like `sample [s, dim]`, if `trained_on` is not 0."""
 
     @abstractmethod
     def add(self, rows: NDArray[np.float32]) -> None:

@@ -14,6 +14,7 @@ from vectorstore.types import Metric
 
 # FAISS's own advice: with fewer vectors per centroid than this, the centroids are noise.
 _PER_CENTROID = 39
+_ENOUGH_PER_CENTROID = 64  # more make the training longer, and hardly better
 
 
 @final
@@ -53,8 +54,9 @@ class IVFPQIndex(Backend):
             index = faiss.IndexIVFPQ(quantizer, dim, lists, parts, config.nbits)
             index.own_fields = True
             quantizer.this.disown()
-            index.cp.max_points_per_centroid = 64
+            index.cp.max_points_per_centroid = _ENOUGH_PER_CENTROID
         self._faiss = index
+        self.trained_on = _ENOUGH_PER_CENTROID * max(index.nlist, index.pq.ksub)
 
     def __len__(self) -> int:
         """Return the number of vectors."""
