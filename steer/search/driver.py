@@ -10,7 +10,7 @@ from steer.search.problem import Policy, Problem, Request, Steps
 from steer.search.tree import Tree
 from steer.search.world import World
 
-End = Literal["finished", "out_of_tokens", "out_of_nodes", "out_of_time", "interrupted"]
+End = Literal["finished", "short", "out_of_tokens", "out_of_nodes", "out_of_time", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class Outcome:
 
     Attributes:
         root: its node.
-        status: `finished` where the policy was done; else what stopped it. What was found by then is in the tree.
+        status: `finished` where the policy was done and there is a complete node; `short` where it was done without
+            one, as its budget was too small for what it plans; else what stopped it. What was found by then is in the
+            tree.
         spent: the cost.
     """
 
@@ -145,6 +147,9 @@ def run_search(
         for state in active:
             state.steps.close()
             state.outcome.spent.seconds = time.monotonic() - began
+    for outcome in outcomes:
+        if outcome.status == "finished" and tree.best(outcome.root) is None:
+            outcome.status = "short"
     return outcomes
 
 

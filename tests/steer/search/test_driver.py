@@ -132,6 +132,8 @@ def test_no_policy_spends_more_than_it_may(policy: str, drafts: bool) -> None:
             for outcome in outcomes:
                 assert outcome.spent.nodes == len(below(tree, outcome.root)) <= (budget.nodes or limit)
                 assert outcome.spent.tokens <= (budget.tokens or 2 * limit * S)
+                if outcome.status in ("finished", "short"):
+                    assert (outcome.status == "finished") == (tree.best(outcome.root) is not None)
             assert sum(o.spent.tokens for o in outcomes) == world.tokens
             # With a node per span and its draft, every policy finishes a text.
             if limit == 50:
@@ -158,6 +160,19 @@ def test_a_policy_that_is_done_is_finished() -> None:
     (outcome,) = run_search(MadeUp(ends=0.0), tree, tree.roots, *policy, Budget(nodes=10**6, tokens=10**9))
     assert (outcome.status, outcome.spent.nodes, outcome.spent.tokens) == ("finished", 12, 12 * S)
     assert outcome.spent.seconds > 0
+
+
+def test_a_policy_that_is_done_without_a_complete_node_fell_short() -> None:
+    tree = roots(1, 2)
+    tree.horizons[1] = 2
+    outcomes = run_search(MadeUp(ends=0.0), tree, tree.roots, *make_policy("mcts"), Budget(nodes=3))
+    assert [(o.status, o.spent.nodes) for o in outcomes] == [("short", 3), ("finished", 3)]
+    idle = roots(1)
+
+    def nothing(problem: Problem, config: Any) -> Steps:
+        yield from ()
+
+    assert run_search(MadeUp(), idle, idle.roots, nothing, None, Budget(nodes=3))[0].status == "short"
 
 
 def test_time_is_looked_at_between_batches() -> None:

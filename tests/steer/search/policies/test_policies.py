@@ -58,7 +58,7 @@ def test_every_budget_is_kept_and_enough_for_a_complete_node(
 @variants
 def test_too_small_a_budget_is_spent_on_going_as_deep_as_it_goes(policy: str, options: dict[str, Any]) -> None:
     tree, [outcome] = search(Walk(1.0), policy, nodes=3, horizon=6, **options)
-    assert (outcome.status, outcome.spent.nodes, tree.best(0)) == ("finished", 3, None)
+    assert (outcome.status, outcome.spent.nodes, tree.best(0)) == ("short", 3, None)
     assert tree.depth[: tree.size].tolist() == [0, 1, 2, 3]
 
 
