@@ -205,7 +205,7 @@ def _store(
     with book, open_roadmap(scenario, model) as roadmap:
         if roadmap is not None:
             roadmap.check(manifest.index)
-        if events[0] != open_story(scenario, model, book, manifest.threshold):
+        if events[0] != open_story(scenario, model, book, manifest.threshold, manifest.told):
             yield "the opening event does not follow from scenario, model and store"
         state = ArmState(scenario)
         for event in events if replay else ():

@@ -19,6 +19,17 @@ class _Event(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
+class _Grown(_Event):
+    """A part of an event that got fields later. Logs of runs that do not use those keep the bytes that they had."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @pydantic.model_serializer(mode="wrap")
+    def _short(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data = handler(self)
+        return {key: value for key, value in data.items() if key not in self.later or value not in (None, (), [], {})}
+
+
 class GoalInfo(_Event):
     """A goal as the run started with it; `vector_sha256` is of its float32 latent, little-endian."""
 
@@ -32,15 +43,18 @@ class GoalInfo(_Event):
     vector_sha256: str
 
 
-class OpeningEvent(_Event):
+class OpeningEvent(_Grown):
     """Start of a run: the visible opening, and what later figures refer to.
 
     Attributes:
         ids: token ids of the opening, the start of the visible context.
         max_context: visible tokens that the model is fed at most, the last ones.
         threshold: similarity from which a goal counts as reached.
+        told: probability that it was told, which it must have as well; None where similarity alone decides.
         goals: for readers of the log; none of it is visible to the model.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"told"})
 
     type: Literal["opening"] = "opening"
     scenario: str
@@ -54,18 +68,8 @@ class OpeningEvent(_Event):
     max_context: int
     span_tokens: int
     threshold: float
+    told: float | None = None
     goals: tuple[GoalInfo, ...]
-
-
-class _Grown(_Event):
-    """A part of an event that got fields later. Logs of runs that do not use those keep the bytes that they had."""
-
-    later: ClassVar[frozenset[str]] = frozenset()
-
-    @pydantic.model_serializer(mode="wrap")
-    def _short(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data = handler(self)
-        return {key: value for key, value in data.items() if key not in self.later or value not in (None, (), [])}
 
 
 class Candidate(_Grown):
@@ -178,7 +182,7 @@ class PlanRecord(_Grown):
     memory: tuple[float, ...] = ()
 
 
-class TurnEvent(_Event):
+class TurnEvent(_Grown):
     """One turn.
 
     Attributes:
@@ -190,11 +194,15 @@ class TurnEvent(_Event):
         plan: see `PlanRecord`.
         similarities: for every goal (`character/goal`) its greatest cosine with a sentence of the turn or with the
             turn's last span; None where nothing was written.
+        told: for every goal the probability, by the reach head, that it was told in the turn; empty where that does not
+            decide.
         seed: of this turn.
         spans, drafts: written and proposed in this turn, before the cut; in a search those of all candidates.
         tokens: computed for them.
         ended: whether the model ended the story here.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"told"})
 
     type: Literal["turn"] = "turn"
     turn: int
@@ -210,6 +218,7 @@ class TurnEvent(_Event):
     visible_sha256: str
     plan: PlanRecord
     similarities: dict[str, float | None]
+    told: dict[str, float | None] = {}
     seed: int
     spans: int
     drafts: int
@@ -217,8 +226,10 @@ class TurnEvent(_Event):
     ended: bool
 
 
-class GoalEvent(_Event):
+class GoalEvent(_Grown):
     """A goal is settled: a terminal is `reached` or `failed`, an avoided one `failed` (it came up) or `kept` away."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"told"})
 
     type: Literal["goal"] = "goal"
     turn: int
@@ -227,6 +238,7 @@ class GoalEvent(_Event):
     kind: Literal["terminal", "avoid"]
     outcome: Literal["reached", "failed", "kept"]
     similarity: float | None
+    told: float | None = None
 
 
 class EndEvent(_Event):

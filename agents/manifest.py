@@ -46,7 +46,8 @@ class Manifest(pydantic.BaseModel):
         scenario, scenario_sha256: id and hash of the scenario as it was run.
         seed, turns: of it.
         arms: which logs belong to the run.
-        threshold: similarity from which a goal counts as reached.
+        threshold, told: similarity from which a goal counts as reached, and probability that it was told, which it must
+            have as well where that is not None.
         model: see `model_identity`.
         versions, platform: of packages and the machine, for whoever repeats the run.
         started, finished: UTC, ISO 8601; `finished` is None until all arms are complete.
@@ -63,6 +64,7 @@ class Manifest(pydantic.BaseModel):
     arms: tuple[Arm, ...]
     index: str | None = None
     threshold: float
+    told: float | None = None
     model: dict[str, Any]
     versions: dict[str, str]
     platform: dict[str, str]
@@ -93,7 +95,15 @@ class Manifest(pydantic.BaseModel):
 def make_manifest(
     scenario: Scenario, model: LatentModel, arms: tuple[Arm, ...], *, index: str | None = None
 ) -> Manifest:
-    """The manifest of a run that is about to start; `index` is the identity of the passages that it plans by."""
+    """The manifest of a run that is about to start; `index` is the identity of the passages that it plans by.
+
+    What counts as reached is the scenario's similarity, or else what was calibrated for the model: the reach head's
+    thresholds, or its similarity alone.
+    """
+    reach = None if model.reach is None else model.reach.config
+    threshold, told = scenario.planner.reached or model.latent_config.reached_similarity or 0.6, None
+    if scenario.planner.reached is None and reach is not None and reach.told_chance is not None:
+        threshold, told = reach.told_similarity or 0.0, reach.told_chance
     return Manifest(
         scenario=scenario.id,
         scenario_sha256=scenario.sha256(),
@@ -101,7 +111,8 @@ def make_manifest(
         turns=scenario.turns,
         arms=arms,
         index=index,
-        threshold=scenario.planner.reached or model.latent_config.reached_similarity or 0.6,
+        threshold=threshold,
+        told=told,
         model=model_identity(model),
         versions=versions_here(),
         platform=platform_of(model),

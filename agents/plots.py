@@ -65,12 +65,12 @@ def _panel(axis: Any, goal: GoalProgress, progress: Progress) -> None:
     axis.axhline(progress.threshold, color="0.35", linestyle=":", linewidth=1.2, label="threshold")
     if goal.by_turn < progress.turns:
         axis.axvline(goal.by_turn, color="0.75", linewidth=0.8, label="deadline")
-    values = [s for c in (goal.guided, goal.unguided) if c for s in c.similarities if s is not None]
+    values = [s for c in (goal.guided, goal.unguided) if c for s in c.values if s is not None]
     axis.set_ylim(min([0.0, *values]) - 0.05, 1.05)
     axis.set_xlim(0.5, progress.turns + 0.5)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
     axis.set_xlabel("turn", fontsize=9)
-    axis.set_ylabel("similarity", fontsize=9)
+    axis.set_ylabel("chance that it was told" if progress.told else "similarity", fontsize=9)
     axis.tick_params(labelsize=8)
     axis.grid(axis="y", color="0.92", linewidth=0.8)
     axis.spines[["top", "right"]].set_visible(False)
@@ -80,8 +80,8 @@ def _panel(axis: Any, goal: GoalProgress, progress: Progress) -> None:
 
 
 def _line(axis: Any, curve: Curve, colour: str, style: str, label: str) -> None:
-    turns = range(1, len(curve.similarities) + 1)
-    heights = [math.nan if s is None else s for s in curve.similarities]
+    turns = range(1, len(curve.values) + 1)
+    heights = [math.nan if value is None else value for value in curve.values]
     axis.plot(turns, heights, color=colour, linestyle=style, linewidth=1.8, marker=".", markersize=5, label=label)
     if curve.reached is not None:
         height = heights[curve.reached - 1]

@@ -8,6 +8,7 @@ from agents.errors import RunNotFound
 from agents.events import Event, GoalEvent, GoalInfo, OpeningEvent, TurnEvent
 from agents.manifest import logs_of, read_manifest
 from agents.scenario import goal_key
+from agents.state import is_met
 
 
 @dataclass(frozen=True)
@@ -18,19 +19,26 @@ class Curve:
         similarities: one per turn, from turn 1; None where nothing was written.
         outcome: `reached`, `failed`, `kept` (an avoided one that did not come up), or None while it is open.
         settled: turn in which that was settled.
-        reached: first turn, up to the deadline, whose similarity is at least the threshold, or None. For an avoided
-            goal that is the turn in which it came up.
+        reached: first turn, up to the deadline, in which it counts as told, or None. For an avoided goal that is the
+            turn in which it came up.
+        told: per turn the probability that the goal was told; empty where that does not decide.
     """
 
     similarities: tuple[float | None, ...]
     outcome: str | None
     settled: int | None
     reached: int | None
+    told: tuple[float | None, ...] = ()
 
     @property
     def best(self) -> float | None:
-        """The greatest similarity of all turns; None where there is none."""
-        return max((s for s in self.similarities if s is not None), default=None)
+        """The greatest of what decides, probability or similarity, of all turns; None where there is none."""
+        return max((value for value in self.values if value is not None), default=None)
+
+    @property
+    def values(self) -> tuple[float | None, ...]:
+        """What decides, per turn: the probabilities where there are any, else the similarities."""
+        return self.told or self.similarities
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,20 @@ class GoalProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """All goals of a run, with the figures that they share."""
+    """All goals of a run, with the figures that they share.
+
+    Attributes:
+        title, turns: of the run.
+        threshold: from which a goal's values (`Curve.values`) count.
+        goals: in the scenario's order.
+        told: whether the values are probabilities that a goal was told, rather than similarities.
+    """
 
     title: str
     turns: int
     threshold: float
     goals: tuple[GoalProgress, ...]
+    told: bool = False
 
 
 def read_progress(run: Path) -> Progress:
@@ -87,22 +103,23 @@ def read_progress(run: Path) -> Progress:
             kind=info.kind,
             text=info.text,
             by_turn=info.by_turn,
-            guided=_curve(guided, info, opening.threshold),
-            unguided=_curve(twin, info, opening.threshold) if twin else None,
+            guided=_curve(guided, info, opening),
+            unguided=_curve(twin, info, opening) if twin else None,
         )
         for info in opening.goals
     )
-    return Progress(opening.title, opening.turns, opening.threshold, goals)
+    threshold = opening.threshold if opening.told is None else opening.told
+    return Progress(opening.title, opening.turns, threshold, goals, opening.told is not None)
 
 
-def _curve(events: Sequence[Event], info: GoalInfo, threshold: float) -> Curve:
+def _curve(events: Sequence[Event], info: GoalInfo, opening: OpeningEvent) -> Curve:
     key = goal_key(info.character, info.goal)
-    similarities = tuple(event.similarities.get(key) for event in events if isinstance(event, TurnEvent))
+    turns = [event for event in events if isinstance(event, TurnEvent)]
     settled = [e for e in events if isinstance(e, GoalEvent) and (e.character, e.goal) == (info.character, info.goal)]
-    in_time = enumerate(similarities[: info.by_turn], start=1)
     return Curve(
-        similarities=similarities,
+        similarities=tuple(turn.similarities.get(key) for turn in turns),
+        told=() if opening.told is None else tuple(turn.told.get(key) for turn in turns),
         outcome=settled[0].outcome if settled else None,
         settled=settled[0].turn if settled else None,
-        reached=next((turn for turn, s in in_time if s is not None and s >= threshold), None),
+        reached=next((turn.turn for turn in turns[: info.by_turn] if is_met(key, turn, opening)), None),
     )

@@ -91,7 +91,7 @@ class ArmState:
         for character, goal in self.scenario.goals():
             if goal_key(character.id, goal.id) not in self.outcomes:
                 over = story_over or self.turn >= self.scenario.deadline(goal)
-                if event := _settle(character, goal, self._last, self.opening.threshold, over):
+                if event := _settle(character, goal, self._last, self.opening, over):
                     return event
         if story_over or self.turn >= self.scenario.turns:
             return EndEvent(
@@ -103,10 +103,18 @@ class ArmState:
         return None
 
 
-def _settle(character: Character, goal: Goal, turn: TurnEvent, threshold: float, over: bool) -> GoalEvent | None:
+def is_met(key: str, turn: TurnEvent, opening: OpeningEvent) -> bool:
+    """Whether a turn tells a goal (`character/goal`): it is near enough, and likely enough to have been told."""
+    similarity = turn.similarities.get(key)
+    if similarity is None or similarity < opening.threshold:
+        return False
+    return opening.told is None or (turn.told.get(key) or 0.0) >= opening.told
+
+
+def _settle(character: Character, goal: Goal, turn: TurnEvent, opening: OpeningEvent, over: bool) -> GoalEvent | None:
     """A terminal is reached, or an avoided one came up, in whoever's turn it is; else both last to their deadline."""
-    similarity = turn.similarities.get(goal_key(character.id, goal.id))
-    met = similarity is not None and similarity >= threshold
+    key = goal_key(character.id, goal.id)
+    met = is_met(key, turn, opening)
     if not met and not over:
         return None
     terminal = goal.kind == "terminal"
@@ -116,5 +124,6 @@ def _settle(character: Character, goal: Goal, turn: TurnEvent, threshold: float,
         goal=goal.id,
         kind=goal.kind,
         outcome="reached" if met and terminal else "failed" if met or terminal else "kept",
-        similarity=similarity,
+        similarity=turn.similarities.get(key),
+        told=turn.told.get(key),
     )

@@ -33,8 +33,10 @@ def arm_scenario(scenario: Scenario, arm: Arm) -> Scenario:
     return scenario.model_copy(update={"planner": scenario.planner.model_copy(update={"method": "unguided"})})
 
 
-def open_story(scenario: Scenario, model: LatentModel, book: GoalBook, threshold: float) -> OpeningEvent:
-    """The first event of an arm."""
+def open_story(
+    scenario: Scenario, model: LatentModel, book: GoalBook, threshold: float, told: float | None = None
+) -> OpeningEvent:
+    """The first event of an arm; `threshold` and `told` say when a goal counts as reached, see `OpeningEvent`."""
     return OpeningEvent(
         scenario=scenario.id,
         title=scenario.title or scenario.id,
@@ -47,6 +49,7 @@ def open_story(scenario: Scenario, model: LatentModel, book: GoalBook, threshold
         max_context=model.latent_config.max_context,
         span_tokens=model.span_tokens,
         threshold=threshold,
+        told=told,
         goals=book.infos(),
     )
 
@@ -129,6 +132,7 @@ def write_turn(
         visible_sha256=hash_ids(visible_after),
         plan=record,
         similarities=measure(scenario, model, book, character, text, kept),
+        told=measure_told(model, book, kept) if state.opening is not None and state.opening.told is not None else {},
         seed=seed,
         spans=spans,
         drafts=drafts,
@@ -205,6 +209,32 @@ def measure(
     latents = torch.cat([model.encode(sentences, long="truncate"), model.encode_ids([ids[-model.span_tokens :]])])
     units = _unit(latents.numpy())
     return {key: round(float((units @ _unit(vector)).max()), DECIMALS) for key, vector in book.vectors.items()}
+
+
+def measure_told(model: LatentModel, book: GoalBook, ids: list[int]) -> dict[str, float | None]:
+    """How likely each goal of all characters was told in a turn, by the model's reach head.
+
+    The head reads whole spans, so the turn is read in windows of a span that overlap by half, and the last ends with
+    the turn.
+
+    Args:
+        model: encodes; with a reach head.
+        book: the goals' latents.
+        ids: what was kept of the turn.
+
+    Returns:
+        For each `character/goal` the greatest probability of all windows; None where nothing was kept.
+    """
+    if not ids or model.reach is None:
+        return {key: None for key in book.vectors}
+    size = model.span_tokens
+    starts = [*range(0, max(len(ids) - size, 0), max(size // 2, 1)), max(len(ids) - size, 0)]
+    windows = model.encode_ids([ids[start : start + size] for start in starts])
+    found: dict[str, float | None] = {}
+    for key, vector in book.vectors.items():
+        chances = model.reach.told(windows, torch.from_numpy(vector.copy())[None])
+        found[key] = round(float(chances.max()), DECIMALS)
+    return found
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -90,6 +90,8 @@ class ReachConfig(pydantic.BaseModel):
         other_share, rival_share, earlier_share: the mix of pairs that its probabilities are calibrated for: shares of
             terminals from any other story, from a story with a shared name, and from before the state. The rest can be
             reached, each bucket as often.
+        told_chance, told_similarity: probability that a terminal lies inside a span, and cosine of the two, from which
+            it counts as told; both must be met. Calibrated by `steer.training.arrival`; None where they were not.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -103,6 +105,8 @@ class ReachConfig(pydantic.BaseModel):
     other_share: float = pydantic.Field(0.25, ge=0, le=1)
     rival_share: float = pydantic.Field(0.2, ge=0, le=1)
     earlier_share: float = pydantic.Field(0.05, ge=0, le=1)
+    told_chance: float | None = pydantic.Field(None, ge=0, le=1)
+    told_similarity: float | None = pydantic.Field(None, ge=-1, le=1)
 
     @pydantic.field_validator("buckets")
     @classmethod

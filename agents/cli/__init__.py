@@ -61,9 +61,9 @@ def options(
 
 
 def _add_commands() -> None:
-    from agents.cli import check, doctor, experiment, latents, plot, report, search, simulate, training, writing
+    from agents.cli import check, doctor, experiment, index, latents, plot, report, search, simulate, training, writing
 
-    for module in (simulate, writing, experiment, report, search, plot, latents, training, check, doctor):
+    for module in (simulate, writing, experiment, report, search, plot, index, latents, training, check, doctor):
         module.add_to(app)
 
 

@@ -120,8 +120,8 @@ def goal_table(goals: Sequence[Any]) -> Table:
 
 
 def _outcome(curve: Any) -> Text:
-    nearest = "" if curve.best is None else f" (nearest {curve.best:.2f})"
+    best = "" if curve.best is None else f" ({'told' if curve.told else 'nearest'} {curve.best:.2f})"
     if curve.outcome is None:
-        return Text(f"open{nearest}", style="yellow")
+        return Text(f"open{best}", style="yellow")
     style = "red" if curve.outcome == "failed" else "green"
-    return Text(f"{curve.outcome}, turn {curve.settled}{nearest}", style=style)
+    return Text(f"{curve.outcome}, turn {curve.settled}{best}", style=style)

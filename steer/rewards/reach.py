@@ -90,6 +90,17 @@ class ReachHead(nn.Module):
         first, second = self.standardize(state), self.standardize(terminal).expand(state.shape[0], -1)
         return torch.softmax(self(first, second) / self.config.temperature, dim=1).to(state.device)
 
+    def told(self, state: Tensor, terminal: Tensor) -> Tensor:
+        """Probability `[n]` float32 that the terminal is told in the state itself.
+
+        Args:
+            state, terminal: see `probabilities`.
+
+        Raises:
+            LatentError: see `probabilities`.
+        """
+        return self.probabilities(state, terminal)[:, 0]
+
     def within(self, state: Tensor, terminal: Tensor, spans: int | Sequence[int] | Tensor) -> Tensor:
         """Probability `[n]` float32 that the terminal is told in full within so many spans after the state.
 

@@ -88,7 +88,20 @@ def reach_table(found: dict[str, Any]) -> list[str]:
         ),
         "",
         f'Expected calibration error of "told within {calibration["spans"]} spans": {calibration["ece"]:.3f}.',
+        *(told_line(found["told"]) if "told" in found else []),
         "",
+    ]
+
+
+def told_line(told: dict[str, Any]) -> list[str]:
+    """How well the head tells that a terminal is told, as lines of Markdown."""
+    return [
+        "",
+        "A goal counts as reached where the head finds it told in a span: "
+        f"{told['recall']:.1%} of the sentences that a span tells pass, {told['alarms_other']:.2%} of those of other "
+        f"stories and {told['alarms_rival']:.2%} of those of stories with a shared name. A threshold on the cosine "
+        "alone that lets as many wrong ones pass finds "
+        f"{told['recall_cosine']:.1%}.",
     ]
 
 

@@ -8,6 +8,7 @@ import torch
 
 from steer.errors import CorpusError
 from steer.rewards.reach import ReachHead
+from steer.training.arrival import told_figures
 from steer.training.reach_data import Passages, encode_passages, find_rivals, join_passages
 from steer.training.reach_pairs import EARLIER, Pairs, PairSampler, other_pairs
 
@@ -92,6 +93,8 @@ def measure(head: ReachHead, passages: Passages, *, count: int = 6000, seed: int
         }
     came = (mix.distance >= 0) & (mix.distance <= HORIZON)
     figures["calibration"] = {"spans": HORIZON, **calibration(of(head.within, mix, HORIZON), came)}
+    if (told := told_figures(head, passages, seed=seed)) is not None:
+        figures["told"] = told
     return figures
 
 
@@ -117,6 +120,7 @@ def reach_figures(
         terminal that is still to come scores above one of another story, of another story with a shared name, and above
         one told before), `order` (of two states of a story the nearer to the terminal gets the smaller distance).
         `calibration` of `within` 6 spans over the mix of pairs that the head was trained for, see `calibration`.
+        `told`, where the head has thresholds for it: see `steer.training.arrival.told_figures`.
         `passages` and `states`: how many were encoded.
 
     Raises:

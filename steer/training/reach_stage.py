@@ -29,6 +29,7 @@ from steer.config import ReachConfig
 from steer.errors import CorpusError, TrainingError
 from steer.model import LatentModel
 from steer.rewards.reach import ReachHead
+from steer.training.arrival import calibrate_told
 from steer.training.reach_data import Passages, encode_passages, find_rivals, join_passages
 from steer.training.reach_figures import reach_figures
 from steer.training.reach_pairs import Pairs, PairSampler, bucket_of
@@ -181,6 +182,9 @@ def fit_reach(
     labels = labels_of(pairs, config)
     head.config = config.model_copy(update={"temperature": fit_temperature(logits, labels)})
     calibrated = nn.functional.cross_entropy(logits / head.config.temperature, labels)
+    if (thresholds := calibrate_told(head, held_out, seed=seed)) is not None:
+        similarity, chance = thresholds
+        head.config = head.config.model_copy(update={"told_similarity": similarity, "told_chance": chance})
     return head, {"loss": loss, "held_out_loss": float(calibrated)}
 
 

@@ -1,4 +1,4 @@
-"""Memory: what is out of sight and was witnessed, scored by relevance, recency and salience; a function of the branch."""
+"""Memory: what is out of sight and was witnessed, by relevance, recency and salience; a function of the branch."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Ways through stored passages, in a world that can be checked by hand: passages on a circle, chances by their angle."""
+"""Ways through stored passages, in a world that can be checked by hand: passages on a circle, chances by angle."""
 
 import math
 from collections.abc import Iterator
