@@ -45,7 +45,7 @@ bench: .venv/.done
 	@echo "installing torch (the large one, this can take minutes) ..."
 	@$(PIP_INSTALL) torch
 	@echo "installing steer, its dependencies and the developer tools ..."
-	@$(PIP_INSTALL) -e '.[train,judge,dev]'
+	@$(PIP_INSTALL) -e '.[train,store,judge,dev]'
 	@touch $@
 
 # Leaves .venv alone, which costs a long download to build: remove that one by hand.

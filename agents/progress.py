@@ -22,6 +22,7 @@ class Curve:
         reached: first turn, up to the deadline, in which it counts as told, or None. For an avoided goal that is the
             turn in which it came up.
         told: per turn the probability that the goal was told; empty where that does not decide.
+        since: first turn that a plan was made for it, None while it is pending (and for what is to be avoided).
     """
 
     similarities: tuple[float | None, ...]
@@ -29,6 +30,12 @@ class Curve:
     settled: int | None
     reached: int | None
     told: tuple[float | None, ...] = ()
+    since: int | None = None
+
+    @property
+    def status(self) -> str:
+        """Where the goal is in its life: `pending`, `active`, or its outcome."""
+        return self.outcome or ("pending" if self.since is None else "active")
 
     @property
     def best(self) -> float | None:
@@ -122,4 +129,5 @@ def _curve(events: Sequence[Event], info: GoalInfo, opening: OpeningEvent) -> Cu
         outcome=settled[0].outcome if settled else None,
         settled=settled[0].turn if settled else None,
         reached=next((turn.turn for turn in turns[: info.by_turn] if is_met(key, turn, opening)), None),
+        since=next((t.turn for t in turns if t.character == info.character and t.plan.goal == info.goal), None),
     )

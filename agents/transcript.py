@@ -60,6 +60,8 @@ def _arm(events: Sequence[Event]) -> list[str]:
                 blocks.append(f"**{_escape(event.name)}:** {text}" if script else _escape(event.name) + text)
             case GoalEvent():
                 figure = "" if event.similarity is None else f" (similarity {event.similarity:.2f})"
+                if event.told is not None:
+                    figure = f" (told with probability {event.told:.2f})"
                 blocks.append(
                     f"> Turn {event.turn}: {_escape(names[event.character])}, {_escape(event.goal)}: "
                     f"{_OUTCOMES[event.outcome]}{figure}"

@@ -122,6 +122,7 @@ def goal_table(goals: Sequence[Any]) -> Table:
 def _outcome(curve: Any) -> Text:
     best = "" if curve.best is None else f" ({'told' if curve.told else 'nearest'} {curve.best:.2f})"
     if curve.outcome is None:
-        return Text(f"open{best}", style="yellow")
+        since = "" if curve.since is None else f" since turn {curve.since}"
+        return Text(f"{curve.status}{since}{best}", style="yellow")
     style = "red" if curve.outcome == "failed" else "green"
     return Text(f"{curve.outcome}, turn {curve.settled}{best}", style=style)

@@ -231,9 +231,13 @@ def test_a_narrow_terminal_gets_one_column() -> None:
 def test_the_table_of_goals_says_how_near_they_came() -> None:
     reached = Curve((0.2, 0.9), "reached", 2, 2)
     open_goal = Curve((None, 0.4), None, None, None)
-    goals = [GoalProgress("ann", "Ann", "sea", "avoid", "A boat.", 2, reached, open_goal)]
+    active = Curve((0.1,), None, None, None, (0.7,), since=1)
+    goals = [
+        GoalProgress("ann", "Ann", "sea", "avoid", "A boat.", 2, reached, open_goal),
+        GoalProgress("ann", "Ann", "hill", "terminal", "Up top.", 4, active, open_goal),
+    ]
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(goal_table(goals))
     shown = console.export_text()
-    for part in ("Ann", "avoid: A boat.", "reached, turn 2 (nearest 0.90)", "open (nearest 0.40)"):
+    for part in ("Ann", "avoid: A boat.", "reached, turn 2 (nearest 0.90)", "pending (nearest 0.40)", "active since turn 1 (told 0.70)"):
         assert part in shown
