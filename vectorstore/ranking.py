@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from vectorstore.records import vectors_of
 from vectorstore.rows import RowCache
-from vectorstore.types import Hit, Metric, Record, Row
+from vectorstore.types import Hit, Metric, Record
 from vectorstore.vectors import score_pairs
 
 
@@ -30,16 +30,19 @@ def rank(
     dim = queries.shape[1]
     vectors = vectors_of([row[5] for row in rows], dim)
     scores = score_pairs(queries, which, vectors, metric)
+    values = scores.tolist()
+    if len(queries) == 1 and not diversity:  # what follows, with less to call: for one query that is what takes time
+        best = sorted(zip([-value for value in values], nums.tolist(), range(len(rows)), strict=True))[:k]
+        return [[Hit(Record(rows[i], encoder), values[i]) for _, _, i in best]]
     order = np.lexsort((nums, -scores, which))
     bounds = np.searchsorted(which, np.arange(len(queries) + 1)).tolist()
-    values = scores.tolist()
     hits: list[list[Hit]] = []
     for start, end in zip(bounds, bounds[1:], strict=False):
         chosen = order[start:end]
         if diversity:
             picks = marginal_relevance(vectors[chosen], scores[chosen], k, diversity, metric)
             chosen = chosen[picks]
-        hits.append([_hit(rows[i], encoder, values[i]) for i in chosen[:k].tolist()])
+        hits.append([Hit(Record(rows[i], encoder), values[i]) for i in chosen[:k].tolist()])
     return hits
 
 
@@ -62,7 +65,3 @@ def marginal_relevance(
         pairs = np.zeros(len(scores), np.intp)
         nearest = np.maximum(nearest, score_pairs(vectors[best : best + 1], pairs, vectors, metric))
     return np.array(picks, np.intp)
-
-
-def _hit(row: Row, encoder: str, score: float) -> Hit:
-    return Hit(Record(row, encoder), score)

@@ -120,7 +120,8 @@ class Segment:
         if wanted == 0:
             return np.full((len(queries), 0), -1, np.int64)
         found = self.backend.search(queries, wanted, mask)
-        nums = np.where(found >= 0, self.nums[found], -1)
+        nums = self.nums[found]
+        nums[found < 0] = -1
         if len(hidden):
             nums[np.isin(found, hidden)] = -1
         return nums

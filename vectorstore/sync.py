@@ -196,6 +196,7 @@ class SyncedIndex:
     def _sample(self, count: int) -> NDArray[np.float32]:
         """At most `count` vectors of rows drawn evenly, as the index takes them."""
         present = self._table.nums()
-        chosen = present[:: -(-len(present) // count)]
+        count = min(count, len(present))
+        chosen = present[np.arange(count) * len(present) // count]
         parts = [rows[np.isin(nums, chosen)] for nums, rows in self._table.vectors()]
         return indexed_rows(np.concatenate(parts), self._table.meta.metric)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,14 +87,15 @@ class Record:
         extra: JSON object; made at the first use.
     """
 
+    # Searches make many of these and seldom look at all of each: the last two are set when they are asked for.
     __slots__ = ("_encoder", "_extra", "_row", "_vector")
+    _extra: dict[str, Any]
+    _vector: NDArray[np.float32]
 
     def __init__(self, row: Row, encoder: str) -> None:
         """Show a checked row of a store whose vectors are of `encoder`; made by the store."""
         self._row = row
         self._encoder = encoder
-        self._vector: NDArray[np.float32] | None = None
-        self._extra: dict[str, Any] | None = None
 
     @property
     def id(self) -> str:
@@ -119,9 +120,11 @@ class Record:
     @property
     def vector(self) -> NDArray[np.float32]:
         """Float32 `[dim]`, as it was added."""
-        if self._vector is None:
+        try:
+            return self._vector
+        except AttributeError:
             self._vector = np.frombuffer(self._row[5], "<f4").astype(np.float32)
-        return self._vector
+            return self._vector
 
     @property
     def encoder(self) -> str:
@@ -136,10 +139,11 @@ class Record:
     @property
     def extra(self) -> dict[str, Any]:
         """JSON object."""
-        extra = self._extra
-        if extra is None:
-            extra = self._extra = json.loads(self._row[7])
-        return extra
+        try:
+            return self._extra
+        except AttributeError:
+            self._extra = json.loads(self._row[7])
+            return self._extra
 
     def __eq__(self, other: object) -> bool:
         """Compare all fields."""
@@ -158,9 +162,8 @@ class Record:
         return f"Record(id={self.id!r}, kind={self.kind!r}, owner={self.owner!r}, text={self.text!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One search result.
+class Hit(NamedTuple):
+    """One search result, immutable.
 
     Attributes:
         record: the record found.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vectorstore
-from vectorstore import StoreLocked, VectorStore
+from vectorstore import StoreLocked, VectorStore, database
 
 ROOT = Path(vectorstore.__file__).parents[1]
 DIM = 8
@@ -76,7 +76,7 @@ def test_readers_see_whole_batches_while_another_process_writes(folder):
 
 
 def test_a_second_writer_waits_and_then_says_that_the_store_is_locked(folder, make, monkeypatch):
-    monkeypatch.setattr(vectorstore.database, "BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
     with VectorStore.open(folder, encoder="e", dim=DIM) as store:
         store.add(make(2))
         with child(HOLDER, folder) as holder:

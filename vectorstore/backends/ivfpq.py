@@ -54,7 +54,8 @@ class IVFPQIndex(Backend):
             index = faiss.IndexIVFPQ(quantizer, dim, lists, parts, config.nbits)
             index.own_fields = True
             quantizer.this.disown()
-            index.cp.max_points_per_centroid = _ENOUGH_PER_CENTROID
+            index.cp.max_points_per_centroid = index.pq.cp.max_points_per_centroid = _ENOUGH_PER_CENTROID
+            index.pq.cp.niter = 10
         self._faiss = index
         self.trained_on = _ENOUGH_PER_CENTROID * max(index.nlist, index.pq.ksub)
 
