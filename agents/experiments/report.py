@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.errors import RunDamaged, RunNotFound
+from agents.errors import RunDamaged, RunNotFound, RunWriteError
 from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures, save_figures
 from agents.experiments.manifest import EXPERIMENT, MANIFEST, ExperimentManifest, read_run
 from agents.experiments.measures import MEASURES
@@ -86,7 +86,10 @@ def write_report(run: Path, out: Path | None = None) -> list[Path]:
         RunWriteError: the file system refused.
     """
     report, out = read_report(run), out or run
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunWriteError(f"cannot write {out}: {error.strerror}") from error
     write_atomic(out / HTML, as_html(report))
     write_atomic(out / MARKDOWN, as_markdown(report))
     return [out / HTML, out / MARKDOWN, *save_figures(report.results, out)]

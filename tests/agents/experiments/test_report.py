@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agents.errors import RunDamaged, RunNotFound
+from agents.errors import RunDamaged, RunNotFound, RunWriteError
 from agents.experiments.arms import ARMS, Sample, Task, write_unguided
 from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures
 from agents.experiments.options import Options, SearchOptions
@@ -159,6 +159,9 @@ def test_figures_take_the_colours_of_the_page(run: Path) -> None:
 def test_runs_that_cannot_be_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunNotFound, match="experiment.json"):
         write_report(tmp_path)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(RunWriteError, match="cannot write"):
+        write_report(run, tmp_path / "file")
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "samples.jsonl").write_text('{"seed": 3}\n', encoding="utf-8")
