@@ -2,7 +2,7 @@
 
 A wish names a text, or goes by the character's description. Without an index its sentences are the goals. With one, the
 goals are the passages that are nearest to it in meaning: "endings like this one". A passage is left out where it could
-not be a goal: longer than a span, or with words that stand in the visible text already.
+not be a goal: without a letter, longer than a span, or with words that stand in the visible text already.
 
 What was found becomes part of the scenario, which the run keeps; so a run never looks for its goals twice, and needs no
 index to be resumed.
@@ -69,7 +69,12 @@ def _texts(scenario: Scenario, model: LatentModel, character: Character, wish: W
     seen: set[str] = set()
     for text, source in texts:
         ids = model.to_ids((" " if model.latent_config.prefix_space else "") + text)
-        if text not in seen and 0 < len(ids) <= model.span_tokens and not shared_words(text, visible):
+        if (
+            text not in seen
+            and any(map(str.isalpha, text))
+            and 0 < len(ids) <= model.span_tokens
+            and not shared_words(text, visible)
+        ):
             seen.add(text)
             yield text, source
 

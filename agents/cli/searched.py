@@ -16,7 +16,7 @@ from agents.cli.searching import Search
 
 TREES = "lines-*.safetensors"
 _WHY = {
-    "finished": ("its budget was too small to plan for more", "a larger budget"),
+    "short": ("its budget was too small to plan for more", "a larger budget"),
     "out_of_tokens": ("its tokens are spent", "a larger --budget or --budget-tokens"),
     "out_of_nodes": ("its spans are spent", "more --budget-nodes"),
     "out_of_time": ("its time is over", "more --budget-seconds"),

@@ -27,10 +27,10 @@ from tests.agents.cli_kit import ROOT, error_line, steer, steer_process
 from vectorstore.errors import RecordNotFound
 
 COMMANDS = (
-    *("apply", "audit", "demo", "doctor", "encode", "eval", "experiment", "plot", "resume", "run", "schema"),
-    *("search", "train", "write"),
+    *("apply", "audit", "demo", "doctor", "encode", "eval", "experiment", "index", "plot"),
+    *("report", "resume", "run", "schema", "search", "train", "write"),
 )
-GROUPS = ("search", "train")  # of commands, which have examples of their own
+GROUPS = ("index", "search", "train")  # of commands, which have examples of their own
 
 
 def failing(error: BaseException | None, *arguments: str) -> Any:

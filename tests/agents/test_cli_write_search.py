@@ -102,7 +102,7 @@ def test_an_unfinished_text_is_said_to_be_unfinished(model: Path) -> None:
     fixed = ("write", "-c", "The fox ran. ", *TO, "-n", 3, "--method", "search", "-m", model)
     result = steer(*fixed, "--budget-nodes", 2)
     assert result.exit_code == 0 and result.stdout.strip()
-    assert "unfinished (finished): 2 of 3 spans, its budget was too small" in result.stderr
+    assert "unfinished (short): 2 of 3 spans, its budget was too small" in result.stderr
     wasteful = steer(*fixed, "--budget-nodes", 4, "--policy", "smc", "--policy-option", "particles=1", "-n", 5)
     assert "4 of 5 spans" in wasteful.stderr and "try " in wasteful.stderr
     answer = document(steer(*fixed, "--budget-tokens", SPAN, "--json"))

@@ -190,11 +190,11 @@ def test_wishes_become_goals_of_the_run(model: LatentModel, index: Path, tmp_pat
     kept = read_scenario(run, read_manifest(run))
     ann = kept.characters[0]
     assert ann.wishes == () and [goal.id for goal in ann.goals] == ["wish-1-1", "wish-1-2"]
-    endings = {text.rsplit(". ", 1)[-1].rsplit("! ", 1)[-1] for text in STORIES}
+    endings = {"Done.", "Home.", "Top."}  # of one story a mere full stop is left over, which is no goal
     for goal in ann.goals:
         assert (goal.kind, goal.weight, goal.by_turn) == ("terminal", 0.5, 3)
-        assert any(goal.text.endswith(ending) for ending in endings)
-        assert goal.source.split(",")[0] in {"0.txt", "1.txt", "2.txt", "3.txt"}
+        assert goal.text in endings
+        assert goal.source.split(",")[0] in {"0.txt", "1.txt", "3.txt"}
     assert audit_run(run, model=model, replay=True).ok
     goals = json.loads((run / LOGS["guided"]).read_text(encoding="utf-8").splitlines()[0])["goals"]
     assert [g["text"] for g in goals if g["character"] == "ann"] == [goal.text for goal in ann.goals]
