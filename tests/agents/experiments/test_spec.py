@@ -1,5 +1,6 @@
 """The file of an experiment: what it may say, and what is said of its mistakes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -163,15 +164,18 @@ def test_pairs_are_cut_from_stories(tmp_path: Path, tiny_llama: Path) -> None:
 
 def test_the_documentation_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ROOT / "docs" / "experiments.md"
+    named = re.findall(r"^\| `([\w-]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(named) == sorted(ARMS)
     (text,) = [text for _, text in blocks(page, "yaml")]
     (tmp_path / "page.yaml").write_text(text, encoding="utf-8")
     assert load_experiment(tmp_path / "page.yaml").title == ""
     for registry, name in ((ARMS, "halfway"), (MEASURES, "dialogue")):
         monkeypatch.setitem(registry, name, None)  # so that it is taken out again
-    for _, code in blocks(page, "python"):
-        exec(code, {})
+    for _, code in blocks(ROOT / "docs" / "extending.md", "python"):
+        if "ARMS[" in code or "MEASURES[" in code:
+            exec(code, {})
     arm = experiment(tmp_path, arms=[{"name": "a", "method": "halfway", "end": 0.4}]).arms[0]
     assert arm.options.model_dump() == {"end": 0.4}
     bench = Bench(None, PAIRS, None, reached=0.5)
-    rows = [record(PAIRS[0], 'He said "no".'), record(PAIRS[0], "No.")]
-    assert MEASURES["dialogue"].take(rows, bench).tolist() == [1, 0]
+    said = [record(PAIRS[0], 'He said "no".'), record(PAIRS[0], "No.")]
+    assert MEASURES["dialogue"].take(said, bench).tolist() == [1, 0]
