@@ -1,5 +1,6 @@
 """An open store: the table, the index and the lock that serialises them, and what the public methods are made of."""
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectorstore.checks import Columns
-from vectorstore.errors import EmptyStore, StoreClosed, StoreReadOnly
+from vectorstore.errors import EmptyStore, StoreClosed, StoreReadOnly, VectorStoreError
 from vectorstore.filters import Condition
-from vectorstore.kinds import IndexConfig
+from vectorstore.kinds import IndexConfig, chosen_config
 from vectorstore.ranking import rank
 from vectorstore.records import BATCH, RecordTable
 from vectorstore.rows import RowCache
@@ -23,7 +24,10 @@ from vectorstore.sync import CONFIG_KEY, SyncedIndex
 from vectorstore.types import Hit, Record
 from vectorstore.vectors import indexed_rows
 
+logger = logging.getLogger(__name__)
+
 _POOL = 4  # candidates per hit among which diversity chooses
+_BESIDE_SHARE = 0.05  # of vectors that are compared one by one beside a built index, above which "auto" takes them in
 
 
 class StoreHandle(ABC):
@@ -60,10 +64,8 @@ class StoreHandle(ABC):
             if self._open_table is None:
                 return
             try:
-                if not self.readonly and self._auto:
-                    self.optimize("auto")
-                elif not self.readonly:
-                    self._index.save_if_possible()
+                if not self.readonly:
+                    self._leave()
             finally:
                 table, self._open_table = self._open_table, None
                 table.close()
@@ -99,6 +101,21 @@ class StoreHandle(ABC):
         if self._open_table is None:
             raise StoreClosed(f"the store at {self.path} is closed; open it again with VectorStore.open")
         return self._open_table
+
+    def _leave(self) -> None:
+        """Bring the index file up to date; a failure is only logged, since the records can rebuild it."""
+        try:
+            if self._auto and self._outgrown():
+                self.optimize("auto")
+            self._index.save(always=False)
+        except VectorStoreError as error:
+            logger.warning("the index of %s was not saved (%s); the records can rebuild it", self.path, error)
+
+    def _outgrown(self) -> bool:
+        """Whether "auto" would choose another kind, or much was added beside the built part of the index."""
+        with self._transaction() as table:
+            present, count = self._index.config(), table.count()
+            return chosen_config("auto", present, count) != present or self._index.beside > _BESIDE_SHARE * count
 
     @contextmanager
     def _transaction(self, *, write: bool = False) -> Iterator[RecordTable]:

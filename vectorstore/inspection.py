@@ -57,7 +57,6 @@ def gather_stats(folder: Path, table: RecordTable, index: SyncedIndex) -> StoreS
         owners[owner] = owners.get(owner, 0) + count
     records = sum(kinds.values())
     config, segments = index.config(), index.segments
-    built = sum(segment.alive for segment in segments[:1]) if index.built.kind is config.kind else 0
     stamp = read_stamp(table)
     database = _size(table.file) + _size(table.file.with_name(table.file.name + "-wal"))
     saved = 0 if stamp is None else _size(folder / stamp["file"])
@@ -67,8 +66,8 @@ def gather_stats(folder: Path, table: RecordTable, index: SyncedIndex) -> StoreS
         owners=dict(sorted(owners.items())),
         fields=table.indexed_fields(),
         index=config,
-        built=built,
-        later=len(index) - built,
+        built=len(index) - index.beside,
+        later=index.beside,
         tombstones=sum(len(segment.dead) for segment in segments),
         index_memory=sum(segment.backend.memory() for segment in segments),
         database_bytes=database,

@@ -54,7 +54,7 @@ class IndexConfig:
     nprobe: int = 0
     m: int = 0
     nbits: int = 8
-    rerank: int = 10
+    rerank: int = 6
 
     def __post_init__(self) -> None:
         """Check the ranges; `m` against the width is checked where the width is known."""

@@ -44,10 +44,11 @@ class Segment:
         backend: finds positions.
         nums: int64 `[len(backend)]`, the row number of each position, ascending.
         dead: int64 `[t]`, the positions of deleted rows (tombstones), ascending.
+        last: the highest row number ever added, or `after`.
     """
 
-    def __init__(self, backend: Backend, nums: NDArray[np.int64] = NONE) -> None:
-        """Wrap a back end that holds vectors for `nums`.
+    def __init__(self, backend: Backend, nums: NDArray[np.int64] = NONE, *, after: int = 0) -> None:
+        """Wrap a back end that holds vectors for `nums`, all above `after`.
 
         Raises:
             StoreCorrupt: the numbers are not as many, or not ascending.
@@ -57,6 +58,7 @@ class Segment:
         self.backend = backend
         self.nums = nums
         self.dead = NONE
+        self.last = int(nums[-1]) if len(nums) else after
         self._masks: dict[Selection | None, tuple[int, Mask]] = {}
 
     @property
@@ -64,15 +66,11 @@ class Segment:
         """Number of vectors that are not deleted."""
         return len(self.nums) - len(self.dead)
 
-    @property
-    def last(self) -> int:
-        """The highest row number ever added, 0 if none."""
-        return int(self.nums[-1]) if len(self.nums) else 0
-
     def add(self, nums: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
         """Append `rows [n, dim]` under `nums [n]`, ascending and above `last`."""
         self.backend.add(rows)
         self.nums = np.concatenate([self.nums, nums])
+        self.last = int(nums[-1])
         self._masks.clear()
 
     def kill(self, nums: NDArray[np.int64]) -> None:

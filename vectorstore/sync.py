@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectorstore.backends import make_backend
-from vectorstore.errors import StoreCorrupt, TooFewVectors, VectorStoreError
+from vectorstore.errors import StoreCorrupt, TooFewVectors
 from vectorstore.filters import EVERYTHING, Condition
 from vectorstore.kinds import IndexConfig, IndexKind
 from vectorstore.records import RecordTable
@@ -24,7 +24,8 @@ from vectorstore.vectors import indexed_rows
 logger = logging.getLogger(__name__)
 
 CONFIG_KEY = "index_config"
-_SELECTIONS = 64  # conditions whose rows are remembered
+_REMEMBERED = 16_000_000  # row numbers of conditions that are remembered, eight bytes each
+_MASK_NUMS = 65_536  # what a condition's masks take, in the same unit
 _SAVE_SHARE = 0.05  # of rows that changed since the file was written, from which on closing writes it again
 _FLAT = IndexConfig()
 
@@ -59,6 +60,12 @@ class SyncedIndex:
         """The configuration of the first part."""
         return self._built
 
+    @property
+    def beside(self) -> int:
+        """Number of vectors beside the first part, or in it where it is flat though another kind was chosen."""
+        wanted = self.config().kind is self._built.kind
+        return sum(segment.alive for segment in self._segments[1 if wanted else 0 :])
+
     def config(self) -> IndexConfig:
         """Return the configuration that the store was given; flat if none.
 
@@ -87,7 +94,7 @@ class SyncedIndex:
         last = self._segments[-1]
         later = table.count(Condition("num > ?", (last.last,)))
         if later > last.backend.fold_limit:
-            self._segments.append(self._flat())
+            self._segments.append(self._flat(after=last.last))
             if not len(last.nums):
                 self._segments.remove(last)
                 self._built = _FLAT
@@ -114,7 +121,7 @@ class SyncedIndex:
         last = self._segments[-1].last
         if selection.seen < last:
             selection.extend(self._table.nums(condition, after=selection.seen), last)
-        while len(self._selections) > _SELECTIONS:
+        while len(self._selections) > 1 and self._remembered() > _REMEMBERED:
             oldest = self._selections.pop(next(iter(self._selections)))
             for segment in self._segments:
                 segment.forget(oldest)
@@ -174,15 +181,6 @@ class SyncedIndex:
             save_segment(self._folder, self._table, first, self._built)
             self._saved, self._changed = True, 0
 
-    def save_if_possible(self) -> None:
-        """Do `save`, but only log a failure: the index can always be rebuilt."""
-        try:
-            self.save(always=False)
-        except VectorStoreError as error:
-            logger.warning(
-                "the index in %s was not saved (%s); it will be rebuilt from the records", self._folder, error
-            )
-
     def _extend(self, segment: Segment, after: int) -> None:
         metric = self._table.meta.metric
         for nums, rows in self._table.vectors(after=after):
@@ -190,8 +188,11 @@ class SyncedIndex:
             if segment is self._segments[0]:
                 self._changed += len(nums)
 
-    def _flat(self) -> Segment:
-        return Segment(make_backend(_FLAT, self._table.meta.dim, self._table.meta.metric))
+    def _remembered(self) -> int:
+        return sum(len(known.nums) + _MASK_NUMS for known in self._selections.values())
+
+    def _flat(self, after: int = 0) -> Segment:
+        return Segment(make_backend(_FLAT, self._table.meta.dim, self._table.meta.metric), after=after)
 
     def _sample(self, count: int) -> NDArray[np.float32]:
         """At most `count` vectors of rows drawn evenly, as the index takes them."""

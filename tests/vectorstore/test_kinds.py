@@ -1,12 +1,24 @@
 """Stores with an index of each kind: chosen, extended, thinned out, lost, mapped."""
 
 import logging
+import sqlite3
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
 
-from vectorstore import IndexConfig, IndexKind, InvalidArgument, Metric, NewRecord, TooFewVectors, VectorStore, kinds
+from vectorstore import (
+    IndexConfig,
+    IndexKind,
+    InvalidArgument,
+    Metric,
+    NewRecord,
+    TooFewVectors,
+    VectorStore,
+    database,
+    kinds,
+)
 
 DIM, COUNT = 16, 1500
 HNSW = IndexConfig(kind=IndexKind.HNSW, M=16, ef_search=80)
@@ -87,6 +99,22 @@ def test_many_later_vectors_are_compared_one_by_one_until_the_next_optimize(stor
     store.optimize()
     assert store._index.segments == [first]  # extended, not built anew
     assert (store.stats().built, store.stats().later) == (COUNT + 400, 0)
+    assert store.verify() == []
+
+
+def test_all_that_came_later_may_be_deleted_again(store, folder, rows):
+    """The part beside the graph is empty then, and must not be filled with what the graph holds."""
+    store.optimize(HNSW)
+    for _ in range(2):
+        ids = store.add_batch(rows[:300], texts(0, 300), kind="later")
+        assert store.search(rows[0], 1, kind="later")[0].record.id == ids[0]
+        store.delete(ids)
+        assert (store.search(rows[0], 5, kind="later"), store.stats().later, len(store)) == ([], 0, COUNT)
+        assert store.verify() == []
+    store.add_batch(rows[:1], ["again"], ids=["again"], kind="later")
+    assert {"r0", "again"} == set(names(store.search(rows[0], 2)))
+    store.delete_where(kind="span")
+    assert names(store.search(rows[0], 5)) == ["again"]
     assert store.verify() == []
 
 
@@ -179,6 +207,21 @@ def test_auto_chooses_by_the_number_of_records_when_the_store_is_closed(folder, 
         store.optimize("auto")
     with VectorStore.open(folder) as store:
         assert (store.stats().index.kind, store.stats().built) == (IndexKind.HNSW, COUNT)
+
+
+def test_closing_an_auto_store_while_another_writes_only_logs(folder, rows, monkeypatch, caplog):
+    monkeypatch.setattr(kinds, "AUTO_HNSW", 10)
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
+    store = VectorStore.open(folder, encoder="e", dim=DIM, index="auto")
+    store.add_batch(rows[:50], texts(0, 50), kind="span")
+    with closing(sqlite3.connect(folder / "records.sqlite", isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        store.close()
+    assert "was not saved" in caplog.text
+    with VectorStore.open(folder, index="auto") as store:
+        assert len(store.search(rows[0], 50)) == 50
+    with VectorStore.open(folder) as store:
+        assert (store.stats().index.kind, store.stats().built) == (IndexKind.HNSW, 50)
 
 
 def test_a_kind_may_be_chosen_at_creation_and_is_then_kept(folder, rows):
