@@ -6,5 +6,5 @@
 
 Modules, lowest first: `statistics`, `options`, `task` (what an arm is given), `vectors`, `arms` (how texts are written:
 `ARMS`), `spec` (the file), `pairs`, `cells` (units of work on the disk, and who claims them), `measures` (`MEASURES`),
-`manifest`, `estimate` (a dry run), `results`, `tables`, `figures`, `runner`, `report`.
+`manifest`, `estimate` (a dry run), `results`, `tables`, `figures`, `runner`, `report_content`, `report`.
 """

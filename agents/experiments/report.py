@@ -3,17 +3,15 @@
 Both are made of the files that the run left; nothing is computed anew but the figures.
 """
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
-from agents.errors import RunDamaged, RunNotFound, RunWriteError
+from agents.errors import RunWriteError
 from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures, save_figures
-from agents.experiments.manifest import EXPERIMENT, MANIFEST, ExperimentManifest, read_run
 from agents.experiments.measures import MEASURES
-from agents.experiments.results import HEADLINE, RESULTS, SAMPLES, Results
+from agents.experiments.report_content import Report, findings, glossary, made_with, read_report, totals
+from agents.experiments.results import HEADLINE
 from agents.experiments.tables import (
     VERDICT,
     describe,
@@ -22,52 +20,17 @@ from agents.experiments.tables import (
     measures_by_group,
     notes,
     plain_line,
-    show,
     verdict_table,
 )
 from agents.log import write_atomic
-from steer.pairs import Pair
 
 HTML, MARKDOWN = "report.html", "report.md"
 TEMPLATE = "report.html.j2"
-PAIRS_SHOWN = 10
-SIGNIFICANT = 0.05
 COST = frozenset(name for name, measure in MEASURES.items() if measure.group == "cost")
 CAPTIONS = {
     FRONTIER: "Success against fluency: up is more endings that arrive, left is more fluent text.",
     BY_BUDGET: "Success by budget: what more generated tokens buy. Bands are arms without a budget.",
 }
-
-
-@dataclass(frozen=True)
-class ArmText:
-    """What one arm wrote for a pair.
-
-    Attributes:
-        arm: name of the variant.
-        text: the written part.
-        facts: its numbers, in a few words.
-    """
-
-    arm: str
-    text: str
-    facts: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """What stands in a report.
-
-    Attributes:
-        results, manifest: of the run.
-        settings: the experiment's file.
-        samples: the first pairs, and what each arm wrote for them with the first seed.
-    """
-
-    results: Results
-    manifest: ExperimentManifest
-    settings: str
-    samples: tuple[tuple[Pair, tuple[ArmText, ...]], ...]
 
 
 def write_report(run: Path, out: Path | None = None) -> list[Path]:
@@ -95,66 +58,6 @@ def write_report(run: Path, out: Path | None = None) -> list[Path]:
     return [out / HTML, out / MARKDOWN, *save_figures(report.results, out)]
 
 
-def read_report(run: Path) -> Report:
-    """Gather what stands in the report of a finished run.
-
-    Raises:
-        RunNotFound, RunDamaged: see `write_report`.
-    """
-    try:
-        manifest, pairs = read_run(run)
-        settings = (run / EXPERIMENT).read_text(encoding="utf-8")
-    except OSError as error:
-        missing = Path(error.filename or MANIFEST).name
-        raise RunNotFound(
-            f"{run} holds no run of an experiment ({missing}: {error.strerror}); expected the --out of steer experiment"
-        ) from error
-    results = Results.load(run / RESULTS)
-    return Report(results, manifest, settings, _read_samples(run / SAMPLES, results, pairs[:PAIRS_SHOWN]))
-
-
-def findings(results: Results) -> list[str]:
-    """What the results say, in sentences; controls that tell the goal are left out."""
-    if not results.judged:
-        return ["Endings were not judged: the judge was not installed when the run was measured."]
-    arms = [arm for arm in results.arms if not arm.diegetic]
-    reference = next(arm for arm in results.arms if arm.name == results.reference)
-    best = max(arms, key=lambda arm: arm.measures[HEADLINE].mean)
-    said = [
-        f"The right terminal was nearest most often with {best.name}: {show(best.measures[HEADLINE], HEADLINE)}; with "
-        f"the reference {reference.name}: {show(reference.measures[HEADLINE], HEADLINE)}."
-    ]
-    found: dict[str, list[str]] = {"more": [], "less": []}
-    others = [(arm.name, test) for arm in arms if (test := results.test(HEADLINE, arm.name)) is not None]
-    for name, test in others:
-        if test.p_holm < SIGNIFICANT:
-            found["more" if test.comparison.difference.mean > 0 else "less"].append(name)
-    if others:
-        rest = len(others) - sum(map(len, found.values()))
-        parts = [f"{word} often with {_listed(names)}" for word, names in found.items() if names]
-        told = f"Beyond chance (p < {SIGNIFICANT}, adjusted for {len(results.arms) - 1} tests) it was nearest "
-        said.append(told + "; ".join([*parts, f"no clear difference in {rest} of {len(others)} arms"]) + ".")
-    return said
-
-
-def glossary(results: Results) -> list[tuple[str, str]]:
-    """Each measure that was taken, with one line on what it is."""
-    return [
-        (name.replace("_", " "), (MEASURES[name].take.__doc__ or "").strip().splitlines()[0])
-        for name in results.arms[0].measures
-        if name in MEASURES
-    ]
-
-
-def totals(results: Results) -> str:
-    """The cost of the whole run in one sentence."""
-    texts = sum(arm.samples for arm in results.arms)
-    tokens, seconds = (
-        sum(arm.samples * arm.measures[name].mean for arm in results.arms) for name in ("tokens", "seconds")
-    )
-    return f"In all {texts:,} texts, {tokens:,.0f} generated tokens and {seconds / 60:,.1f} minutes of writing."
-
-
 def as_html(report: Report) -> str:
     """The report as one page: figures inside, no script, nothing from elsewhere."""
     import jinja2
@@ -176,7 +79,7 @@ def as_html(report: Report) -> str:
     values = {
         "about": describe(results),
         "captions": CAPTIONS,
-        "facts": _facts(report.manifest),
+        "facts": made_with(report.manifest),
         "figures": inline_figures(results),
         "findings": findings(results),
         "glossary": glossary(results),
@@ -208,51 +111,9 @@ def as_markdown(report: Report) -> str:
     for pair, texts in report.samples:
         parts += [f"### {_escape(pair.id)}", f"Context: {_escape(pair.context)}", f"Goal: {_escape(pair.terminal)}"]
         parts += [f"**{_escape(text.arm)}** ({text.facts}): {_escape(text.text)}" for text in texts]
-    parts += ["## Versions", _points(f"{name}: {value}" for name, value in _facts(report.manifest).items())]
+    parts += ["## Versions", _points(f"{name}: {value}" for name, value in made_with(report.manifest).items())]
     parts += ["## Settings", f"```yaml\n{report.settings.strip()}\n```"]
     return "\n\n".join(parts) + "\n"
-
-
-def _read_samples(path: Path, results: Results, pairs: Sequence[Pair]) -> tuple[tuple[Pair, tuple[ArmText, ...]], ...]:
-    """What the arms wrote for these pairs with the first seed; pairs that the run did not get to are left out."""
-    found: dict[str, dict[str, ArmText]] = {pair.id: {} for pair in pairs}
-    try:
-        with path.open(encoding="utf-8", newline="\n") as lines:
-            for line in lines:
-                row = json.loads(line)
-                if row["seed"] == results.seeds[0] and row["pair"] in found:
-                    found[row["pair"]][row["arm"]] = ArmText(row["arm"], row["text"], _facts_of(row["measures"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunDamaged(
-            f"{path} holds no samples of this run ({error}); give the `steer experiment` command of the run again, "
-            "which makes it anew"
-        ) from error
-    names = [arm.name for arm in results.arms]
-    return tuple(
-        (pair, tuple(found[pair.id][name] for name in names if name in found[pair.id]))
-        for pair in pairs
-        if found[pair.id]
-    )
-
-
-def _facts_of(measures: Mapping[str, float | None]) -> str:
-    """The numbers of one text, in a few words."""
-    forms = {"rank": "rank {:.0f}", "base_nll": "NLL {:.2f}", "tokens": "{:,.0f} tokens"}
-    return ", ".join(form.format(value) for name, form in forms.items() if (value := measures.get(name)) is not None)
-
-
-def _facts(manifest: ExperimentManifest) -> dict[str, str]:
-    """What the run was made with, for whoever repeats it."""
-    return {
-        "experiment": f"{manifest.experiment} ({manifest.experiment_sha256[:12]})",
-        "model": str(manifest.model.get("name")),
-        "encoder": str(manifest.model.get("encoder_id")),
-        "type": str(manifest.model.get("dtype")),
-        "revision": manifest.revision or "unknown",
-        "started": manifest.started,
-        **manifest.versions,
-        **manifest.platform,
-    }
 
 
 def _points(lines: Iterable[str]) -> str:
@@ -262,8 +123,3 @@ def _points(lines: Iterable[str]) -> str:
 def _escape(text: str) -> str:
     """Text of a story on one line, none of which is Markdown."""
     return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(text.split()))
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names in a sentence; of many the first few."""
-    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"

@@ -16,7 +16,8 @@ from agents.errors import RunDamaged, RunNotFound, RunWriteError
 from agents.experiments.arms import ARMS, Sample, Task, write_unguided
 from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures
 from agents.experiments.options import Options, SearchOptions
-from agents.experiments.report import as_html, as_markdown, findings, glossary, read_report, totals, write_report
+from agents.experiments.report import as_html, as_markdown, write_report
+from agents.experiments.report_content import findings, glossary, read_report, totals
 from agents.experiments.results import ArmResult, Results
 from agents.experiments.results import TestedPair as PairTest  # pytest would take the name for a test
 from agents.experiments.runner import run_experiment
