@@ -69,8 +69,8 @@ def findings(results: Results) -> list[str]:
     """What the results say, in sentences; controls that tell the goal are left out."""
     if not results.judged:
         return ["Endings were not judged: the judge was not installed when the run was measured."]
-    arms = [arm for arm in results.arms if not arm.diegetic]
     reference = next(arm for arm in results.arms if arm.name == results.reference)
+    arms = [arm for arm in results.arms if arm is reference or not arm.diegetic]
     best = max(arms, key=lambda arm: arm.measures[HEADLINE].mean)
     said = [
         f"The right terminal was nearest most often with {best.name}: {show(best.measures[HEADLINE], HEADLINE)}; with "
@@ -82,17 +82,19 @@ def findings(results: Results) -> list[str]:
         if test.p_holm < SIGNIFICANT:
             found["more" if test.comparison.difference.mean > 0 else "less"].append(name)
     if others:
-        rest = len(others) - sum(map(len, found.values()))
-        parts = [f"{word} often with {_listed(names)}" for word, names in found.items() if names]
-        told = f"Beyond chance (p < {SIGNIFICANT}, adjusted for {len(results.arms) - 1} tests) it was nearest "
-        said.append(told + "; ".join([*parts, f"no clear difference in {rest} of {len(others)} arms"]) + ".")
+        clear = sum(map(len, found.values()))
+        said.append(
+            f"{clear} of {len(others)} arms differ from {reference.name} beyond chance (p < {SIGNIFICANT}, adjusted "
+            f"for {len(results.arms) - 1} tests)."
+        )
+        said += [f"It was nearest {word} often with {_listed(names)}." for word, names in found.items() if names]
     return said
 
 
 def glossary(results: Results) -> list[tuple[str, str]]:
     """Each measure that was taken, with one line on what it is."""
     return [
-        (name.replace("_", " "), (MEASURES[name].take.__doc__ or "").strip().splitlines()[0])
+        (name.replace("_", " "), (MEASURES[name].take.__doc__ or "Not described.").strip().splitlines()[0])
         for name in results.arms[0].measures
         if name in MEASURES
     ]

@@ -185,10 +185,16 @@ def test_findings_count_the_tests() -> None:
     arms = (arm("none", 0.5), arm("up", 0.75), arm("down", 0.0), arm("same", 0.5), arm("told", 1.0, diegetic=True))
     tests = (test("up", 0.25, 0.01), test("down", -0.5, 0.04), test("same", 0.0, 1.0), test("told", 0.5, 0.001))
     results = Results("id", "", "m", 8, (0,), 2, 100, "none", True, arms, tests)
-    first, second = findings(results)
+    first, *rest = findings(results)
     assert "most often with up: 75 % (0 to 100)" in first and "reference none: 50 %" in first
-    assert "adjusted for 4 tests" in second
-    assert second.endswith("more often with up; less often with down; no clear difference in 1 of 3 arms.")
+    assert rest == [
+        "2 of 3 arms differ from none beyond chance (p < 0.05, adjusted for 4 tests).",
+        "It was nearest more often with up.",
+        "It was nearest less often with down.",
+    ]
+    # A reference that tells the goal is still what the others are told from.
+    told = dataclasses.replace(results, reference="told", arms=arms[-1:], tests=())
+    assert findings(told)[0].count("told: 100 %") == 2
     sheet = difference_table(results, "nearest")
     assert sheet is not None and sheet[2][0][4] == "d = +0.50, δ = +0.25"
     unjudged = dataclasses.replace(results, judged=False)
