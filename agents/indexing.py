@@ -49,7 +49,9 @@ def open_index(path: str | Path, model: LatentModel, *, create: bool = False) ->
         VectorStoreError: it is not there, is of another encoder, or cannot be used.
     """
     options: dict[str, Any] = {"encoder": model.latent_config.encoder_identity, "dim": model.latent_config.z_dim}
-    return VectorStore.open(path, **options, readonly=not create)
+    if create:
+        return VectorStore.open(path, **options, indexed=(ENDING,))
+    return VectorStore.open(path, **options, readonly=True, mmap=True)
 
 
 def build_index(

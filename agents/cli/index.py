@@ -47,12 +47,16 @@ def build(
         str | None,
         typer.Option("--dtype", help=f"Encode in {', '.join(DTYPES)}; bfloat16 is the fastest on many machines."),
     ] = None,
+    kind: Annotated[Kind, typer.Option("--kind", help="Of the index; auto chooses by the number of passages.")] = (
+        Kind.AUTO
+    ),
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Encode the passages of documents into an index; stopped at any moment, the same command goes on.
 
-    Documents that are in the index already are left as they are, so more can be added at any time.
+    Documents that are in the index already are left as they are, so more can be added at any time. At the end the
+    index is built anew, or extended, as the kind that suits its size.
     """
     say = output(ctx)
     if dtype is not None and dtype not in DTYPES:
@@ -78,6 +82,8 @@ def build(
                 raise
         assert isinstance(report, BuildReport)
         total = len(opened)
+        with say.status(f"building the index of {total:,} passages"):
+            opened.optimize(kind.value)
     if as_json:
         say.json({"store": store, "total": total, "report": report})
         return
