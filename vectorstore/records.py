@@ -25,7 +25,7 @@ from vectorstore.types import Metric, Record, Row
 COLUMNS = "num, id, kind, owner, text, vector, created, extra"
 BATCH = 500  # rows per fetch; also below the number of variables that any SQLite allows in one statement
 _INSERT = "INSERT INTO records (id, kind, owner, text, vector, created, extra) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_FIELD_INDEX = "extra:"  # how the names of indices over fields of extra begin
+FIELD_INDEX = "extra:"  # how the names of indices over fields of extra begin
 
 
 @final
@@ -80,13 +80,13 @@ class RecordTable:
     def index_fields(self, names: Iterable[str]) -> None:
         """Have SQLite index these fields of `extra`, so that asking for one value reads only the rows that have it."""
         for name in names:
-            sql = f'CREATE INDEX IF NOT EXISTS "{_FIELD_INDEX}{name}" ON records ({field_sql(name)})'
+            sql = f'CREATE INDEX IF NOT EXISTS "{FIELD_INDEX}{name}" ON records ({field_sql(name)})'
             self._connection.execute(sql)
 
     def indexed_fields(self) -> list[str]:
         """Return the fields of `extra` that SQLite indexes."""
         rows = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'index' ORDER BY name")
-        return [row[0].removeprefix(_FIELD_INDEX) for row in rows if row[0].startswith(_FIELD_INDEX)]
+        return [row[0].removeprefix(FIELD_INDEX) for row in rows if row[0].startswith(FIELD_INDEX)]
 
     def count(self, condition: Condition = EVERYTHING) -> int:
         """Return the number of records, all or those of a condition."""
@@ -154,8 +154,11 @@ class RecordTable:
         """Return the rows of these numbers, those that exist, in any order."""
         rows: list[Row] = []
         for part, marks in _parts(nums):
-            query = f"SELECT {COLUMNS} FROM records WHERE num IN ({marks})"
-            rows += [self.checked(row) for row in self._connection.execute(query, part)]
+            rows += self._connection.execute(f"SELECT {COLUMNS} FROM records WHERE num IN ({marks})", part).fetchall()
+        width = 4 * self.meta.dim
+        for row in rows:
+            if len(row[5]) != width or row[7] != "{}":
+                self.checked(row)
         return rows
 
     def nums(

@@ -17,7 +17,7 @@ from vectorstore.checks import check_vectors
 from vectorstore.database import RECORDS_FILE, StoreMeta, open_database, transaction, translated
 from vectorstore.errors import StoreCorrupt, StoreNotFound
 from vectorstore.inspection import find_problems, row_problems
-from vectorstore.records import COLUMNS, RecordTable
+from vectorstore.records import COLUMNS, FIELD_INDEX, RecordTable
 from vectorstore.sync import CONFIG_KEY, SyncedIndex
 from vectorstore.types import Metric, Row
 
@@ -75,7 +75,9 @@ def repair_folder(folder: Path) -> RepairReport:
         problems, whole = [str(error)], False
     damaged = lost = None
     if not whole:
-        damaged, lost = _salvage(file)
+        damaged, lost, fields = _salvage(file)
+        with closing(_open(file)) as table, table.transaction(write=True):
+            table.index_fields(fields)
         _mend_index(file)
     with closing(_open(file)) as table, table.transaction():
         count = table.count()
@@ -102,13 +104,18 @@ def _mend_index(file: Path) -> tuple[list[str], bool]:
         return problems, True
 
 
-def _salvage(file: Path) -> tuple[Path, int]:
-    """Put a new file with the readable rows in the place of a damaged one; return where that went, and what is lost."""
+def _salvage(file: Path) -> tuple[Path, int, list[str]]:
+    """Put a new file with the readable rows in the place of a damaged one.
+
+    Returns:
+        where the damaged one went, how many row numbers are lost, and which fields of `extra` were indexed.
+    """
     new = file.with_name(file.name + ".new")
     _remove(new)
     with closing(sqlite3.connect(file, isolation_level=None)) as source:
         source.execute("PRAGMA writable_schema = ON")  # lets SQLite read a file that is shorter than it says
         meta, kept = _read_meta(source, file)
+        names = source.execute("SELECT name FROM sqlite_master WHERE type = 'index'").fetchall()
         target, _ = open_database(new, encoder=meta.encoder, dim=meta.dim, metric=meta.metric, readonly=False)
         with closing(target):
             rows = _Rows(source, meta, file.stat().st_size)
@@ -127,7 +134,8 @@ def _salvage(file: Path) -> tuple[Path, int]:
                 os.replace(log, damaged.with_name(damaged.name + suffix))
         os.replace(new, file)
     logger.warning("%s was damaged: %d rows saved, %d lost; the old file is %s", file, rows.saved, rows.lost, damaged)
-    return damaged, rows.lost
+    fields = [name.removeprefix(FIELD_INDEX) for (name,) in names if name.startswith(FIELD_INDEX)]
+    return damaged, rows.lost, fields
 
 
 @final

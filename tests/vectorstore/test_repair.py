@@ -82,6 +82,7 @@ def test_readable_rows_of_a_damaged_database_are_saved(filled, start, end):
         assert report.lost == 3000 - len(saved) or start > 0.2
         assert store.verify() == []
         assert (store.encoder, store.dim, store.stats().index.kind) == ("e", DIM, "hnsw")
+        assert store.stats().fields == ["i"]
         assert len(store.search(QUERY, 5)) == 5
     assert f"{len(saved)} records were saved" in str(report)
 

@@ -147,6 +147,24 @@ def test_two_handles_see_what_each_other_committed(store, folder, make):
             assert handle.verify() == []
 
 
+def test_the_revision_changes_with_the_contents_and_with_nothing_else(store, folder, make):
+    seen = [store.revision]
+    store.add(make(20))
+    seen.append(store.revision)
+    store.update("r1", text="other")
+    seen.append(store.revision)
+    store.delete("r0")
+    seen.append(store.revision)
+    assert len(set(seen)) == 4
+    store.search(np.ones(DIM, np.float32))
+    store.optimize("hnsw")
+    store.rebuild()
+    store.compact()
+    store.close()
+    with VectorStore.open(folder, readonly=True) as again:
+        assert again.revision == seen[-1]
+
+
 def test_threads_may_share_a_store(store, make):
     failures: list[BaseException] = []
 
