@@ -72,7 +72,7 @@ class Cutter:
     """
 
     def __init__(self, model: LatentModel, cut: Cut = "sentences") -> None:
-        self.cut = cut
+        self.cut: Cut = cut
         self.span_tokens = model.span_tokens
         size = model.latent_config.base.vocab_size
         self._inside = model.inside_words.cpu().numpy()

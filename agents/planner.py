@@ -237,8 +237,8 @@ def _chance(reach: ReachHead | None, state: NDArray[np.float32], terminal: NDArr
             "arrival control needs a model with a reach head, and this one has none; train one (steer train reach), or "
             "leave `arrival` out of the planner"
         )
-    rows = (torch.from_numpy(vector.copy())[None] for vector in (state, terminal))
-    return round(float(reach.within(*rows, spans)[0]), DECIMALS)
+    here, there = (torch.from_numpy(vector.copy())[None] for vector in (state, terminal))
+    return round(float(reach.within(here, there, spans)[0]), DECIMALS)
 
 
 def _waypoints(route: Route | None) -> tuple[PlannedWaypoint, ...]:

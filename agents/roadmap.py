@@ -16,6 +16,7 @@ with the probability of the reach head (of a cosine c, where the model has none,
 networkx's (Dijkstra, 1959). Whether a way is needed at all the caller may tell by `Route.direct`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,7 +156,8 @@ class Roadmap:
         passages = self._around(state, terminal)
         vectors = np.stack([passage.vector for passage in passages])
         graph = self._graph(state, terminal, passages, vectors)
-        cost, path = nx.single_source_dijkstra(graph, STATE, TERMINAL, weight="cost")
+        path = nx.dijkstra_path(graph, STATE, TERMINAL, weight="cost")
+        cost = nx.path_weight(graph, path, "cost")
         kept = _evenly([node for node in path if node >= 0], most)
         before = np.stack([state, *(vectors[node] for node in kept[:-1])])
         chances = self._chance(before[: len(kept)], vectors[kept], NEAR_SPANS)
@@ -176,11 +178,10 @@ class Roadmap:
     def _around(self, state: NDArray[np.float32], terminal: NDArray[np.float32]) -> list[Record]:
         """The passages around both ends, by story and position."""
         config = self.config
-        ends = self.store.search(np.stack([state, terminal]), config.near, kind=SPAN)
         found: dict[str, Record] = {}
         wanted: set[str] = set()
-        for hits, before, after in zip(ends, (0, config.back), (config.ahead, 0), strict=True):
-            for hit in hits:
+        for end, before, after in ((state, 0, config.ahead), (terminal, config.back, 0)):
+            for hit in self.store.search(end, config.near, kind=SPAN):
                 found[hit.record.id] = hit.record
                 story, place = _place(hit.record)
                 last = hit.record.extra[SPANS] - 1
@@ -215,13 +216,14 @@ class Roadmap:
         graph.add_weighted_edges_from(
             ((u, v, self._cost(p)) for (u, v), p in zip(ordered, between, strict=True)), weight="cost"
         )
+        chances = first.tolist()
         easiest = np.argsort(-first, kind="stable")[: 4 * self.config.links]
-        graph.add_weighted_edges_from(((STATE, int(v), self._cost(first[v])) for v in easiest), weight="cost")
+        graph.add_weighted_edges_from(((STATE, v, self._cost(chances[v])) for v in easiest.tolist()), weight="cost")
         graph.add_weighted_edges_from(((u, TERMINAL, self._cost(p)) for u, p in enumerate(last)), weight="cost")
         return graph
 
     def _cost(self, chance: float) -> float:
-        return self.config.step - self.config.resistance * float(np.log(max(chance, 1e-6)))
+        return self.config.step - self.config.resistance * math.log(max(float(chance), 1e-6))
 
 
 @contextmanager

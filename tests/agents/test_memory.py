@@ -1,5 +1,7 @@
 """Memory: what is out of sight and was witnessed, by relevance, recency and salience; a function of the branch."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ def recollection(model: LatentModel) -> Recollection:
     return Recollection(model)
 
 
-def recall(recollection: Recollection, episodes: list[Episode], **changes: object):
+def recall(recollection: Recollection, episodes: list[Episode], **changes: object) -> Any:
     options = {"character": "ann", "state": STATE, "turn": 9, "forgotten": 100, **changes}
     return recollection.recall(episodes, **options)  # type: ignore[arg-type]
 

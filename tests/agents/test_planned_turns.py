@@ -8,13 +8,15 @@ import torch
 
 from agents.audit import audit_run
 from agents.errors import GoalError, RunMismatch, ScenarioError
-from agents.events import PlanRecord, TurnEvent
+from agents.events import GoalEvent, OpeningEvent, PlanRecord, TurnEvent
 from agents.indexing import build_index, open_index
 from agents.log import read_log
 from agents.manifest import LOGS, Arm, read_manifest, read_scenario
 from agents.passages import Cutter, Document
+from agents.progress import read_progress
 from agents.scenario import Scenario, load_scenario
 from agents.simulation import resume_run, run_scenario
+from agents.state import is_met
 from steer.config import ReachConfig
 from steer.model import LatentModel
 from steer.rewards.reach import ReachHead
@@ -35,7 +37,15 @@ KEYS = {"arrival": ("gain",), "roadmap": ("waypoints", "waypoint"), "memory": ("
 def model(tiny_llama: Path) -> LatentModel:
     model = tiny_model(tiny_llama)
     torch.manual_seed(0)
-    config = ReachConfig(encoder_id=model.latent_config.encoder_id, z_dim=8, width=8)
+    config = ReachConfig.model_validate(
+        {
+            "encoder_id": model.latent_config.encoder_id,
+            "z_dim": 8,
+            "width": 8,
+            "told_similarity": 0.1,
+            "told_chance": 0.2,
+        }
+    )
     model.reach = ReachHead(config).eval().requires_grad_(False)
     return model
 
@@ -168,6 +178,37 @@ def test_a_changed_or_missing_index_is_told(
     with pytest.raises(StoreNotFound):
         run_scenario(scenario, model, tmp_path / "other")
     assert not (tmp_path / "other" / "manifest.json").exists()
+
+
+def test_the_reach_head_says_what_was_told(everything: Scenario, model: LatentModel, tmp_path: Path) -> None:
+    """Unless the scenario names a similarity; both thresholds must be met."""
+    planner = everything.planner.model_copy(update={"reached": None})
+    scenario = everything.model_copy(update={"planner": planner})
+    run = run_scenario(scenario, model, tmp_path / "run").path
+    manifest, events = read_manifest(run), read_log(run / LOGS["guided"]).events
+    assert (manifest.threshold, manifest.told) == (0.1, 0.2)
+    opening = events[0]
+    assert isinstance(opening, OpeningEvent) and opening.told == 0.2
+    settled = {f"{e.character}/{e.goal}": e for e in events if isinstance(e, GoalEvent)}
+    for turn in turns_of(run):
+        assert turn.told.keys() == turn.similarities.keys()
+        for key, chance in turn.told.items():
+            near = turn.similarities[key]
+            met = chance is not None and near is not None and near >= 0.1 and chance >= 0.2
+            assert is_met(key, turn, opening) == met
+            if met:
+                assert settled[key].turn <= turn.turn and settled[key].told is not None
+    assert audit_run(run, model=model, replay=True).ok
+    curve = read_progress(run).goals[0].guided
+    assert curve.values == curve.told == tuple(turn.told["ann/sea"] for turn in turns_of(run))
+    assert read_progress(run).threshold == 0.2 and read_progress(run).told
+
+
+def test_a_named_similarity_decides_alone(played: Path) -> None:
+    progress = read_progress(played)
+    assert (progress.threshold, progress.told) == (0.999, False)
+    assert all(turn.told == {} for turn in turns_of(played))
+    assert b'"told"' not in (played / LOGS["guided"]).read_bytes()
 
 
 def test_arrival_control_needs_a_reach_head(everything: Scenario, tiny_llama: Path, tmp_path: Path) -> None:
