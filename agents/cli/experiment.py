@@ -99,7 +99,7 @@ def _board(say: Output) -> Iterator[Any]:
         def tell(tallies: Mapping[str, Any], cell: Any) -> None:
             if cell is not None:
                 done, cells = (sum(getattr(t, name) for t in tallies.values()) for name in ("done", "cells"))
-                say.note(f"{cell.variant.name}, seed {cell.seed}, pairs {cell.start}-{cell.stop - 1} ({done}/{cells})")
+                say.note(f"{cell.label} ({done}/{cells})")
 
         yield tell
         return

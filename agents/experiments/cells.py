@@ -48,6 +48,11 @@ class Cell:
         """Its file name. It does not depend on how many pairs there are behind it."""
         return f"{self.variant.slug}.s{self.seed}.p{self.start:05d}-{self.stop:05d}"
 
+    @property
+    def label(self) -> str:
+        """What it is, for people."""
+        return f"{self.variant.name}, seed {self.seed}, pairs {self.start}-{self.stop - 1}"
+
 
 @dataclass(frozen=True)
 class Record:

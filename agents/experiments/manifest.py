@@ -67,6 +67,20 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
     return experiment.settings() | {"pairs": source_identity(experiment.pairs)}
 
 
+def provenance(experiment: str, settings: dict[str, Any], model: Any) -> dict[str, Any]:
+    """What every manifest of an experiment says: its id, settings and their hash, model, versions, machine, time."""
+    return {
+        "experiment": experiment,
+        "experiment_sha256": _hash(json.dumps(settings, sort_keys=True)),
+        "settings": settings,
+        "model": model_identity(model),
+        "versions": versions_here(),
+        "platform": platform_of(model),
+        "revision": _revision(),
+        "started": utc_now(),
+    }
+
+
 def start_run(folder: Path, experiment: Experiment, model: Any, pairs: list[Pair]) -> None:
     """Write the manifest, the experiment and its pairs into the folder of a new run.
 
@@ -77,18 +91,9 @@ def start_run(folder: Path, experiment: Experiment, model: Any, pairs: list[Pair
     ours = {EXPERIMENT, PAIRS, "cells", "claims"}
     if strangers := sorted(path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in ours):
         raise RunExists(f"{folder} holds something else ({strangers[0]}); choose another --out")
-    settings, text = settings_of(experiment), pairs_text(pairs)
-    manifest = ExperimentManifest(
-        experiment=experiment.id,
-        experiment_sha256=_hash(json.dumps(settings, sort_keys=True)),
-        settings=settings,
-        pairs_sha256=_hash(text),
-        model=model_identity(model),
-        versions=versions_here(),
-        platform=platform_of(model),
-        revision=_revision(),
-        started=utc_now(),
-    )
+    text = pairs_text(pairs)
+    common = provenance(experiment.id, settings_of(experiment), model)
+    manifest = ExperimentManifest(pairs_sha256=_hash(text), **common)
     write_atomic(folder / PAIRS, text)
     write_atomic(folder / EXPERIMENT, experiment.to_yaml())
     # Last: where a manifest is, all the rest is.
@@ -114,13 +119,13 @@ def read_run(folder: Path) -> tuple[ExperimentManifest, list[Pair]]:
     return manifest, pairs
 
 
-def check_settings(manifest: ExperimentManifest, experiment: Experiment, folder: Path) -> None:
-    """Compare an experiment with the one that a run was started with.
+def check_settings(was: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> None:
+    """Compare the settings that a run was started with, `was`, with those of an experiment now.
 
     Raises:
         RunMismatch: they differ; says in what.
     """
-    then, now = dict(_flat(manifest.settings)), dict(_flat(settings_of(experiment)))
+    then, now = dict(_flat(was)), dict(_flat(settings))
     # Names first: of an arm that is gone they say more than its other keys.
     keys = sorted(then.keys() | now.keys(), key=lambda key: (not key.endswith(".name"), key))
     if differ := [key for key in keys if then.get(key) != now.get(key)]:
@@ -129,18 +134,18 @@ def check_settings(manifest: ExperimentManifest, experiment: Experiment, folder:
         raise RunMismatch(f"{folder} holds a run of another experiment: {shown}{more}; choose another --out")
 
 
-def check_model(manifest: ExperimentManifest, model: Any) -> None:
-    """Compare a model with the one that a run was started with.
+def check_model(was: Mapping[str, Any], model: Any) -> None:
+    """Compare a model with the one that a run was started with, `was` (a `model_identity`).
 
     Raises:
         RunMismatch: they differ; says in what.
     """
-    then, now = dict(_flat(manifest.model)), dict(_flat(json.loads(json.dumps(model_identity(model)))))
+    then, now = dict(_flat(was)), dict(_flat(json.loads(json.dumps(model_identity(model)))))
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key):
             raise RunMismatch(
                 f"the run was made with another model: {key} was {_show(then, key)}, now it is {_show(now, key)}; give "
-                f"the model {manifest.model.get('name')!r} as it was then, or choose another --out"
+                f"the model {was.get('name')!r} as it was then, or choose another --out"
             )
 
 

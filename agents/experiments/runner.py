@@ -16,10 +16,11 @@ from agents.errors import RunWriteError
 from agents.experiments.arms import ARMS, Task
 from agents.experiments.cells import CLAIMS, Cell, CellStore, Record, claim, plan_cells
 from agents.experiments.figures import save_figures
-from agents.experiments.manifest import MANIFEST, check_model, check_settings, read_run, start_run
+from agents.experiments.manifest import MANIFEST, check_model, check_settings, read_run, settings_of, start_run
 from agents.experiments.measures import MEASURES, Bench, Embedder
 from agents.experiments.pairs import load_pairs
 from agents.experiments.results import HEADLINE, RESULTS, Results, gather, save_samples
+from agents.experiments.sharing import share_work
 from agents.experiments.spec import Experiment
 from agents.experiments.tables import markdown
 from agents.log import write_atomic
@@ -27,7 +28,6 @@ from steer.pairs import Pair
 from steer.sampling import derive_seed
 
 TABLE = "table.md"
-POLL_SECONDS = 0.5
 
 
 @dataclass
@@ -147,7 +147,7 @@ def run_experiment(
         judge = open_judge()
         names = [name for name, measure in MEASURES.items() if judge is not None or not measure.judged]
         if not all(work.store.is_done(cell, names) for cell in work.cells):
-            check_model(read_run(folder)[0], model())
+            check_model(read_run(folder)[0].model, model())
             bench = Bench(model(), pairs, judge, reached=experiment.reached)
             _work_off(work, bench, names, on_progress)
     with claim(folder / CLAIMS / "report", wait=True):
@@ -166,7 +166,7 @@ def existing_run(experiment: Experiment, folder: Path) -> list[Pair] | None:
     if not (folder / MANIFEST).exists():
         return None
     manifest, pairs = read_run(folder)
-    check_settings(manifest, experiment, folder)
+    check_settings(manifest.settings, settings_of(experiment), folder)
     return pairs
 
 
@@ -219,23 +219,22 @@ def _work_off(work: _Work, bench: Bench, names: Sequence[str], on_progress: OnPr
     """Do every cell that is missing, sharing them with other processes, until none is."""
     for cell in work.cells:
         work.tallies.setdefault(cell.variant.name, Tally()).cells += 1
-    pending = list(work.cells)
-    _take_in(work, pending, names)
+    _take_in(work, work.cells, names)
     if on_progress:
         on_progress(work.tallies, None)
-    while pending := [cell for cell in pending if cell.key not in work.done]:
-        before = len(work.done)
-        for cell in pending:
-            with work.store.claim(cell) as mine:
-                # Another process may have done it since we looked.
-                ours = mine and not work.store.is_done(cell, names)
-                if ours:
-                    _do(work, cell, bench, names)
-            _take_in(work, [cell], names)
-            if ours and on_progress:
-                on_progress(work.tallies, cell)
-        if len(work.done) == before:
-            time.sleep(POLL_SECONDS)  # all that is left is being done by others; if one of them dies, we take over
+
+    def after(cell: Cell, ours: bool) -> None:
+        _take_in(work, [cell], names)
+        if ours and on_progress:
+            on_progress(work.tallies, cell)
+
+    share_work(
+        [cell for cell in work.cells if cell.key not in work.done],
+        claimed=work.store.claim,
+        is_done=lambda cell: work.store.is_done(cell, names),
+        do=lambda cell: _do(work, cell, bench, names),
+        after=after,
+    )
 
 
 def _do(work: _Work, cell: Cell, bench: Bench, names: Sequence[str]) -> None:

@@ -129,7 +129,12 @@ class Variant:
     @property
     def slug(self) -> str:
         """The name as part of a file name."""
-        return re.sub(r"[^a-z0-9.]+", "-", self.name.lower()).strip("-.")
+        return slug(self.name)
+
+
+def slug(name: str) -> str:
+    """A name as part of a file name."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
 
 
 class Experiment(Part):
