@@ -21,7 +21,9 @@ def experiment(
         Path | None,
         typer.Option("--out", "-o", help="Folder of the run; by default runs/ID. Given again, it is continued."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=2, help="Use only the first so many pairs.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=2, help="Use only the first so many pairs, or scenarios.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate tokens, time and memory from a small sample; write nothing.")
     ] = False,
@@ -29,11 +31,19 @@ def experiment(
 ) -> None:
     """Compare ways of writing on the same contexts, terminals and seeds. Prints the tables, as Markdown.
 
+    A FILE with `scenarios` in place of `pairs` compares ways of planning on whole simulations.
+
     It may be stopped and given again, and given several times at once: the processes share the work.
     """
     say = output(ctx)
+    from agents.experiments.play_spec import holds_scenarios
     from agents.experiments.spec import load_experiment
 
+    if holds_scenarios(file):
+        from agents.cli.plays import compare_plays
+
+        compare_plays(say, file, out, limit, dry_run=dry_run, as_json=as_json)
+        return
     loaded = load_experiment(file)
     folder = out or RUNS / loaded.id
     if dry_run:
@@ -42,7 +52,7 @@ def experiment(
     from agents.experiments.runner import run_experiment
     from agents.experiments.tables import markdown, rich_tables
 
-    with _advice(say, file, folder), _board(say) as show:
+    with advice(say, file, folder), board(say) as show:
         outcome = run_experiment(loaded, folder, lambda: load_model(say, loaded.model), limit=limit, on_progress=show)
     if outcome.written + outcome.measured == 0:
         say.note(f"nothing to do: all {outcome.cells} cells of this experiment are done in {folder}")
@@ -73,13 +83,18 @@ def _forecast(say: Output, loaded: Any, folder: Path, limit: int | None, as_json
     pairs = pairs or load_pairs(loaded.pairs, lambda: model)
     with say.status("writing a small sample of each arm"):
         found = forecast(loaded, model, pairs, store, limit=limit)
+    show_forecast(say, found, as_json)
+
+
+def show_forecast(say: Output, found: Any, as_json: bool, *, unit: str = "texts") -> None:
+    """Print what is left (an `agents.experiments.estimate.Forecast`), of so many units."""
     if as_json:
         say.json(found)
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("arm", "texts left", "tokens", "time", "from")
+    table = Table("arm", f"{unit} left", "tokens", "time", "from")
     for arm in found.arms:
         source = "its own cells" if arm.measured else "a sample"
         table.add_row(arm.name, f"{arm.texts:,}", f"{arm.tokens:,}", clock(arm.seconds), source)
@@ -92,8 +107,8 @@ def _forecast(say: Output, loaded: Any, folder: Path, limit: int | None, as_json
 
 
 @contextmanager
-def _board(say: Output) -> Iterator[Any]:
-    """Shows progress: a live table on a terminal, else a line per cell."""
+def board(say: Output, *, unit: str = "texts", success: str = "nearest") -> Iterator[Any]:
+    """Shows progress: a live table on a terminal, else a line per cell; see `progress_table`."""
     if not say.lively:
 
         def tell(tallies: Mapping[str, Any], cell: Any) -> None:
@@ -112,7 +127,7 @@ def _board(say: Output) -> Iterator[Any]:
     def show(tallies: Mapping[str, Any], cell: Any) -> None:
         if not live.is_started:
             live.start()
-        live.update(progress_table(tallies), refresh=True)
+        live.update(progress_table(tallies, unit=unit, success=success), refresh=True)
 
     try:
         yield show
@@ -120,12 +135,17 @@ def _board(say: Output) -> Iterator[Any]:
         live.stop()
 
 
-def progress_table(tallies: Mapping[str, Any]) -> Any:
-    """How far each arm is (`agents.experiments.runner.Tally` by name): a rich table."""
+def progress_table(tallies: Mapping[str, Any], *, unit: str = "texts", success: str = "nearest") -> Any:
+    """How far each arm is: a rich table.
+
+    Args:
+        tallies: `agents.experiments.runner.Tally` by name.
+        unit, success: what they count, and what of it counts as a hit.
+    """
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    table = Table("arm", "", "cells", "texts", "nearest", "tokens/s", "time left")
+    table = Table("arm", "", "cells", unit, success, "tokens/s", "time left")
     for name, tally in tallies.items():
         hits = "-" if not tally.texts or tally.hits != tally.hits else f"{tally.hits / tally.texts:.0%}"
         speed = f"{tally.tokens / tally.seconds:,.0f}" if tally.seconds else "-"
@@ -144,7 +164,7 @@ def clock(seconds: float) -> str:
 
 
 @contextmanager
-def _advice(say: Output, file: Path, folder: Path) -> Iterator[None]:
+def advice(say: Output, file: Path, folder: Path) -> Iterator[None]:
     """Say how to go on when a run is interrupted."""
     try:
         yield

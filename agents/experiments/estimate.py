@@ -92,7 +92,7 @@ def forecast(
         done=0 if store is None else sum(store.records(cell) is not None for cell in cells),
         tokens=sum(arm.tokens for arm in arms),
         seconds=sum(arm.seconds for arm in arms),
-        memory=_peak_bytes(model) + round(min(experiment.chunk, count) * (context + largest) * _cache_bytes(model)),
+        memory=peak_bytes(model) + round(min(experiment.chunk, count) * (context + largest) * _cache_bytes(model)),
     )
 
 
@@ -126,7 +126,7 @@ def _cache_bytes(model: Any) -> int:
     return 2 * config.num_hidden_layers * kept * width * model.dtype.itemsize
 
 
-def _peak_bytes(model: Any) -> int:
+def peak_bytes(model: Any) -> int:
     """The most memory that this process has held so far, where the model is."""
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated(model.device)

@@ -90,7 +90,7 @@ class Results:
 
     def to_json(self) -> str:
         """As a JSON document; NaN is null."""
-        return json.dumps(_plain(dataclasses.asdict(self)), ensure_ascii=False, indent=2) + "\n"
+        return json.dumps(plain_json(dataclasses.asdict(self)), ensure_ascii=False, indent=2) + "\n"
 
     @classmethod
     def load(cls, path: Path) -> "Results":
@@ -184,7 +184,7 @@ def save_samples(folder: Path, store: CellStore, cells: Sequence[Cell], names: S
     for cell in cells:
         records, numbers = store.records(cell) or [], store.measures(cell)
         for index, record in enumerate(records):
-            taken = {name: _plain(float(numbers[name][index])) for name in names}
+            taken = {name: plain_json(float(numbers[name][index])) for name in names}
             texts = {"context": record.pair.context, "terminal": record.pair.terminal}
             rows.append(record.fields() | texts | {"measures": taken})
     path = folder / SAMPLES
@@ -234,18 +234,19 @@ def measured_names(names: Sequence[str], group: str) -> list[str]:
     return [name for name in names if name in MEASURES and MEASURES[name].group == group]
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
+    """A value that JSON can hold: what is not finite becomes null, sequences become lists."""
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain_json(item) for item in value]
     return value
 
 
 def _number(value: Any) -> Any:
-    """A value as `_plain` wrote it: null was NaN."""
+    """A value as `plain_json` wrote it: null was NaN."""
     return math.nan if value is None else value
 
 

@@ -68,15 +68,18 @@ def markdown_table(sheet: Sheet) -> str:
 
 def rich_tables(results: Results) -> list[Table]:
     """The same tables for a terminal; intervals are left to the Markdown."""
-    found = []
-    for title, head, rows in tables(results):
-        table = Table(*map(escape, head), title=Text(title), title_justify="left")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for name, *values in rows:
-            table.add_row(Text(name), *(Text(value.split(" (")[0]) for value in values))
-        found.append(table)
-    return found
+    return [rich_table(sheet) for sheet in tables(results)]
+
+
+def rich_table(sheet: Sheet) -> Table:
+    """A table for a terminal; intervals are left out."""
+    title, head, rows = sheet
+    table = Table(*map(escape, head), title=Text(title), title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, *values in rows:
+        table.add_row(Text(name), *(Text(value.split(" (")[0]) for value in values))
+    return table
 
 
 def describe(results: Results) -> str:
@@ -105,13 +108,17 @@ def notes(results: Results) -> list[str]:
 
 def show(value: Estimate, name: str, *, signed: bool = False) -> str:
     """A mean with its interval, in the measure's own format."""
+    return show_number(value, percent=MEASURES[name].percent, digits=MEASURES[name].digits, signed=signed)
+
+
+def show_number(value: Estimate, *, percent: bool, digits: int, signed: bool = False) -> str:
+    """A mean with its interval, as a share or with so many digits behind the point."""
     if not value.pairs:
         return "-"
-    measure = MEASURES[name]
     sign = "+" if signed else ""
-    form = f"{{:{sign}.0f}}" if measure.percent else f"{{:{sign}.{measure.digits}f}}"
-    mean, low, high = (form.format(100 * v if measure.percent else v) for v in (value.mean, value.low, value.high))
-    return f"{mean}{' %' if measure.percent else ''} ({low} to {high})"
+    form = f"{{:{sign}.0f}}" if percent else f"{{:{sign}.{digits}f}}"
+    mean, low, high = (form.format(100 * v if percent else v) for v in (value.mean, value.low, value.high))
+    return f"{mean}{' %' if percent else ''} ({low} to {high})"
 
 
 def show_effect(comparison: Comparison) -> str:

@@ -1,0 +1,60 @@
+"""`steer experiment` of a file with scenarios."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from agents.cli.experiment import RUNS, advice, board, show_forecast
+from agents.cli.models import load_model
+from agents.cli.output import Output
+
+
+def compare_plays(
+    say: Output, file: Path, out: Path | None, limit: int | None, *, dry_run: bool, as_json: bool
+) -> None:
+    """Play the scenarios of an experiment in all its arms, and print the tables.
+
+    Args:
+        say: where to.
+        file: of the experiment.
+        out: folder of the run; by default `runs/ID`.
+        limit: play only the first so many scenarios.
+        dry_run: estimate instead.
+        as_json: print one JSON document.
+    """
+    from agents.experiments.play_spec import load_plays
+
+    plays = load_plays(file)
+    folder = out or RUNS / plays.id
+    if dry_run:
+        from agents.experiments.play_estimate import forecast_plays
+
+        model = load_model(say, plays.experiment.model)
+        with say.status("playing a small sample of each arm"):
+            found = forecast_plays(plays, model, folder, limit=limit)
+        show_forecast(say, found, as_json, unit="runs")
+        return
+    from agents.experiments.play_tables import play_markdown, play_tables
+    from agents.experiments.plays import run_plays
+    from agents.experiments.tables import rich_table
+
+    def load() -> Any:
+        return load_model(say, plays.experiment.model)
+
+    with advice(say, file, folder), board(say, unit="goals", success="reached") as show:
+        outcome = run_plays(plays, folder, load, limit=limit, on_progress=show)
+    if outcome.written + outcome.measured == 0:
+        say.note(f"nothing to do: all {outcome.cells} cells of this experiment are done in {folder}")
+    if not outcome.results.judged:
+        say.note("goals were not judged: that needs pip install 'steer[judge]'; then give the command again")
+    if as_json:
+        run = {"run": folder, "cells": outcome.cells, "written": outcome.written, "measured": outcome.measured}
+        say.json(run | {"files": outcome.files} | vars(outcome.results))
+        return
+    if say.lively:
+        from rich.console import Console
+
+        Console(stderr=True).print(*map(rich_table, play_tables(outcome.results)), sep="\n\n")
+    if not (say.lively and sys.stdout.isatty()):  # on one terminal, one kind of table is enough
+        say.result(play_markdown(outcome.results))
+    say.note("in " + str(folder) + ": " + ", ".join(path.name for path in outcome.files))

@@ -1,0 +1,244 @@
+"""Measures of a played scenario, as plain functions of one signature.
+
+A measure is `measure(play) -> float64 [n]`: a number for each terminal of the scenario, or (where it is of the `whole`)
+a single one; NaN where there is none. A new measure is a function and a line in `PLAY_MEASURES`: all are taken anew
+from the stored cells whenever the command is given.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.experiments.cells import Record
+from agents.experiments.measures import MEASURES, Bench
+from agents.experiments.play_cells import Measured, PlayCell, set_goals, terminals
+from agents.experiments.play_spec import ROLES, Plays
+from agents.experiments.task import Sample
+from agents.scenario import goal_key
+from steer.pairs import Pair
+
+QUANTILE = 0.999
+
+
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """A terminal of a played scenario.
+
+    Attributes:
+        key, text, role: `character/goal`, its text, and the place of its character (`first`, ...).
+        last: turn up to which it counts.
+        near: the judge's similarity of each sentence up to there, float64 `[sentences]`; empty without a judge.
+        foreign: for each of them, whether it is from a turn of somebody who has no goal of this text.
+        turn: of each sentence, counted from 1.
+        rivals: greatest similarity of any such sentence to any goal of another scenario; NaN where there is none.
+    """
+
+    key: str
+    text: str
+    role: str
+    last: int
+    near: NDArray[np.float64]
+    foreign: NDArray[np.bool_]
+    turn: NDArray[np.int64]
+    rivals: float
+
+    @property
+    def best(self) -> float:
+        """Greatest similarity of any sentence; NaN without any."""
+        return float(self.near.max()) if len(self.near) else np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Play:
+    """A cell, its parts, and the judge's threshold (NaN without a judge)."""
+
+    cell: PlayCell
+    measured: Measured
+    aims: tuple[Aim, ...]
+    threshold: float
+
+
+def similarities(measured: Measured) -> NDArray[np.float64]:
+    """Of all sentences of a cell to all goals of the set, `[sentences, goals]`; empty where there is no judge."""
+    return np.array([row for turn in measured.turns for row in turn.similarities], dtype=np.float64)
+
+
+def told_threshold(plays: Plays, cells: Sequence[PlayCell], measured: Sequence[Measured]) -> float:
+    """The similarity that one in a thousand unrelated pairs reaches: a sentence, and a goal of another scenario.
+
+    All arms count, so that one threshold holds for all. NaN without a judge, or with a single scenario.
+    """
+    owners = np.array([scenario for scenario, _, _ in set_goals(plays)])
+    unrelated = [
+        near[:, owners != cell.scenario.id].ravel()
+        for cell, found in zip(cells, measured, strict=True)
+        if (near := similarities(found)).size
+    ]
+    values = np.concatenate(unrelated) if unrelated else np.zeros(0)
+    return float(np.quantile(values, QUANTILE)) if values.size else float("nan")
+
+
+def make_play(plays: Plays, cell: PlayCell, measured: Measured, threshold: float) -> Play:
+    """Put together what the measures look at."""
+    goals, scenario = set_goals(plays), cell.scenario
+    place = {(owner, key): index for index, (owner, key, _) in enumerate(goals)}
+    others = np.array([owner != scenario.id for owner, _, _ in goals])
+    near = similarities(measured)
+    turns = np.array(
+        [number for number, turn in enumerate(measured.turns, start=1) for _ in turn.similarities], dtype=np.int64
+    )
+    who = np.array([turn.character for turn in measured.turns for _ in turn.similarities])
+    wanting: dict[str, set[str]] = {}
+    for character, goal in terminals(scenario):
+        wanting.setdefault(goal.text, set()).add(character.id)
+    aims = []
+    for character, goal in terminals(scenario):
+        key, last = goal_key(character.id, goal.id), scenario.deadline(goal)
+        counted = turns <= last
+        rows = near[counted] if near.size else np.zeros((0, len(goals)))
+        aims.append(
+            Aim(
+                key=key,
+                text=goal.text,
+                role=ROLES[scenario.characters.index(character)] if len(scenario.characters) <= len(ROLES) else "",
+                last=last,
+                near=rows[:, place[scenario.id, key]],
+                foreign=~np.isin(who[counted], sorted(wanting[goal.text])),
+                turn=turns[counted],
+                rivals=float(rows[:, others].max()) if rows[:, others].size else float("nan"),
+            )
+        )
+    return Play(cell, measured, tuple(aims), threshold)
+
+
+def told(play: Play) -> NDArray[np.float64]:
+    """1 where a sentence is as near to the goal as one in a thousand unrelated ones."""
+    return np.array([_reaches(aim.near, play) for aim in play.aims])
+
+
+def all_told(play: Play) -> NDArray[np.float64]:
+    """1 where all goals of the scenario are told."""
+    return np.array([told(play).min()])
+
+
+def reached(play: Play) -> NDArray[np.float64]:
+    """1 where the run itself, by the model's own encoder, counts the goal as reached."""
+    return np.array([float(play.measured.reached[aim.key]) for aim in play.aims])
+
+
+def nearest(play: Play) -> NDArray[np.float64]:
+    """1 where the text came nearer to the goal than to any goal of another scenario."""
+    return np.array([np.nan if np.isnan(aim.rivals) else float(aim.best > aim.rivals) for aim in play.aims])
+
+
+def similarity(play: Play) -> NDArray[np.float64]:
+    """Greatest cosine of a sentence and the goal."""
+    return np.array([aim.best for aim in play.aims])
+
+
+def ahead(play: Play) -> NDArray[np.float64]:
+    """1 where the goal came nearest of all goals of the scenario, shared where several came equally near."""
+    best = similarity(play)
+    if np.isnan(best).any() or len(best) < 2:
+        return np.full(len(best), np.nan)
+    first = np.isclose(best, best.max())
+    return first / first.sum()
+
+
+def leakage(play: Play) -> NDArray[np.float64]:
+    """Mean over the turns of characters who do not have the goal, of the greatest cosine of a sentence and the goal."""
+    return np.array(
+        [
+            np.mean([aim.near[aim.turn == turn].max() for turn in found])
+            if (found := sorted(set(aim.turn[aim.foreign])))
+            else np.nan
+            for aim in play.aims
+        ]
+    )
+
+
+def told_by_others(play: Play) -> NDArray[np.float64]:
+    """1 where the goal is told in the turn of a character who does not have it."""
+    return np.array([_reaches(aim.near[aim.foreign], play) if aim.foreign.any() else np.nan for aim in play.aims])
+
+
+def fluency(play: Play) -> NDArray[np.float64]:
+    """Mean NLL of what was written under the bare, unsteered base, nats per token."""
+    value = play.measured.base_nll
+    return np.array([np.nan if value is None else value])
+
+
+def distinct_3(play: Play) -> NDArray[np.float64]:
+    """Different triples of neighbouring words over all such triples, of the whole text behind the opening."""
+    return _of_text(play, "distinct_3")
+
+
+def repetition(play: Play) -> NDArray[np.float64]:
+    """Share of the text's runs of four words that stand in it more than once."""
+    return _of_text(play, "repetition")
+
+
+def tokens(play: Play) -> NDArray[np.float64]:
+    """Tokens generated for the whole run, drafts and discarded candidates included."""
+    return np.array([float(play.measured.tokens)])
+
+
+def seconds(play: Play) -> NDArray[np.float64]:
+    """Wall time of the run's turns."""
+    return np.array([play.measured.seconds])
+
+
+@dataclass(frozen=True)
+class PlayMeasure:
+    """A measure and how it is shown.
+
+    Attributes:
+        take: the function.
+        group: the table that it stands in.
+        percent: whether it is a share.
+        digits: shown behind the point, where it is none.
+        judged: whether it needs the judge.
+        whole: whether it is of the whole text, rather than of each goal.
+    """
+
+    take: Callable[[Play], NDArray[np.float64]]
+    group: Literal["goal", "text", "cost"]
+    percent: bool = False
+    digits: int = 2
+    judged: bool = False
+    whole: bool = False
+
+
+PLAY_MEASURES: dict[str, PlayMeasure] = {
+    "told": PlayMeasure(told, "goal", percent=True, judged=True),
+    "all_told": PlayMeasure(all_told, "goal", percent=True, judged=True, whole=True),
+    "reached": PlayMeasure(reached, "goal", percent=True),
+    "nearest": PlayMeasure(nearest, "goal", percent=True, judged=True),
+    "similarity": PlayMeasure(similarity, "goal", judged=True),
+    "ahead": PlayMeasure(ahead, "goal", percent=True, judged=True),
+    "leakage": PlayMeasure(leakage, "goal", judged=True),
+    "told_by_others": PlayMeasure(told_by_others, "goal", percent=True, judged=True),
+    "base_nll": PlayMeasure(fluency, "text", whole=True),
+    "distinct_3": PlayMeasure(distinct_3, "text", whole=True),
+    "repetition": PlayMeasure(repetition, "text", percent=True, whole=True),
+    "tokens": PlayMeasure(tokens, "cost", digits=0, whole=True),
+    "seconds": PlayMeasure(seconds, "cost", digits=1, whole=True),
+}
+
+
+def _reaches(near: NDArray[np.float64], play: Play) -> float:
+    if np.isnan(play.threshold):
+        return float("nan")
+    return float(bool((near >= play.threshold).any()))
+
+
+def _of_text(play: Play, name: str) -> NDArray[np.float64]:
+    """A measure of pair experiments that looks at the text alone."""
+    texts = tuple(turn.text for turn in play.measured.turns)
+    pair = Pair(play.cell.scenario.id, play.cell.scenario.opening, play.aims[0].text)
+    sample = Sample("\n\n".join(texts), texts, (), False, play.measured.tokens, 0)
+    record = Record(play.cell.arm.name, play.cell.seed, pair, sample)
+    return MEASURES[name].take([record], Bench(None, [pair], None, reached=1.0))

@@ -1,0 +1,91 @@
+"""Tables of an experiment over scenarios, in Markdown: by arm, by relation of the goals, by role."""
+
+from agents.experiments.play_measures import PLAY_MEASURES
+from agents.experiments.play_results import ALL, PlayResults, PlayRow
+from agents.experiments.play_spec import ROLES
+from agents.experiments.statistics import Estimate
+from agents.experiments.tables import Sheet, markdown_table, plain_line, show_effect, show_number, show_p
+
+HEADLINES = ("told", "reached", "base_nll")  # what is tested, and shown by relation
+BY_RELATION = ("told", "all_told", "reached", "leakage", "told_by_others", "base_nll")
+TITLES = {"goal": "What became of the goals", "text": "The text", "cost": "The cost of one run"}
+
+
+def play_tables(results: PlayResults) -> list[Sheet]:
+    """Title, head and rows of each table."""
+    arms = list(dict.fromkeys(row.arm for row in results.rows))
+    taken = list(results.rows[0].measures)
+    found = []
+    for group, title in TITLES.items():
+        names = [name for name in taken if PLAY_MEASURES[name].group == group and name != "ahead"]
+        rows = [_row(row, [row.arm], names) for arm in arms if (row := results.row(arm)) is not None]
+        found.append((title, ["arm", *map(_head, names)], rows))
+    names = [name for name in BY_RELATION if name in taken]
+    rows = [
+        _row(row, [relation, row.arm], names)
+        for relation in results.relations()
+        for arm in arms
+        if (row := results.row(arm, relation)) is not None
+    ]
+    if rows:
+        found.append(("By relation of the goals", ["relation", "arm", *map(_head, names)], rows))
+    for relation in results.relations() or [ALL]:
+        found += [_by_role(results, arms, relation, name) for name in ("told", "ahead", "reached") if name in taken]
+    return [*found, *(sheet for name in HEADLINES if (sheet := _differences(results, name)) is not None)]
+
+
+def play_markdown(results: PlayResults) -> str:
+    """All tables in Markdown, under the title of the experiment."""
+    seeds = "1 seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
+    about = (
+        f"{len(results.scenarios)} scenarios, {seeds}, model {plain_line(results.model)}. In brackets: 95 % bootstrap "
+        "intervals over scenarios, whose seeds are averaged first."
+    )
+    note = "What needs a judge is left out: it is not installed (`pip install 'steer[judge]'`)."
+    if results.judged:
+        note = (
+            f"`told`: a sentence is as near to the goal (cosine {results.threshold:.2f}) as one in a thousand "
+            "unrelated pairs of sentence and goal, by an embedder that no arm uses. `reached`: told by the account of "
+            "the run itself, with the model's own encoder. `nearest`: nearer than to any goal of another scenario. "
+            "`ahead`: nearest of the scenario's own goals. `leakage`: nearness to a goal of the turns of those who do "
+            "not have it."
+        )
+    parts = [f"# {plain_line(results.title or results.id)}", about, *map(markdown_table, play_tables(results)), note]
+    return "\n\n".join(parts) + "\n"
+
+
+def _by_role(results: PlayResults, arms: list[str], relation: str, name: str) -> Sheet:
+    roles = [role for role in ROLES if any(row.role == role for row in results.rows if row.relation == relation)]
+    lines = []
+    for arm in arms:
+        if results.row(arm, relation) is not None:
+            rows = [results.row(arm, relation, role) for role in roles]
+            lines.append([arm, *("-" if row is None else _show(row.measures[name], name) for row in rows)])
+    where = "all scenarios" if relation == ALL else relation
+    return f"By role, {where}: {_head(name)}", ["arm", *roles], lines
+
+
+def _differences(results: PlayResults, name: str) -> Sheet | None:
+    rows = []
+    for test in results.tests:
+        if test.measure == name:
+            c = test.comparison
+            change = _show(c.difference, name, signed=True)
+            cells = [change, str(c.difference.pairs), show_p(c.p), show_p(test.p_holm), show_effect(c), c.test]
+            rows.append([test.first, *cells])
+    title = f"{_head(name)}: each arm against {results.reference}, paired by scenario"
+    head = ["arm", "difference", "scenarios", "p", "p (Holm)", "effect", "test"]
+    return (title, head, rows) if rows else None
+
+
+def _row(row: PlayRow, first: list[str], names: list[str]) -> list[str]:
+    return [*first, *(_show(row.measures[name], name) for name in names)]
+
+
+def _show(value: Estimate, name: str, *, signed: bool = False) -> str:
+    measure = PLAY_MEASURES[name]
+    return show_number(value, percent=measure.percent, digits=measure.digits, signed=signed)
+
+
+def _head(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,149 @@
+"""The file of an experiment over scenarios: what it says is played, and what it gets wrong is told with its line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.errors import ExperimentError, ScenarioError
+from agents.experiments.play_cells import plan_plays
+from agents.experiments.play_spec import as_played, holds_scenarios, load_plays
+from agents.goals import check_texts
+from agents.scenario import Scenario, load_scenario
+from steer.model import LatentModel
+from tests.agents.experiments.kit import write_file
+from tests.agents.experiments.play_kit import ARMS, small_plays, write_plays
+
+ROOT = Path(__file__).resolve().parents[3]
+SET = ROOT / "examples" / "scenarios"
+
+
+def weights(scenario: Scenario) -> list[float]:
+    return [goal.weight for _, goal in scenario.goals()]
+
+
+def test_cells_are_every_arm_in_every_scenario_with_every_seed(tmp_path: Path) -> None:
+    arms = [*ARMS, {"name": "only", "relations": ["against"]}]
+    plays = small_plays(tmp_path, arms=arms, seeds=[3, 4])
+    keys = [cell.key for cell in plan_plays(plays)]
+    assert len(set(keys)) == len(keys) == 2 * (3 + 2)
+    assert [cell.scenario.id for cell in plan_plays(plays) if cell.arm.name == "only"] == ["against-hill"] * 2
+    assert {cell.key for cell in plan_plays(plays, 1)} == {key for key in keys if key.endswith("agree-sea")}
+
+
+def test_an_arm_changes_the_planner_and_nothing_else(tmp_path: Path) -> None:
+    plays = small_plays(tmp_path, model="other")
+    sea = plays.scenarios[0]
+    plain, pulled = (as_played(plays, arm, sea, 7) for arm in plays.experiment.arms)
+    assert (plain.planner.method, pulled.planner.method) == ("unguided", "annealed")
+    assert plain.seed == pulled.seed != as_played(plays, plays.experiment.arms[0], sea, 8).seed
+    assert plain.seed != as_played(plays, plays.experiment.arms[0], plays.scenarios[1], 7).seed
+    same = sea.model_copy(update={"seed": plain.seed, "model": "other", "planner": plain.planner})
+    assert plain == same
+
+
+def test_the_keys_of_a_search_go_with_it(tmp_path: Path) -> None:
+    plays = small_plays(tmp_path, scenarios=["windy_day"])
+    assert plays.scenarios[0].planner.method == "guided-search"
+    assert as_played(plays, plays.experiment.arms[1], plays.scenarios[0], 0).planner.method == "annealed"
+    kept = small_plays(tmp_path, scenarios=["windy_day"], arms=[{"name": "more", "planner": {"budget": 16}}])
+    planner = as_played(kept, kept.experiment.arms[0], kept.scenarios[0], 0).planner
+    assert (planner.budget, planner.policy, len(planner.menu)) == (16, "mcts", 3)
+
+
+@pytest.mark.parametrize(
+    ("strengths", "expected"),
+    [({}, [1, 0.5]), ({"first": 0.3}, [0.3, 0.5]), ({"dan": 0.5}, [1, 0.25]), ({"second": 0.9, "dan": 0.2}, [1, 0.1])],
+)
+def test_strengths_scale_the_weights_of_a_character(
+    tmp_path: Path, strengths: dict[str, float], expected: list[float]
+) -> None:
+    plays = small_plays(tmp_path, arms=[{"name": "a", "strengths": strengths}])
+    assert weights(as_played(plays, plays.experiment.arms[0], plays.scenarios[1], 0)) == pytest.approx(expected)
+
+
+def test_scenarios_are_named_by_package_file_or_folder(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    write_plays(tmp_path / "set")
+    (tmp_path / "set" / "experiment.yaml").unlink()
+    plays = small_plays(tmp_path, scenarios=["demo", "set"])
+    assert [scenario.id for scenario in plays.scenarios] == ["demo", "against-hill", "agree-sea"]
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "plays.yaml").write_text(plays.to_yaml(), encoding="utf-8")
+    assert load_plays(tmp_path / "copy" / "plays.yaml").settings() == plays.settings()
+
+
+def test_the_kinds_of_experiments_are_told_apart(tmp_path: Path) -> None:
+    assert holds_scenarios(write_plays(tmp_path))
+    assert not holds_scenarios(write_file(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"titel": "A"}, r"yaml:12: titel: unknown key; did you mean 'title'"),
+        ({"scenarios": ["dem"]}, r"yaml:3: scenarios.0: there is no such scenario; expected .*demo"),
+        ({"scenarios": ["agree-sea.yaml", "agree-sea.yaml"]}, r"yaml:4: scenarios.1: a second scenario with the id"),
+        ({"arms": [{"name": "a", "panner": {}}]}, r"yaml:7: arms.0.panner: unknown key; did you mean 'planner'"),
+        (
+            {"arms": [{"name": "a", "planner": {"methd": "fixed"}}]},
+            r"yaml:8: arms.0.planner.methd: unknown key; did you mean 'method'",
+        ),
+        ({"arms": [{"name": "a", "planner": {"method": "luck"}}]}, r"yaml:8: arms.0.planner.method: Input should be"),
+        (
+            {"arms": [{"name": "a", "planner": {"budget": 3}}]},
+            r"yaml:8: arms.0.planner.budget: this key belongs to method search",
+        ),
+        (
+            {"arms": [{"name": "a", "planner": {"schedule": "steep"}}]},
+            r"yaml:8: arms.0.planner.schedule: unknown schedule",
+        ),
+        ({"arms": [{"name": "a", "strengths": {"zoe": 0.5}}]}, r"yaml:8: arms.0.strengths.zoe: no such character"),
+        ({"arms": [{"name": "a", "strengths": {"third": 0.5}}]}, r"yaml:8: arms.0.strengths.third: no such"),
+        ({"arms": [{"name": "a", "strengths": {"first": 2}}]}, r"yaml:8: arms.0.strengths.first: .*less than or equal"),
+        ({"arms": [{"name": "a", "relations": ["apart"]}]}, r"yaml:8: arms.0.relations.0: no scenario has it; .*agree"),
+        ({"arms": [{"name": "a"}, {"name": "A"}]}, r"yaml:7: arms.1.name: 'A' and 'a' would share files"),
+        ({"reference": "x"}, r"reference: no such arm; expected one of plain, Pulled"),
+        ({"seeds": [1, 1]}, r"seeds: a seed stands twice"),
+        ({"arms": None}, r"arms: this key is missing"),
+    ],
+)
+def test_mistakes_are_told_with_their_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = write_plays(tmp_path, **changes)
+    with pytest.raises(ExperimentError, match=message):
+        load_plays(path)
+
+
+def test_scenarios_that_cannot_be_compared(tmp_path: Path) -> None:
+    path = write_plays(tmp_path)
+    file = tmp_path / "agree-sea.yaml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("goals:", "gaols:"), encoding="utf-8")
+    with pytest.raises(ScenarioError, match=r"agree-sea.yaml:\d+: characters.0.gaols: unknown key"):
+        load_plays(path)
+    file.write_text(text.replace("text: A bee.", "text: A bee.\n    kind: avoid"), encoding="utf-8")
+    with pytest.raises(ExperimentError, match=r"yaml:3: scenarios.0: nobody in agree-sea has a goal of kind terminal"):
+        load_plays(path)
+    file.write_text(text.replace("name: Ann", "name: Ann\n  wishes: [{like: A hat.}]"), encoding="utf-8")
+    with pytest.raises(ExperimentError, match=r"scenarios.0: agree-sea has wishes"):
+        load_plays(path)
+
+
+@pytest.fixture(scope="module")
+def packaged() -> LatentModel:
+    return LatentModel.from_pretrained("llama-fable-6m")
+
+
+@pytest.mark.parametrize("path", sorted(SET.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_scenario_of_the_set_suits_the_packaged_model(path: Path, packaged: LatentModel) -> None:
+    scenario = load_scenario(path)
+    assert scenario.id == path.stem
+    assert 2 <= len(scenario.characters) <= 4 and all(character.goals for character in scenario.characters)
+    assert 6 <= scenario.turns <= 8
+    check_texts(scenario, packaged)
+
+
+def test_the_set_holds_four_scenarios_of_each_relation() -> None:
+    plays = load_plays(ROOT / "examples" / "experiments" / "characters.yaml")
+    relations = [scenario.id.partition("-")[0] for scenario in plays.scenarios]
+    assert {name: relations.count(name) for name in relations} == {"agree": 4, "apart": 4, "against": 4}
