@@ -1,6 +1,7 @@
 """The examples run, and show what they promise."""
 
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,23 @@ def tiny_model(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> st
 def test_every_example_is_run_here() -> None:
     scripts = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
     assert scripts == {"quickstart.py", "compare_guidance.py", "own_scenario/run.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_the_notebook_runs_and_shows_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its cells run in order on the packaged model; what they print is what is stored, but for figures of time."""
+    cells = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    space: dict[str, object] = {}
+    printed = 0
+    for number, cell in enumerate(cell for cell in cells if cell["cell_type"] == "code"):
+        assert cell["execution_count"] == number + 1
+        exec(compile("".join(cell["source"]), f"cell {number + 1}", "exec"), space)
+        stored = "".join(line for output in cell["outputs"] for line in output.get("text", ()))
+        shown = capsys.readouterr().out
+        assert bool(shown) == bool(stored)
+        printed += len(shown.splitlines()) == len(stored.splitlines())
+    assert printed >= number  # one cell may differ where another machine writes another text
 
 
 def test_quickstart(tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
