@@ -22,7 +22,7 @@ from agents.experiments.manifest import check_settings, provenance
 from agents.experiments.play_spec import Plays
 from agents.log import write_atomic
 
-PLAYS, FILE = "plays.json", "plays.yaml"
+PLAYS, FILE, TABLE = "plays.json", "plays.yaml", "table.md"
 RUNS, CELLS, CLAIMS = "runs", "cells", "claims"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from agents.errors import RunDamaged, RunNotFound
 from agents.experiments.manifest import EXPERIMENT, MANIFEST, ExperimentManifest, read_run
 from agents.experiments.measures import MEASURES
+from agents.experiments.play_manifest import PLAYS, TABLE
 from agents.experiments.results import HEADLINE, RESULTS, SAMPLES, Results
 from agents.experiments.tables import show
 from steer.pairs import Pair
@@ -57,6 +58,10 @@ def read_report(run: Path) -> Report:
         manifest, pairs = read_run(run)
         settings = (run / EXPERIMENT).read_text(encoding="utf-8")
     except OSError as error:
+        if (run / PLAYS).exists():
+            raise RunNotFound(
+                f"{run} holds an experiment over scenarios, and a report is of pairs; its tables are in {run / TABLE}"
+            ) from error
         missing = Path(error.filename or MANIFEST).name
         raise RunNotFound(
             f"{run} holds no run of an experiment ({missing}: {error.strerror}); expected the --out of steer experiment"

@@ -257,6 +257,6 @@ def test_the_command(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert second.stdout == first.stdout and "nothing to do: all 4 cells" in second.stderr
     answer = document(steer("experiment", file, "--out", run, "--json"))
     assert (answer["cells"], answer["written"], answer["reference"]) == (4, 0, "plain")
-    assert "holds no run of an experiment" in error_line(steer("report", run))
+    assert "holds an experiment over scenarios, and a report is of pairs" in error_line(steer("report", run))
     file.write_text(file.read_text(encoding="utf-8") + "colour: red\n", encoding="utf-8")
     assert "colour: unknown key" in error_line(steer("experiment", file, "--out", run))

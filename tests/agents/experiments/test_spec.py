@@ -10,12 +10,14 @@ from agents.experiments.arms import ARMS, Sample, Task
 from agents.experiments.measures import MEASURES, Bench
 from agents.experiments.options import Options
 from agents.experiments.pairs import load_pairs, packaged_pairs, read_pairs
+from agents.experiments.play_spec import holds_scenarios, load_plays
 from agents.experiments.spec import PairSource, load_experiment
 from tests.agents.experiments.kit import PAIRS, ROOT, experiment, record
 from tests.steer.tiny import tiny_model
 from tests.test_docs import blocks
 
-EXAMPLES = sorted((ROOT / "examples" / "experiments").glob("*.yaml"))
+FILES = sorted((ROOT / "examples" / "experiments").glob("*.yaml"))
+EXAMPLES = [path for path in FILES if not holds_scenarios(path)]
 HEAD = "id: a\npairs: {packaged: stories}\n"
 ARMS_LINE = "arms:\n  - {name: plain, method: unguided}\n"
 
@@ -166,7 +168,9 @@ def test_the_documentation_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     page = ROOT / "docs" / "experiments.md"
     named = re.findall(r"^\| `([\w-]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(named) == sorted(ARMS)
-    (text,) = [text for _, text in blocks(page, "yaml")]
+    text, plays = [text for _, text in blocks(page, "yaml")]
+    (tmp_path / "plays.yaml").write_text(plays, encoding="utf-8")
+    assert [scenario.id for scenario in load_plays(tmp_path / "plays.yaml").scenarios] == ["demo", "lost_toy"]
     (tmp_path / "page.yaml").write_text(text, encoding="utf-8")
     assert load_experiment(tmp_path / "page.yaml").title == ""
     for registry, name in ((ARMS, "halfway"), (MEASURES, "dialogue")):
