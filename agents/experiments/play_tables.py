@@ -8,6 +8,7 @@ from agents.experiments.tables import Sheet, markdown_table, plain_line, show_ef
 
 HEADLINES = ("told", "reached", "base_nll")  # what is tested, and shown by relation
 BY_RELATION = ("told", "all_told", "reached", "leakage", "told_by_others", "base_nll")
+BY_ROLE = ("told", "ahead", "reached")
 TITLES = {"goal": "What became of the goals", "text": "The text", "cost": "The cost of one run"}
 
 
@@ -29,8 +30,8 @@ def play_tables(results: PlayResults) -> list[Sheet]:
     ]
     if rows:
         found.append(("By relation of the goals", ["relation", "arm", *map(_head, names)], rows))
-    for relation in results.relations() or [ALL]:
-        found += [_by_role(results, arms, relation, name) for name in ("told", "ahead", "reached") if name in taken]
+    named = [name for name in BY_ROLE if name in taken]
+    found += [_by_role(results, arms, relation, named) for relation in results.relations() or [ALL]]
     return [*found, *(sheet for name in HEADLINES if (sheet := _differences(results, name)) is not None)]
 
 
@@ -54,15 +55,16 @@ def play_markdown(results: PlayResults) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _by_role(results: PlayResults, arms: list[str], relation: str, name: str) -> Sheet:
-    roles = [role for role in ROLES if any(row.role == role for row in results.rows if row.relation == relation)]
-    lines = []
-    for arm in arms:
-        if results.row(arm, relation) is not None:
-            rows = [results.row(arm, relation, role) for role in roles]
-            lines.append([arm, *("-" if row is None else _show(row.measures[name], name) for row in rows)])
+def _by_role(results: PlayResults, arms: list[str], relation: str, names: list[str]) -> Sheet:
+    """What became of the goals of the first character, the second, ...: a line per arm and role."""
+    lines = [
+        [arm, role, str(row.measures[names[0]].pairs), *_row(row, [], names)]
+        for role in ROLES
+        for arm in arms
+        if (row := results.row(arm, relation, role)) is not None
+    ]
     where = "all scenarios" if relation == ALL else relation
-    return f"By role, {where}: {_head(name)}", ["arm", *roles], lines
+    return f"By role, {where}", ["arm", "role", "scenarios", *map(_head, names)], lines
 
 
 def _differences(results: PlayResults, name: str) -> Sheet | None:
@@ -84,7 +86,8 @@ def _row(row: PlayRow, first: list[str], names: list[str]) -> list[str]:
 
 def _show(value: Estimate, name: str, *, signed: bool = False) -> str:
     measure = PLAY_MEASURES[name]
-    return show_number(value, percent=measure.percent, digits=measure.digits, signed=signed)
+    shown = show_number(value, percent=measure.percent, digits=measure.digits, signed=signed)
+    return shown.split(" (")[0] if value.pairs == 1 else shown  # one scenario has no interval
 
 
 def _head(name: str) -> str:
