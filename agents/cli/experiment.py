@@ -36,7 +36,7 @@ def experiment(
     It may be stopped and given again, and given several times at once: the processes share the work.
     """
     say = output(ctx)
-    from agents.experiments.play_spec import holds_scenarios
+    from agents.experiments.play_file import holds_scenarios
     from agents.experiments.spec import load_experiment
 
     if holds_scenarios(file):

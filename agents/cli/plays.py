@@ -22,7 +22,7 @@ def compare_plays(
         dry_run: estimate instead.
         as_json: print one JSON document.
     """
-    from agents.experiments.play_spec import load_plays
+    from agents.experiments.play_file import load_plays
 
     plays = load_plays(file)
     folder = out or RUNS / plays.id

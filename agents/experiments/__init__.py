@@ -9,6 +9,6 @@ Modules, lowest first: `statistics`, `options`, `task` (what an arm is given), `
 `manifest`, `estimate` (a dry run), `results`, `tables`, `figures`, `sharing` (of cells), `runner`, `report_content`,
 `report`.
 
-Experiments over scenarios have the same order: `play_spec`, `play_cells`, `play_measures` (`PLAY_MEASURES`),
-`play_manifest`, `play_estimate`, `play_results`, `play_tables`, `plays` (`run_plays`).
+Experiments over scenarios have the same order: `play_spec`, `play_file`, `play_cells`, `play_measures`
+(`PLAY_MEASURES`), `play_manifest`, `play_estimate`, `play_results`, `play_tables`, `plays` (`run_plays`).
 """

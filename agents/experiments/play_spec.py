@@ -1,4 +1,4 @@
-"""The file of an experiment over scenarios: `scenarios` in place of `pairs`, and arms that change the planner.
+"""An experiment over scenarios: `scenarios` in place of `pairs`, and arms that change the planner.
 
 ```yaml
 id: characters
@@ -13,21 +13,16 @@ A scenario's relation is the part of its id before the first hyphen (`against-ca
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import pydantic
 import yaml
 from pydantic import Field
-from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from agents.errors import ExperimentError, ScenarioError
 from agents.experiments.spec import Name, Seed, at, slug
-from agents.planner_part import SEARCH_KEYS, SEARCHES, Part, Planner, Share
-from agents.scenario import DEFAULT_MODEL, Identifier, Scenario, load_scenario, packaged_scenarios
-from agents.yaml_file import describe_errors, read_yaml
+from agents.planner_part import SEARCH_KEYS, SEARCHES, Part, Share
+from agents.scenario import DEFAULT_MODEL, Identifier, Scenario
 from steer.sampling import derive_seed
-from steer.text import read_text
 
 ROLES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
@@ -37,7 +32,7 @@ class PlayArm(Part):
 
     Attributes:
         name: in tables.
-        planner: keys that replace those of a scenario's `planner`.
+        planner: keys that replace those of a scenario's `planner`; a path in it starts from the experiment's file.
         strengths: factors on the weights of a character's goals, by its id, or by its place: `first`, `second`, ...
         relations: play the scenarios of these relations alone; by default all.
     """
@@ -146,105 +141,3 @@ def as_played(plays: Plays, arm: PlayArm, scenario: Scenario, seed: int) -> Scen
             goal["weight"] *= factor
     seed = derive_seed(seed, "scenario", scenario.id)
     return Scenario.model_validate(data | {"planner": planner, "seed": seed, "model": plays.experiment.model})
-
-
-def holds_scenarios(path: str | Path) -> bool:
-    """Whether the file of an experiment is one over scenarios, by its keys.
-
-    Raises:
-        ExperimentError: it is no YAML.
-        TextError: it is missing, unreadable, or not UTF-8.
-    """
-    return "scenarios" in _read(path)[1]
-
-
-def load_plays(path: str | Path) -> Plays:
-    """Read and check the file of an experiment over scenarios, and the scenarios.
-
-    Raises:
-        ExperimentError: it is no YAML, or does not fit the schema; one line `file:line: key: what is wrong` per error.
-        ScenarioError: the same of a scenario.
-        TextError: a file is missing, unreadable, or not UTF-8.
-    """
-    root, data = _read(path)
-    known = {(): PlayExperiment, ("arms",): PlayArm, ("arms", "planner"): Planner}
-    try:
-        experiment = PlayExperiment.model_validate(data)
-        scenarios, entries = _load_scenarios(experiment, Path(path).resolve().parent)
-        plays = Plays(experiment.model_copy(update={"scenarios": entries}), scenarios)
-        for index, arm in enumerate(experiment.arms):
-            _check_arm(plays, index, arm)
-    except pydantic.ValidationError as error:
-        keys = {place: list(part.model_fields) for place, part in known.items()}
-        raise ExperimentError(describe_errors(error, root, path, keys)) from error
-    return plays
-
-
-def _read(path: str | Path) -> tuple[yaml.MappingNode, Any]:
-    try:
-        return read_yaml(read_text(path, "experiment"), path, expected="id, arms, and pairs or scenarios")
-    except ScenarioError as error:
-        raise ExperimentError(str(error)) from error
-
-
-def _load_scenarios(experiment: PlayExperiment, folder: Path) -> tuple[tuple[Scenario, ...], tuple[str, ...]]:
-    """The scenarios, and the entries of the file with their paths made absolute."""
-    packaged, scenarios, entries = packaged_scenarios(), [], []
-    for index, entry in enumerate(experiment.scenarios):
-        place, paths = ("scenarios", index), [packaged[entry]] if entry in packaged else [folder / entry]
-        if paths[0].is_dir():
-            paths = sorted(paths[0].glob("*.yaml"))
-        if not paths or not paths[0].is_file():
-            what = f"expected a file, a folder with *.yaml in it, or one of {', '.join(packaged)}"
-            raise _error(place, f"there is no such scenario; {what}", entry)
-        for path in paths:
-            scenario = load_scenario(path)
-            if scenario.id in (other.id for other in scenarios):
-                raise _error(place, f"a second scenario with the id {scenario.id!r}; each needs its own", entry)
-            if any(character.wishes for character in scenario.characters):
-                raise _error(place, f"{scenario.id} has wishes, whose goals are not known before; write goals", entry)
-            if not any(goal.kind == "terminal" for _, goal in scenario.goals()):
-                raise _error(
-                    place, f"nobody in {scenario.id} has a goal of kind terminal, so there is nothing to measure", entry
-                )
-            scenarios.append(scenario)
-        entries.append(entry if entry in packaged else str(folder / entry))
-    return tuple(scenarios), tuple(entries)
-
-
-def _check_arm(plays: Plays, index: int, arm: PlayArm) -> None:
-    """Refuse what fits none of the scenarios, or makes no sense in one of them."""
-    relations = sorted({relation_of(scenario) for scenario in plays.scenarios})
-    for number, relation in enumerate(arm.relations):
-        if relation not in relations:
-            known = f"no scenario has it; expected {', '.join(relations)}"
-            raise _error(("arms", index, "relations", number), known, relation)
-    scenarios = [scenario for scenario in plays.scenarios if arm.plays(scenario)]
-    names = {character.id for scenario in scenarios for character in scenario.characters}
-    names |= set(ROLES[: max(len(scenario.characters) for scenario in scenarios)])
-    for name, factor in arm.strengths.items():
-        if name not in names:
-            known = f"no such character; expected an id, or one of {', '.join(ROLES[:4])}"
-            raise _error(("arms", index, "strengths", name), known, factor)
-    for scenario in scenarios:
-        try:
-            as_played(plays, arm, scenario, 0)
-        except pydantic.ValidationError as error:
-            raise ValidationError.from_exception_data(
-                "PlayArm", [_moved(item, index) for item in error.errors()]
-            ) from error
-
-
-def _moved(item: Any, index: int) -> InitErrorDetails:
-    """An error of a changed scenario, where it stands in the experiment's file."""
-    place = (item.get("ctx") or {}).get("place")
-    loc = ("arms", index, *item["loc"], *(place.split(".") if place else ()))
-    kind: Any = item["type"]
-    if kind not in ("extra_forbidden", "missing"):
-        kind = PydanticCustomError("experiment", "{message}", {"message": item["msg"].removeprefix("Value error, ")})
-    return InitErrorDetails(type=kind, loc=loc, input=item["input"])
-
-
-def _error(loc: tuple[str | int, ...], message: str, given: Any) -> ValidationError:
-    kind = PydanticCustomError("experiment", "{message}", {"message": message})
-    return ValidationError.from_exception_data("PlayExperiment", [InitErrorDetails(type=kind, loc=loc, input=given)])

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from agents.experiments.play_spec import Plays, load_plays
+from agents.experiments.play_file import load_plays
+from agents.experiments.play_spec import Plays
 
 SCENARIOS: dict[str, dict[str, Any]] = {
     "agree-sea": {

@@ -9,6 +9,7 @@ import pytest
 
 from agents.experiments import play_measures as m
 from agents.experiments.play_cells import Measured, PlayCell, PlayedTurn, plan_plays, set_goals
+from agents.experiments.play_file import load_plays
 from agents.experiments.play_results import gather_plays
 from agents.experiments.play_spec import Plays
 from agents.experiments.play_tables import play_tables
@@ -83,8 +84,6 @@ def test_what_comes_after_a_deadline_does_not_count(tmp_path: Path) -> None:
     path = tmp_path / "against-hill.yaml"
     small_plays(tmp_path)
     path.write_text(path.read_text(encoding="utf-8").replace("text: My cat.", "text: My cat.\n    by_turn: 1"))
-    from agents.experiments.play_spec import load_plays
-
     late = play(load_plays(tmp_path / "experiment.yaml"), 2, turn("cat", (0, 0, 0.1, 0)), turn("dan", (0, 0, 0.9, 0.9)))
     assert m.told(late).tolist() == [0, 1]
     assert m.similarity(late).tolist() == [0.1, 0.9]

@@ -7,7 +7,8 @@ import pytest
 
 from agents.errors import ExperimentError, ScenarioError
 from agents.experiments.play_cells import plan_plays
-from agents.experiments.play_spec import as_played, holds_scenarios, load_plays
+from agents.experiments.play_file import holds_scenarios, load_plays
+from agents.experiments.play_spec import as_played
 from agents.goals import check_texts
 from agents.scenario import Scenario, load_scenario
 from steer.model import LatentModel
@@ -49,6 +50,13 @@ def test_the_keys_of_a_search_go_with_it(tmp_path: Path) -> None:
     kept = small_plays(tmp_path, scenarios=["windy_day"], arms=[{"name": "more", "planner": {"budget": 16}}])
     planner = as_played(kept, kept.experiment.arms[0], kept.scenarios[0], 0).planner
     assert (planner.budget, planner.policy, len(planner.menu)) == (16, "mcts", 3)
+
+
+def test_the_path_of_an_index_starts_from_the_file(tmp_path: Path) -> None:
+    arm = {"name": "a", "planner": {"roadmap": {"store": "indexes/stories", "waypoints": 2}}}
+    plays = small_plays(tmp_path, arms=[arm])
+    roadmap = as_played(plays, plays.experiment.arms[0], plays.scenarios[0], 0).planner.roadmap
+    assert roadmap is not None and (roadmap.store, roadmap.waypoints) == (str(tmp_path / "indexes" / "stories"), 2)
 
 
 @pytest.mark.parametrize(

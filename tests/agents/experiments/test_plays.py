@@ -15,8 +15,9 @@ from agents.events import TurnEvent
 from agents.experiments.cells import claim
 from agents.experiments.play_cells import measure_run, plan_plays, save_measured
 from agents.experiments.play_estimate import forecast_plays
+from agents.experiments.play_file import load_plays
 from agents.experiments.play_measures import PLAY_MEASURES
-from agents.experiments.play_spec import Plays, as_played, load_plays
+from agents.experiments.play_spec import Plays, as_played
 from agents.experiments.play_tables import play_markdown
 from agents.experiments.plays import PlayOutcome, play_cell, run_plays
 from agents.simulation import run_scenario
