@@ -94,11 +94,11 @@ def gather_plays(plays: Plays, cells: Sequence[PlayCell], measured: Sequence[Mea
     }
     rows = []
     for arm in plays.experiment.arms:
-        own = [play for play in made if play.cell.arm == arm]
         for relation, members in groups.items():
             if len(relations) == 1 and relation != ALL or not all(arm.plays(scenario) for scenario in members):
                 continue
             ids = [scenario.id for scenario in members]
+            own = [play for play in made if play.cell.arm == arm and play.cell.scenario.id in ids]
             rows += _rows(arm, relation, ids, own, names)
     return PlayResults(
         id=plays.id,
