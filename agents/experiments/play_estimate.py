@@ -19,6 +19,9 @@ from agents.simulation import run_scenario
 def forecast_plays(plays: Plays, model: Any, folder: Path, *, limit: int | None = None) -> Forecast:
     """Estimate what is left. Writes nothing into the folder.
 
+    A sample is a single round of turns, whose goals are due at its end. Spans at full weight need no draft, so a search
+    may cost half as much again as is said.
+
     Args:
         plays: the experiment.
         model: a `LatentModel`.
