@@ -1,7 +1,7 @@
 """The kinds of index, their parameters, and which kind suits how many vectors."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Self
 
@@ -10,6 +10,7 @@ from vectorstore.errors import InvalidArgument
 # Under "auto": below the first number of records a flat index answers within milliseconds and needs no building; up to
 # the second the vectors and the links of HNSW fit the memory of a desktop; above, codes do.
 AUTO_HNSW, AUTO_IVFPQ = 50_000, 2_000_000
+_SEARCHING = ("ef_search", "nprobe", "rerank")  # parameters that an index is not built by
 
 
 class IndexKind(StrEnum):
@@ -73,6 +74,13 @@ class IndexConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise InvalidArgument(f"{name} is {value!r}; expected an integer from {low} to {high}")
+
+    def built_like(self, other: "IndexConfig") -> bool:
+        """Whether an index of the other configuration needs no building to be of this one: only searches differ."""
+        if self.kind is not other.kind:
+            return False
+        searching = {name: getattr(self, name) for name in _SEARCHING}
+        return self.kind is IndexKind.FLAT or replace(other, **searching) == self
 
     def dump(self) -> str:
         """Return the configuration as JSON."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vectorstore.backends import make_backend
 from vectorstore.errors import StoreCorrupt, TooFewVectors
 from vectorstore.filters import EVERYTHING, Condition
-from vectorstore.kinds import IndexConfig, IndexKind
+from vectorstore.kinds import IndexConfig
 from vectorstore.records import RecordTable
 from vectorstore.segment import COMPACT_SHARE, NONE, Segment, Selection
 from vectorstore.stamp import load_segment, save_segment
@@ -142,13 +142,16 @@ class SyncedIndex:
         """
         self.sync()
         first, table = self._segments[0], self._table
-        same = self._built == config or self._built.kind is config.kind is IndexKind.FLAT
+        same = config.built_like(self._built)
         usable = first.backend.fold_limit > 0 and len(first.dead) <= COMPACT_SHARE * len(first.nums)
         if anew or not (same and usable):
             backend = make_backend(config, table.meta.dim, table.meta.metric, len(self))
             if backend.trained_on:
                 backend.train(self._sample(backend.trained_on))
             first, self._built, self._saved = Segment(backend), config, False
+        elif config != self._built:
+            first.backend.configure(config)
+            self._built, self._saved = config, False
         self._segments, self._revision = [first], ""  # if this is interrupted, the next sync goes on from here
         self._extend(first, after=first.last)
         self._revision = table.revision()

@@ -1,5 +1,6 @@
 """`steer index`: one's own documents, found by meaning; and plans made of what they tell."""
 
+import dataclasses
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -237,6 +238,10 @@ def optimize(
     kind: Annotated[Kind, typer.Option("--kind", help="Of the index; auto chooses by the number of records.")] = (
         Kind.AUTO
     ),
+    ef_search: Annotated[
+        int | None,
+        typer.Option("--ef-search", min=1, help="Of an hnsw index: candidates kept in a search; more finds more."),
+    ] = None,
 ) -> None:
     """Rebuild the index as the kind that suits its size, and give back the space of what was deleted."""
     say = output(ctx)
@@ -245,6 +250,11 @@ def optimize(
     with VectorStore.open(store) as opened, say.status("building the index"):
         opened.compact()
         opened.optimize(kind.value)
+        if ef_search is not None:
+            config = opened.stats().index
+            if config.kind != Kind.HNSW.value:
+                raise InputError(f"--ef-search is for an hnsw index, and this one is {config.kind}; add --kind hnsw")
+            opened.optimize(dataclasses.replace(config, ef_search=ef_search))
         found = opened.stats()
     say.result(f"{found.index.kind} index of {found.built:,} vectors, {found.bytes_per_vector:,.0f} bytes per vector")
 

@@ -66,7 +66,10 @@ def test_stats_optimize_and_verify(store: Path, corpus: Path) -> None:
     answer = document(steer("index", "stats", "--store", store, "--json"))
     assert answer["records"] == 7 and answer["owners"] == {"note.md": 2, "tales.txt": 5}
     assert "5 tales.txt" in steer("index", "stats", "--store", store).stdout
-    assert "hnsw index of 7 vectors" in steer("index", "optimize", "--store", store, "--kind", "hnsw").stdout
+    assert "--kind hnsw" in error_line(steer("index", "optimize", "--store", store, "--ef-search", 200))
+    result = steer("index", "optimize", "--store", store, "--kind", "hnsw", "--ef-search", 200)
+    assert "hnsw index of 7 vectors" in result.stdout
+    assert document(steer("index", "stats", "--store", store, "--json"))["index"]["ef_search"] == 200
     assert "7 records and their index are whole" in steer("index", "verify", "--store", store).stdout
 
 

@@ -88,6 +88,20 @@ def test_a_chosen_kind_is_built_kept_and_extended(store, folder, config, rows, r
         assert again.verify() == []
 
 
+def test_parameters_of_searches_change_without_building(store, folder, rows, monkeypatch):
+    store.optimize(IndexConfig(kind=IndexKind.HNSW, M=4, ef_search=1))
+    few = recall(store, folder, rows[:60])
+    with monkeypatch.context() as patch:
+        patch.setattr("vectorstore.sync.make_backend", None)  # nothing may be built
+        store.optimize(IndexConfig(kind=IndexKind.HNSW, M=4, ef_search=500))
+    assert recall(store, folder, rows[:60]) > few
+    assert store.stats().index.ef_search == 500
+    store.close()
+    with VectorStore.open(folder, readonly=True) as again:
+        assert again.stats().index.ef_search == 500 and again.stats().built == COUNT
+        assert recall(again, folder, rows[:60]) > few
+
+
 def test_many_later_vectors_are_compared_one_by_one_until_the_next_optimize(store, folder, rows, rng):
     store.optimize(HNSW)
     new = (rows[:400] + rng.normal(size=(400, DIM)) + 1).astype(np.float32)

@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from vectorstore.kinds import IndexConfig
 from vectorstore.types import Metric
 
 
@@ -69,6 +70,10 @@ class Backend(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of vectors."""
+
+    @abstractmethod
+    def configure(self, config: IndexConfig) -> None:
+        """Search with the parameters of another configuration, which is built alike."""
 
     @abstractmethod
     def train(self, sample: NDArray[np.float32]) -> None:

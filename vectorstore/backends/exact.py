@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectorstore.backends.base import Backend, Mask
+from vectorstore.kinds import IndexConfig
 from vectorstore.types import Metric
 
 _BLOCK = 65_536  # rows compared at once; bounds the memory of the differences
@@ -27,6 +28,9 @@ class NumpyIndex(Backend):
         self.metric = metric
         self._buffer = np.empty((0, dim), np.float32)
         self._count = 0
+
+    def configure(self, config: IndexConfig) -> None:
+        """A search through all vectors has no parameters."""
 
     def __len__(self) -> int:
         """Return the number of vectors."""

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from vectorstore.backends.base import Backend, Mask
 from vectorstore.backends.faiss_io import selector, write
+from vectorstore.kinds import IndexConfig
 from vectorstore.types import Metric
 
 
@@ -27,6 +28,9 @@ class FlatIndex(Backend):
         self._mapped = mapped
         if mapped:
             self.fold_limit = 0
+
+    def configure(self, config: IndexConfig) -> None:
+        """A search through all vectors has no parameters."""
 
     def __len__(self) -> int:
         """Return the number of vectors."""

@@ -40,6 +40,10 @@ class HNSWIndex(Backend):
         if mapped:
             self.fold_limit = 0
 
+    def configure(self, config: IndexConfig) -> None:
+        """Search with the parameters of another configuration, which must be built alike."""
+        self._config = config
+
     def __len__(self) -> int:
         """Return the number of vectors."""
         return self._faiss.ntotal

@@ -59,6 +59,10 @@ class IVFPQIndex(Backend):
         self._faiss = index
         self.trained_on = _ENOUGH_PER_CENTROID * max(index.nlist, index.pq.ksub)
 
+    def configure(self, config: IndexConfig) -> None:
+        """Search with the parameters of another configuration, which must be built alike."""
+        self._config = config
+
     def __len__(self) -> int:
         """Return the number of vectors."""
         return self._faiss.ntotal
