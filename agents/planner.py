@@ -111,31 +111,10 @@ def plan_turn(
     if active is None and candidates:
         active = (candidates[0].goal, turn)
 
-    pulls: list[Pull] = []
-    weights = torch.zeros(spans)
-    step = steps = 0
-    terminal = chance = gain = route = None
-    waypoint = torch.zeros(spans)
+    course = _Course(torch.zeros(spans), torch.zeros(spans))
     if active is not None:
-        goal = next(g for g in character.goals if g.id == active[0])
-        step = spans * own_turns(scenario, character, active[1], turn - 1)
-        steps = spans * own_turns(scenario, character, active[1], scenario.deadline(goal))
-        weights = scenario.planner.config().weights(steps)[step : step + spans] * goal.weight
-        vector = book.vectors[goal_key(character.id, goal.id)]
-        if scenario.planner.arrival is not None:
-            chance = _chance(reach, state, vector, steps - step)
-            target, hurry = scenario.planner.arrival.target, scenario.planner.arrival.hurry
-            gain = round(arrival_gain(chance, target=target, hurry=hurry), DECIMALS)
-            weights = (weights * gain).clamp(max=1)
-        pulls.append(_pull(vector, weights))
-        terminal = pulls[0].latent if goal.weight > 0 else None
-        if roadmap is not None and scenario.planner.roadmap is not None and terminal is not None:
-            part = scenario.planner.roadmap
-            route = roadmap.plan(state, vector, spans=steps - step, count=part.waypoints)
-            way = [torch.from_numpy(route.vectors.copy())]
-            for pull in waypoint_pulls(way, weights, strength=part.strength, steps=steps - step):
-                pulls.append(Pull(pull.latent[0], pull.weights[0]))
-                waypoint = waypoint + pull.weights[0]
+        course = _towards(scenario, book, character, turn, state, active, reach, roadmap)
+    pulls, weights, waypoint, route = list(course.pulls), course.weights, course.waypoint, course.route
     voice = torch.zeros(0)
     if character.id in book.voices:
         voice = (1 - weights - waypoint).clamp(0, scenario.planner.voice_weight)
@@ -151,8 +130,8 @@ def plan_turn(
     hopes = None
     if scenario.planner.method in SEARCHES:
         shunned = [pull.latent for pull in pulls if pull.avoid and bool((pull.weights > 0).any())]
-        left = spans if terminal is None else steps - step
-        hopes = Hopes(terminal, left, torch.stack(shunned) if shunned else None)
+        left = spans if course.terminal is None else course.steps - course.step
+        hopes = Hopes(course.terminal, left, torch.stack(shunned) if shunned else None)
     if scenario.planner.method == "search":
         pulls, weights, voice, pushes = [], weights[:0], weights[:0], {}
         waypoint, remembered, route, memory = weights, weights, None, None
@@ -163,20 +142,78 @@ def plan_turn(
     record = PlanRecord(
         goal=active[0] if active else None,
         since=active[1] if active else None,
-        step=step,
-        steps=steps,
+        step=course.step,
+        steps=course.steps,
         candidates=tuple(candidates),
         weights=_figures(weights) if active else (),
         voice=_figures(voice),
         avoid={id: _figures(push) for id, push in pushes.items()},
-        chance=chance,
-        gain=gain,
+        chance=course.chance,
+        gain=course.gain,
         waypoints=_waypoints(route),
         waypoint=_figures(waypoint) if route is not None and route.waypoints else (),
         memories=() if memory is None else memory.recalled,
         memory=_figures(remembered),
     )
     return Plan(used, scale, record, hopes)
+
+
+@dataclass(frozen=True)
+class _Course:
+    """How a turn goes towards the active goal.
+
+    Attributes:
+        weights, waypoint: float32 `[spans_per_turn]`, of the pulls towards the goal and towards a waypoint.
+        pulls: towards the goal first, then towards waypoints.
+        step, steps: the turn's first span within all spans of the schedule.
+        terminal: latent of a goal that weighs something.
+        chance, gain: with arrival control.
+        route: with a roadmap.
+    """
+
+    weights: Tensor
+    waypoint: Tensor
+    pulls: tuple[Pull, ...] = ()
+    step: int = 0
+    steps: int = 0
+    terminal: Tensor | None = None
+    chance: float | None = None
+    gain: float | None = None
+    route: Route | None = None
+
+
+def _towards(
+    scenario: Scenario,
+    book: GoalBook,
+    character: Character,
+    turn: int,
+    state: NDArray[np.float32],
+    active: tuple[str, int],
+    reach: ReachHead | None,
+    roadmap: Roadmap | None,
+) -> _Course:
+    """Slice the schedule, press on where the goal falls behind, and lay the way through waypoints."""
+    planner, spans = scenario.planner, scenario.spans_per_turn
+    goal = next(g for g in character.goals if g.id == active[0])
+    step = spans * own_turns(scenario, character, active[1], turn - 1)
+    steps = spans * own_turns(scenario, character, active[1], scenario.deadline(goal))
+    weights = planner.config().weights(steps)[step : step + spans] * goal.weight
+    vector = book.vectors[goal_key(character.id, goal.id)]
+    chance = gain = route = None
+    if planner.arrival is not None:
+        chance = _chance(reach, state, vector, steps - step)
+        gain = round(arrival_gain(chance, target=planner.arrival.target, hurry=planner.arrival.hurry), DECIMALS)
+        weights = (weights * gain).clamp(max=1)
+    pulls = [_pull(vector, weights)]
+    terminal = pulls[0].latent if goal.weight > 0 else None
+    waypoint = torch.zeros(spans)
+    if roadmap is not None and planner.roadmap is not None and terminal is not None:
+        route = roadmap.plan(state, vector, spans=steps - step, count=planner.roadmap.waypoints)
+        way = [torch.from_numpy(route.vectors.copy())]
+        for pull in waypoint_pulls(way, weights, strength=planner.roadmap.strength, steps=steps - step):
+            pulls.append(Pull(pull.latent[0], pull.weights[0]))
+            waypoint = waypoint + pull.weights[0]
+    return _Course(weights, waypoint, tuple(pulls), step, steps, terminal, chance, gain, route)
 
 
 def weigh(
