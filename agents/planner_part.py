@@ -148,25 +148,16 @@ class Planner(Part):
     menu: tuple[MenuItem, ...] = ()
     rewards: Annotated[RewardsConfig | None, pydantic.WithJsonSchema(_REWARDS_SCHEMA)] = None
 
-    @pydantic.field_validator("schedule")
+    @pydantic.field_validator("schedule", "choose", "policy")
     @classmethod
-    def _check_schedule(cls, name: str) -> str:
-        if name not in SCHEDULES:
-            raise ValueError(f"unknown schedule; expected one of {', '.join(sorted(SCHEDULES))}")
-        return name
-
-    @pydantic.field_validator("choose")
-    @classmethod
-    def _check_choice(cls, name: str) -> str:
-        if name not in CHOICES:
-            raise ValueError(f"unknown way of choosing; expected one of {', '.join(CHOICES)}")
-        return name
-
-    @pydantic.field_validator("policy")
-    @classmethod
-    def _check_policy(cls, name: str) -> str:
-        if name not in POLICIES:
-            raise ValueError(f"unknown policy; expected one of {', '.join(POLICIES)}")
+    def _check_name(cls, name: str, info: pydantic.ValidationInfo) -> str:
+        what, known = {
+            "schedule": ("schedule", sorted(SCHEDULES)),
+            "choose": ("way of choosing", CHOICES),
+            "policy": ("policy", POLICIES),
+        }[str(info.field_name)]
+        if name not in known:
+            raise ValueError(f"unknown {what}; expected one of {', '.join(known)}")
         return name
 
     @pydantic.model_validator(mode="after")

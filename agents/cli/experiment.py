@@ -1,7 +1,7 @@
 """`steer experiment`."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,21 +54,42 @@ def experiment(
 
     with advice(say, file, folder), board(say) as show:
         outcome = run_experiment(loaded, folder, lambda: load_model(say, loaded.model), limit=limit, on_progress=show)
+    show_outcome(say, outcome, as_json, what="endings", tables=rich_tables, markdown=markdown)
+
+
+def show_outcome(
+    say: Output,
+    outcome: Any,
+    as_json: bool,
+    *,
+    what: str,
+    tables: Callable[[Any], Iterable[Any]],
+    markdown: Callable[[Any], str],
+) -> None:
+    """Say how a run ended and print its tables.
+
+    Args:
+        say: where to.
+        outcome: an `agents.experiments.runner.Outcome`, or one of its kind.
+        as_json: print one document instead of tables.
+        what: is judged.
+        tables, markdown: make tables of `rich`, and text, of the results.
+    """
     if outcome.written + outcome.measured == 0:
-        say.note(f"nothing to do: all {outcome.cells} cells of this experiment are done in {folder}")
+        say.note(f"nothing to do: all {outcome.cells} cells of this experiment are done in {outcome.folder}")
     if not outcome.results.judged:
-        say.note("endings were not judged: that needs pip install 'steer[judge]'; then give the command again")
+        say.note(f"{what} were not judged: that needs pip install 'steer[judge]'; then give the command again")
     if as_json:
-        run = {"run": folder, "cells": outcome.cells, "written": outcome.written, "measured": outcome.measured}
+        run = {"run": outcome.folder, "cells": outcome.cells, "written": outcome.written, "measured": outcome.measured}
         say.json(run | {"files": outcome.files} | vars(outcome.results))
         return
     if say.lively:
         from rich.console import Console
 
-        Console(stderr=True).print(*rich_tables(outcome.results), sep="\n\n")
+        Console(stderr=True).print(*tables(outcome.results), sep="\n\n")
     if not (say.lively and sys.stdout.isatty()):  # on one terminal, one kind of table is enough
         say.result(markdown(outcome.results))
-    say.note("in " + str(folder) + ": " + ", ".join(path.name for path in outcome.files))
+    say.note("in " + str(outcome.folder) + ": " + ", ".join(path.name for path in outcome.files))
 
 
 def _forecast(say: Output, loaded: Any, folder: Path, limit: int | None, as_json: bool) -> None:

@@ -1,10 +1,10 @@
 """`steer experiment` of a file with scenarios."""
 
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agents.cli.experiment import RUNS, advice, board, show_forecast
+from agents.cli.experiment import RUNS, advice, board, show_forecast, show_outcome
 from agents.cli.models import load_model
 from agents.cli.output import Output
 
@@ -43,18 +43,8 @@ def compare_plays(
 
     with advice(say, file, folder), board(say, unit="goals", success="reached") as show:
         outcome = run_plays(plays, folder, load, limit=limit, on_progress=show)
-    if outcome.written + outcome.measured == 0:
-        say.note(f"nothing to do: all {outcome.cells} cells of this experiment are done in {folder}")
-    if not outcome.results.judged:
-        say.note("goals were not judged: that needs pip install 'steer[judge]'; then give the command again")
-    if as_json:
-        run = {"run": folder, "cells": outcome.cells, "written": outcome.written, "measured": outcome.measured}
-        say.json(run | {"files": outcome.files} | vars(outcome.results))
-        return
-    if say.lively:
-        from rich.console import Console
 
-        Console(stderr=True).print(*map(rich_table, play_tables(outcome.results)), sep="\n\n")
-    if not (say.lively and sys.stdout.isatty()):  # on one terminal, one kind of table is enough
-        say.result(play_markdown(outcome.results))
-    say.note("in " + str(folder) + ": " + ", ".join(path.name for path in outcome.files))
+    def tables(results: Any) -> Iterable[Any]:
+        return map(rich_table, play_tables(results))
+
+    show_outcome(say, outcome, as_json, what="goals", tables=tables, markdown=play_markdown)
