@@ -11,23 +11,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import pydantic
 
+from agents.grown import Grown
 from agents.planner_part import Method
 from steer.search.driver import End
 
 
 class _Event(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class _Grown(_Event):
-    """A part of an event that got fields later. Logs of runs that do not use those keep the bytes that they had."""
-
-    later: ClassVar[frozenset[str]] = frozenset()
-
-    @pydantic.model_serializer(mode="wrap")
-    def _short(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data = handler(self)
-        return {key: value for key, value in data.items() if key not in self.later or value not in (None, (), [], {})}
 
 
 class GoalInfo(_Event):
@@ -43,7 +33,7 @@ class GoalInfo(_Event):
     vector_sha256: str
 
 
-class OpeningEvent(_Grown):
+class OpeningEvent(Grown):
     """Start of a run: the visible opening, and what later figures refer to.
 
     Attributes:
@@ -72,7 +62,7 @@ class OpeningEvent(_Grown):
     goals: tuple[GoalInfo, ...]
 
 
-class Candidate(_Grown):
+class Candidate(Grown):
     """An open goal that was weighed; see `agents.choosing` for the score.
 
     Attributes:
@@ -141,7 +131,7 @@ class SearchRecord(_Event):
     actions: tuple[int, ...]
 
 
-class PlanRecord(_Grown):
+class PlanRecord(Grown):
     """What the planner decided for a turn.
 
     Attributes:
@@ -182,7 +172,7 @@ class PlanRecord(_Grown):
     memory: tuple[float, ...] = ()
 
 
-class TurnEvent(_Grown):
+class TurnEvent(Grown):
     """One turn.
 
     Attributes:
@@ -226,7 +216,7 @@ class TurnEvent(_Grown):
     ended: bool
 
 
-class GoalEvent(_Grown):
+class GoalEvent(Grown):
     """A goal is settled: a terminal is `reached` or `failed`, an avoided one `failed` (it came up) or `kept` away."""
 
     later: ClassVar[frozenset[str]] = frozenset({"told"})

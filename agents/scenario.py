@@ -8,13 +8,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 import yaml
 from pydantic import Field
 
 from agents.errors import ScenarioError
+from agents.grown import Grown
 from agents.planner_part import Arrival, MemoryPart, MenuItem, Part, Planner, RoadmapPart, Share, error_at
 from agents.sentences import shared_words
 from agents.yaml_file import describe_errors, read_yaml
@@ -27,7 +28,7 @@ DEFAULT_MODEL = "llama-fable-6m"
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
-class Goal(Part):
+class Goal(Grown):
     """What a character wants, or wants to avoid. Its text is encoded, never shown.
 
     Attributes:
@@ -38,6 +39,8 @@ class Goal(Part):
         by_turn: last turn (of all, counted from 1) in which it counts; the last turn of the run by default.
         source: where the text is from, for people; set where the goal was found, see `Wish`.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"source"})
 
     id: Identifier
     kind: Literal["terminal", "avoid"] = "terminal"
@@ -50,10 +53,6 @@ class Goal(Part):
     @classmethod
     def _check_text(cls, text: str) -> str:
         return check_text(text, "the goal's text").strip()
-
-    @pydantic.model_serializer(mode="wrap")
-    def _short(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(handler(self), {"source": ""})
 
 
 class Wish(Part):
@@ -82,7 +81,7 @@ class Wish(Part):
         return None if like is None else check_text(like, "what the goals are like").strip()
 
 
-class Character(Part):
+class Character(Grown):
     """Someone who takes turns.
 
     Attributes:
@@ -94,6 +93,8 @@ class Character(Part):
         wishes: goals to be found when the run starts.
         hears: ids of those whose turns it witnesses besides its own, which its memories are made of; by default all.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"description", "wishes", "hears"})
 
     id: Identifier
     name: str = Field(max_length=80)
@@ -124,10 +125,6 @@ class Character(Part):
                     f"wishes.{i}.like", "neither `like` nor the character's description says what to wish for"
                 )
         return self
-
-    @pydantic.model_serializer(mode="wrap")
-    def _short(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(handler(self), {"description": "", "wishes": (), "hears": None})
 
 
 class Sampling(Part):
@@ -244,11 +241,6 @@ class Scenario(Part):
     def to_yaml(self) -> str:
         """The scenario as a file that `load_scenario` reads back to an equal one."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-
-
-def without_defaults(data: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Fields without those that say nothing, so that scenarios keep the hash that they had before these fields."""
-    return {key: value for key, value in data.items() if key not in defaults or value not in (defaults[key], [])}
 
 
 def goal_key(character: str, goal: str) -> str:

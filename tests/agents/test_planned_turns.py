@@ -281,3 +281,9 @@ def test_scenarios_without_these_keep_their_hash() -> None:
     assert not {"choose", "arrival", "roadmap", "memory"} & data["planner"].keys()
     assert not {"description", "wishes", "hears"} & data["characters"][0].keys()
     assert "source" not in data["characters"][0]["goals"][0]
+
+
+def test_hearing_nobody_is_not_hearing_all(tmp_path: Path) -> None:
+    scenario = make_scenario(characters=[{"id": "ann", "name": "Ann", "hears": []}])
+    (tmp_path / "play.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
+    assert load_scenario(tmp_path / "play.yaml").characters[0].hears == ()
