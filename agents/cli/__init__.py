@@ -61,9 +61,23 @@ def options(
 
 
 def _add_commands() -> None:
-    from agents.cli import check, doctor, experiment, index, latents, plot, report, search, simulate, training, writing
+    from agents.cli import (
+        check,
+        doctor,
+        evaluating,
+        experiment,
+        index,
+        latents,
+        plot,
+        report,
+        search,
+        simulate,
+        training,
+        writing,
+    )
 
-    for module in (simulate, writing, experiment, report, search, plot, index, latents, training, check, doctor):
+    runs = (simulate, writing, experiment, report, search, plot)
+    for module in (*runs, index, latents, training, evaluating, check, doctor):
         module.add_to(app)
 
 

@@ -1,0 +1,91 @@
+"""`steer eval`."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agents.cli.guard import InputError
+from agents.cli.models import JsonOption, SeedOption, load_model
+from agents.cli.output import output
+from agents.cli.training import read_all
+
+
+def evaluate(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="A model folder or hub id; else the packaged model.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Stories: .txt or .jsonl, also .gz, or a folder. Without: the figures of its card.",
+        ),
+    ] = None,
+    pairs: Annotated[int, typer.Option("--pairs", min=2, help="Endings to write and tell apart.")] = 100,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model on stories that it should not have seen.
+
+    NLL with a span's own latent, none, and another span's; reconstruction; active units; steered endings told apart.
+    """
+    say = output(ctx)
+    if data is None:
+        numbers = _recorded(model)
+        say.note("these were measured when the model was packaged; give --data FILE to measure on your own stories")
+        say.json(numbers) if as_json else _show(numbers)
+        return
+    stories = read_all(data, "--data")
+    loaded = load_model(say, model)
+    from steer.evaluation import evaluate as measure
+    from steer.judge import judge_folder
+
+    if judge_folder() is None:
+        say.note("endings are left out: judging them needs pip install 'steer[judge]'")
+    with say.progress("evaluating", None) as bar:
+        numbers = measure(loaded, stories, pairs=pairs, seed=seed, progress=bar.show)
+    if as_json:
+        say.json(numbers)
+    else:
+        _show(numbers)
+
+
+def _recorded(model: str | None) -> dict[str, Any]:
+    """The figures that came with a model."""
+    from steer.checkpoint import fetch, packaged_model
+
+    folder = fetch(model or str(packaged_model()))
+    try:
+        return json.loads((folder / "eval.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} came without figures; give --data FILE with stories it has not seen") from error
+
+
+def _show(numbers: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("measure", "value")
+    for name, value in _flat(numbers):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def _flat(numbers: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Figures by dotted names; a share with its interval stays on one line."""
+    for name, value in numbers.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple) and len(value) == 3:
+            yield f"{prefix}{name}", "{:.1%} ({:.1%} to {:.1%})".format(*value)
+        else:
+            yield f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.command("eval", epilog="Example: steer eval --data stories.txt --json")(evaluate)
