@@ -115,10 +115,45 @@ def trainable(model: LatentModel) -> Iterator[torch.nn.Parameter]:
     yield from (p for p in model.parameters() if p.requires_grad)
 
 
-def train_autoencoder(recipe: Recipe, out: Path, data_root: Path, base: str | Path, *, report_to: str = "none") -> Path:
+def start_from(model: LatentModel, start: LatentModel) -> None:
+    """Copy what is trained, adapters and heads, from another model; the base may have other weights.
+
+    Raises:
+        TrainingError: the two differ in what is trained.
+    """
+    wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found = {name: p for name, p in start.named_parameters() if name in wanted}
+    if {name: p.shape for name, p in wanted.items()} != {name: p.shape for name, p in found.items()}:
+        raise TrainingError(
+            "the recipe's encoder and router differ from those that it continues; keep z_dim, soft_tokens, lora_rank "
+            "and the base's architecture, or leave out `continues`"
+        )
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(found[name])
+
+
+def train_autoencoder(
+    recipe: Recipe,
+    out: Path,
+    data_root: Path,
+    base: str | Path,
+    *,
+    start: tuple[Path, str | Path] | None = None,
+    report_to: str = "none",
+) -> Path:
     """Train the autoencoder stage of a recipe, or go on, or do nothing if done.
 
-    Returns the folder of the trained model (float32).
+    Args:
+        recipe: its section `autoencoder`.
+        out: folder of the run.
+        data_root: where the recipe's source paths start.
+        base: folder or hub id of the base model.
+        start: a latent model and its base, whose adapters and heads are trained on; else they are random.
+        report_to: passed to `TrainingArguments`.
+
+    Returns:
+        The folder of the trained model (float32).
     """
     latent, stage = recipe.autoencoder, out / "autoencoder"
     target = stage / "model"
@@ -141,6 +176,8 @@ def train_autoencoder(recipe: Recipe, out: Path, data_root: Path, base: str | Pa
         dtype="float32",
     )
     parameters = sum(p.numel() for p in trainable(model))
+    if start is not None:
+        start_from(model, LatentModel.from_pretrained(str(start[0]), base=start[1], dtype="float32"))
     with PartialState().main_process_first():
         train, repeats, validation = prepare_corpus(recipe, model.tokenizer, out / "corpus", data_root)
     shared: dict[str, Any] = {

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from steer.errors import CorpusError, RecipeError
 from steer.training.corpus import SEPARATOR, TokenCorpus, is_validation, pack_blocks, read_stories, tokenize_stories
+from steer.training.dialogue import to_script
 from steer.training.recipe import BaseRecipe, DataRecipe, Recipe
 from steer.training.runner import CurveWriter, StageTrainer, is_done, mark_done, train_or_resume, training_arguments
 
@@ -22,16 +23,20 @@ PAD = "<|pad|>"
 
 
 def load_splits(data: DataRecipe, data_root: Path) -> tuple[list[str], np.ndarray, list[str]]:
-    """Read all sources. Returns training stories, their repeats `[n]`, and validation stories (each once)."""
+    """Read all sources. Returns training stories, their repeats `[n]`, and validation stories (each once).
+
+    A play belongs to the split of the story that it was made from; validation stories are prose.
+    """
     train, repeats, validation = [], [], []
     for source in data.sources:
         local = data_root / source.path
         before = len(train)
         for story in read_stories(local if local.exists() else source.path, text_field=source.text_field):
             if is_validation(story, data.validation_share):
-                validation.append(story)
-            else:
-                train.append(story)
+                if source.form == "prose":
+                    validation.append(story)
+            elif text := story if source.form == "prose" else to_script(story):
+                train.append(text)
                 repeats.append(source.repeat)
         logger.info("%s: %d stories", source.path, len(train) - before)
     if not train or not validation:
@@ -112,10 +117,38 @@ def build_base(base: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Any:
     return AutoModelForCausalLM.from_config(config)
 
 
-def train_base(recipe: Recipe, out: Path, data_root: Path, *, report_to: str = "none") -> Path:
+def continued_base(base: BaseRecipe, start: Path) -> Any:
+    """The base model in `start`, in float32, to be trained on.
+
+    Raises:
+        RecipeError: it is not of the recipe's architecture.
+    """
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    for name, value in base.architecture.items():
+        found = getattr(model.config, name, None)
+        if found != value:
+            raise RecipeError(f"base.architecture has {name} {value!r}, the model that is continued has {found!r}")
+    return model
+
+
+def train_base(
+    recipe: Recipe, out: Path, data_root: Path, *, start: Path | None = None, report_to: str = "none"
+) -> Path:
     """Train tokenizer and base model of a recipe, or go on, or do nothing if done.
 
-    Returns the folder of the base model.
+    Args:
+        recipe: with a section `base`.
+        out: folder of the run.
+        data_root: where the recipe's source paths start.
+        start: folder of a base model that is trained on, with its tokenizer; else weights are random.
+        report_to: passed to `TrainingArguments`.
+
+    Returns:
+        The folder of the base model.
+
+    Raises:
+        RecipeError: the architecture is not accepted, or not that of `start`.
+        CorpusError, TrainingError: bad text; training failed.
     """
     assert recipe.base is not None
     stage, model_folder = out / "base", out / "base" / "model"
@@ -126,8 +159,11 @@ def train_base(recipe: Recipe, out: Path, data_root: Path, *, report_to: str = "
     splits = None
     with PartialState().main_process_first():
         if not (model_folder / "tokenizer.json").is_file():
-            splits = load_splits(recipe.data, data_root)
-            train_tokenizer(splits[0], recipe.base.vocab_size).save_pretrained(model_folder)
+            if start is None:
+                splits = load_splits(recipe.data, data_root)
+                train_tokenizer(splits[0], recipe.base.vocab_size).save_pretrained(model_folder)
+            else:
+                AutoTokenizer.from_pretrained(start).save_pretrained(model_folder)
         tokenizer = AutoTokenizer.from_pretrained(model_folder)
         train, repeats, validation = prepare_corpus(recipe, tokenizer, out / "corpus", data_root, splits)
     generator = np.random.default_rng(recipe.seed)
@@ -136,7 +172,7 @@ def train_base(recipe: Recipe, out: Path, data_root: Path, *, report_to: str = "
     logger.info("base: %d training blocks of %d tokens", len(blocks), recipe.base.block)
 
     set_seed(recipe.seed)
-    model = build_base(recipe.base, tokenizer)
+    model = build_base(recipe.base, tokenizer) if start is None else continued_base(recipe.base, start)
     parameters = sum(p.numel() for p in model.parameters())
     trainer = StageTrainer(
         train_recipe=recipe.base.train,

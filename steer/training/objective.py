@@ -1,13 +1,14 @@
 """The loss of the autoencoder stage, in the interleaved layout, and the figures that are watched while it falls."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from steer.adapters import ENCODER, ROUTER, use_adapter
+from steer.adapters import ENCODER, ROUTER, switch_adapter, use_adapter
 from steer.base import backbone
 from steer.masks import additive_mask
 from steer.model import LatentModel
@@ -48,16 +49,34 @@ class SpanObjective(nn.Module):
         body = backbone(model.peft.get_base_model())
         # In a list, so that its parameters are not registered twice.
         self._run = [torch.compile(body, dynamic=False) if compiled else body]
+        self._compiled = compiled
+        self._role = ENCODER
 
     def _hidden(self, role: str, mask: Tensor | None, **inputs: Any) -> Tensor:
+        self._role = role
         with use_adapter(self.model.peft, role):
             return self._run[0](attention_mask=mask, use_cache=False, **inputs).last_hidden_state
 
-    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """Trade time for memory in the base's layers; called by `transformers.Trainer` where the recipe asks for it."""
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Trade time for memory: the base's layers are computed again in the backward pass.
+
+        Called by `transformers.Trainer` where the recipe asks for it. A layer must be computed again with the adapter
+        it was computed with, which by then is no longer in force. (A compiled graph holds the adapter itself.)
+        """
         base = self.model.peft.get_base_model()
-        base.gradient_checkpointing_enable(*args, **kwargs)
-        base.enable_input_require_grads()
+        options: dict[str, Any] = {"use_reentrant": False}
+        if not self._compiled:
+            options["context_fn"] = lambda: (contextlib.nullcontext(), self._again(self._role))
+        # transformers 5 renamed it on the way.
+        enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+        enable(options)
+
+    gradient_checkpointing_enable = activation_checkpointing_enable
+
+    @contextlib.contextmanager
+    def _again(self, role: str) -> Iterator[None]:
+        switch_adapter(self.model.peft, role)
+        yield
 
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Posterior means `[B, z_dim]` of evidence rows `[B, S]`."""

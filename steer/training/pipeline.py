@@ -22,6 +22,7 @@ from steer.training.runner import DONE, is_done
 logger = logging.getLogger(__name__)
 
 STAGES = ("base", "autoencoder", "reach", "package")
+BEFORE = "before"  # folder of the run that a recipe continues, inside its own
 
 
 def run_recipe(
@@ -43,18 +44,23 @@ def run_recipe(
     recipe = load_recipe(recipe_path)
     result: Path = out
     base: str | Path = recipe.pretrained or out / "base" / "model"
+    start: tuple[Path, str | Path] | None = None
+    if recipe.continues is not None:
+        start = _run_before(Path(recipe_path).parent / recipe.continues, out / BEFORE, data_root, report_to)
+        base = base if recipe.base is not None else start[1]
     for stage in STAGES:
         if stage not in stages:
             continue
         if stage == "base":
             if recipe.base is not None:
-                result = train_base(recipe, out, data_root, report_to=report_to)
+                from_base = None if start is None else Path(start[1])
+                result = train_base(recipe, out, data_root, start=from_base, report_to=report_to)
         elif stage == "autoencoder":
             if recipe.base is not None and not is_done(out / "base"):
                 raise TrainingError(
                     f"the base model in {out / 'base'} is not finished; run stage base first (or `steer train all`)"
                 )
-            result = train_autoencoder(recipe, out, data_root, base, report_to=report_to)
+            result = train_autoencoder(recipe, out, data_root, base, start=start, report_to=report_to)
         elif stage == "reach":
             if recipe.reach is not None:
                 _need(out / "autoencoder")
@@ -67,6 +73,21 @@ def run_recipe(
             if PartialState().is_main_process:
                 package(recipe, out, data_root, base)
     return result
+
+
+def _run_before(recipe_path: Path, out: Path, data_root: Path, report_to: str) -> tuple[Path, str | Path]:
+    """Train what a recipe continues, as far as that is needed. Returns its latent model and that model's base."""
+    recipe = load_recipe(recipe_path)
+    run_recipe(recipe_path, out, data_root, stages=("base", "autoencoder"), report_to=report_to)
+    return out / "autoencoder" / "model", _base_of(recipe, recipe_path, out)
+
+
+def _base_of(recipe: Recipe, recipe_path: Path, out: Path) -> str | Path:
+    """The base model of a run: trained there, pretrained, or the one of the run that it continues."""
+    if recipe.base is None and recipe.continues is not None:
+        before = recipe_path.parent / recipe.continues
+        return _base_of(load_recipe(before), before, out / BEFORE)
+    return recipe.pretrained or out / "base" / "model"
 
 
 def _need(stage: Path) -> None:
@@ -105,7 +126,7 @@ def package(recipe: Recipe, out: Path, data_root: Path, base: str | Path) -> Pat
     model = LatentModel.from_pretrained(str(out / finished / "model"), base=base)
     reached = calibrate_reached(model, validation)
     model.latent_config = model.latent_config.model_copy(update={"name": recipe.name, "reached_similarity": reached})
-    checkpoint.save(model, target, dtype=getattr(torch, recipe.package.dtype), with_base=recipe.base is not None)
+    checkpoint.save(model, target, dtype=getattr(torch, recipe.package.dtype), with_base=isinstance(base, Path))
     written = LatentModel.from_pretrained(str(target))
     figures = evaluate(written, validation, pairs=recipe.package.pairs)
     done = {

@@ -26,6 +26,10 @@ class SourceRecipe(_Strict):
     path: str
     repeat: float = pydantic.Field(1.0, gt=0)
     text_field: str = "text"
+    form: Literal["prose", "script"] = pydantic.Field(
+        "prose",
+        description="script: stories with speech, turned into plays; others are left out",
+    )
 
 
 class DataRecipe(_Strict):
@@ -155,9 +159,14 @@ class PackageRecipe(_Strict):
 
 
 class Recipe(_Strict):
-    """All stages of one model. Give either `base` (trained here) or `pretrained` (a folder or hub id)."""
+    """All stages of one model. Give either `base` (trained here) or `pretrained` (a folder or hub id).
+
+    A recipe that `continues` another (a file beside it) starts from that one's base, adapters and heads: its stages
+    base and autoencoder are run first, if they are not done. With `base` the base is trained on, without it stays.
+    """
 
     name: str
+    continues: str | None = None
     seed: int = 0
     data: DataRecipe
     base: BaseRecipe | None = None
@@ -168,7 +177,10 @@ class Recipe(_Strict):
 
     @pydantic.model_validator(mode="after")
     def _one_base(self) -> "Recipe":
-        if (self.base is None) == (self.pretrained is None):
+        if self.continues is not None:
+            if self.pretrained is not None:
+                raise ValueError("a recipe that continues another has its base; leave out `pretrained`")
+        elif (self.base is None) == (self.pretrained is None):
             raise ValueError("give exactly one of `base` (a base model to train) and `pretrained` (a folder or hub id)")
         return self
 
