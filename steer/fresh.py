@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from peft import get_peft_model
 
-from steer.adapters import ENCODER, ROUTER, lora_config
+from steer.adapters import DECODER, ENCODER, ROUTER, lora_config
 from steer.base import backbone, load_base
-from steer.config import BaseIdentity, LatentConfig
+from steer.config import BaseIdentity, LatentConfig, Layout
 from steer.errors import UnsupportedBase
 from steer.heads import LatentHead
 from steer.masks import additive_mask
@@ -19,6 +19,7 @@ def fresh_model(
     base: str | Path,
     *,
     name: str = "latent-model",
+    layout: Layout = "interleaved",
     span_tokens: int = 32,
     z_dim: int = 256,
     soft_tokens: int = 4,
@@ -35,6 +36,8 @@ def fresh_model(
     Args:
         base: folder or hub id of a causal LM.
         name: of the new model.
+        layout: see `LatentConfig`. `minihf` has a decoder besides, one soft token, no null latent, and MiniHF's start
+            values of the heads: the way from a latent to its soft token is the encoder's, turned round.
         span_tokens, z_dim, soft_tokens, max_context: see `LatentConfig`.
         rank, alpha: of LoRA, on all linear layers but the output head.
         seed: of the start values.
@@ -47,15 +50,22 @@ def fresh_model(
     plain, tokenizer = load_base(base, **options)
     check_base(plain, str(base))
     identity = BaseIdentity.of(plain, str(base))
+    if layout == "minihf":
+        soft_tokens = 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft: Any = get_peft_model(plain, lora_config(plain, rank, alpha), adapter_name=ENCODER)
         peft.add_adapter(ROUTER, lora_config(plain, rank, alpha))
-        head = LatentHead(identity.hidden_size, z_dim, soft_tokens)
+        if layout == "minihf":
+            peft.add_adapter(DECODER, lora_config(plain, rank, alpha))
+        head = LatentHead(identity.hidden_size, z_dim, soft_tokens, with_null=layout == "interleaved")
         embedding: Any = plain.get_input_embeddings()
         head.reset(float(embedding.weight.float().pow(2).mean().sqrt()))
+        if layout == "minihf":
+            head.w_d.weight.data.copy_(head.w_e.weight.T)
     config = LatentConfig(
         name=name,
+        layout=layout,
         span_tokens=span_tokens,
         z_dim=z_dim,
         soft_tokens=soft_tokens,

@@ -16,36 +16,19 @@ from steer.model import LatentModel
 ARMS = ("own", "null", "wrong")
 
 
-class SpanObjective(nn.Module):
-    """Encoder and router in one pass.
-
-    Loss: mean cross-entropy of span tokens (padding not counted) plus `beta * |mean|^2 / 2 / S` per span.
+class LatentObjective(nn.Module):
+    """What the objectives of the autoencoder stage share: passes of the base under one adapter, and the encoder.
 
     Args:
-        model: the latent model; its adapters and head are trained.
-        context_lengths, isolated_share, null_share, null_sequence_share, noise: see `LatentRecipe`.
+        model: the latent model; what is trained of it, the stage decides.
         seed: of the choices in the loss, together with the rows' indices.
         compiled: run the backbone through `torch.compile`.
     """
 
-    def __init__(
-        self,
-        model: LatentModel,
-        *,
-        context_lengths: Sequence[int] = (24, 64, 160),
-        isolated_share: float = 0.4,
-        null_share: float = 0.15,
-        null_sequence_share: float = 0.05,
-        noise: float = 1.0,
-        seed: int = 0,
-        compiled: bool = False,
-    ) -> None:
+    def __init__(self, model: LatentModel, *, seed: int = 0, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.context_lengths = tuple(context_lengths)
-        self.isolated_share = isolated_share
-        self.null_share, self.null_sequence_share = null_share, null_sequence_share
-        self.noise, self.seed = noise, seed
+        self.seed = seed
         body = backbone(model.peft.get_base_model())
         # In a list, so that its parameters are not registered twice.
         self._run = [torch.compile(body, dynamic=False) if compiled else body]
@@ -83,6 +66,40 @@ class SpanObjective(nn.Module):
         full = additive_mask(mask, causal=False, dtype=self.model.dtype)
         return self.model.head.pool(self._hidden(ENCODER, full, input_ids=ids), mask)
 
+    def generator(self, index: Tensor) -> torch.Generator:
+        """What the choices in a batch are drawn from, by the index of its first row."""
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + int(index[0])) % 2**63)
+
+
+class SpanObjective(LatentObjective):
+    """Encoder and router in one pass.
+
+    Loss: mean cross-entropy of span tokens (padding not counted) plus `beta * |mean|^2 / 2 / S` per span.
+
+    Args:
+        model: the latent model; its adapters and head are trained.
+        context_lengths, isolated_share, null_share, null_sequence_share, noise: see `LatentRecipe`.
+        seed, compiled: see `LatentObjective`.
+    """
+
+    def __init__(
+        self,
+        model: LatentModel,
+        *,
+        context_lengths: Sequence[int] = (24, 64, 160),
+        isolated_share: float = 0.4,
+        null_share: float = 0.15,
+        null_sequence_share: float = 0.05,
+        noise: float = 1.0,
+        seed: int = 0,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__(model, seed=seed, compiled=compiled)
+        self.context_lengths = tuple(context_lengths)
+        self.isolated_share = isolated_share
+        self.null_share, self.null_sequence_share = null_share, null_sequence_share
+        self.noise = noise
+
     def span_losses(self, context: Tensor, spans: Tensor, span_mask: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
         """Negative log-likelihoods of spans behind a context, each after its soft tokens.
 
@@ -116,7 +133,7 @@ class SpanObjective(nn.Module):
         beta: Tensor,
     ) -> dict[str, Tensor]:
         """Training loss of a batch; see `steer.training.spans.SpanBatch` for the shapes. `beta` is a scalar tensor."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + int(index[0])) % 2**63)
+        generator = self.generator(index)
         rows, n, size = spans.shape
         alive = span_mask[:, :, 0].flatten().float()
         safe_mask = evidence_mask.flatten(0, 1).clone()
