@@ -21,11 +21,12 @@ from agents.experiments.options import (
     Options,
     PromptedOptions,
     SearchOptions,
+    VoiceOptions,
     WaypointOptions,
 )
 from agents.experiments.task import Sample, Task
 from agents.experiments.vectors import write_by_vectors
-from steer.guidance import Pull
+from steer.guidance import Pull, task_vector
 from steer.guided import write_guided
 from steer.schedules import ScheduleConfig
 from steer.waypoints import waypoint_pulls
@@ -70,6 +71,20 @@ def write_searched_guided(task: Task, options: GuidedSearchOptions) -> list[Samp
     return _searched(task, options.policy, options.policy_options, options.menu, options.config())
 
 
+def write_in_voice(task: Task, options: VoiceOptions) -> list[Sample]:
+    """Lean towards a task vector, the mean latent of sample texts, at every span; and to the terminal by a schedule.
+
+    The voice has what the terminal leaves of a draft, as in scenarios. A constant schedule of 0.10 beside a weight of
+    0.15 is BigVAE's topic mix (`steer.guidance.topic_sentence`), no goal and 0.15 its task mix.
+    """
+    model, samples = task.model, options.samples
+    voice = model.derived(("task_vector", samples), lambda: task_vector(model.encode(samples, long="mean")))
+    weights = options.config().weights(task.spans) if options.goal else torch.zeros(task.spans)
+    pulls = [Pull(voice, (1 - weights).clamp(0, options.weight))]
+    pulls += [Pull(task.terminals(), weights)] if options.goal else []
+    return _guided(task, [pair.context for pair in task.pairs], pulls, options.scale, encodes=int(options.goal))
+
+
 def write_by_waypoints(task: Task, options: WaypointOptions) -> list[Sample]:
     """Pull as `annealed` does, by way of stored passages: a plan for each pair, made before anything is written."""
     from agents.indexing import open_index
@@ -99,6 +114,7 @@ ARMS: dict[str, Callable[[Task, Any], list[Sample]]] = {
     "search": write_searched,
     "guided-search": write_searched_guided,
     "waypoints": write_by_waypoints,
+    "voice": write_in_voice,
     "vectors": write_by_vectors,
 }
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.experiments import style
 from agents.experiments.cells import Record
 from steer.evaluation import GROUP, base_nll, ending
 from steer.guided import Written
@@ -182,6 +183,16 @@ def consistency(records: Sequence[Record], bench: Bench) -> np.ndarray:
     return (texts * bench.embed([record.pair.context for record in records])).sum(1)
 
 
+def speech(records: Sequence[Record], bench: Bench) -> np.ndarray:
+    """Share of a text's words that are direct speech, in double quotes."""
+    return np.array([style.speech_share(record.sample.text) for record in records])
+
+
+def sentence_words(records: Sequence[Record], bench: Bench) -> np.ndarray:
+    """Mean length of a text's sentences, in words."""
+    return np.array([style.sentence_words(record.sample.text) for record in records])
+
+
 def ended(records: Sequence[Record], bench: Bench) -> np.ndarray:
     """1 where the story came to its end."""
     return np.array([float(record.sample.ended) for record in records])
@@ -236,6 +247,8 @@ MEASURES: dict[str, Measure] = {
     "distinct_3": Measure(distinct_3, "text"),
     "repetition": Measure(repetition, "text", percent=True),
     "consistency": Measure(consistency, "text", judged=True),
+    "speech": Measure(speech, "text", percent=True),
+    "sentence_words": Measure(sentence_words, "text", digits=1),
     "ended": Measure(ended, "text", percent=True),
     "tokens": Measure(tokens, "cost", digits=0),
     "encodes": Measure(encodes, "cost", digits=1),

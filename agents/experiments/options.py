@@ -114,6 +114,21 @@ class WaypointOptions(AnnealedOptions):
     strength: Share = 0.5
 
 
+class VoiceOptions(AnnealedOptions):
+    """Options of `voice`: those of `annealed`, and in whose manner.
+
+    Attributes:
+        samples: texts of any length; in the file also the name of a file with a text per line, from the experiment's
+            folder.
+        weight: pull towards the mean of their latents at every span, as far as the terminal leaves room for it.
+        goal: whether the terminal pulls as well.
+    """
+
+    samples: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    weight: Share = 0.15
+    goal: bool = True
+
+
 class VectorOptions(Options):
     """Options of `vectors`: how much is added to which layer.
 

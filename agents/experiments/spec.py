@@ -218,6 +218,9 @@ def expand(arm: Arm) -> Iterator[Variant]:
 def load_experiment(path: str | Path) -> Experiment:
     """Read and check the file of an experiment. Relative paths in `pairs` become absolute, from the file's folder.
 
+    Texts that an arm names by a file, as `samples` of a voice, are read: they decide what is written, wherever the file
+    lies.
+
     Raises:
         ExperimentError: it is no YAML, or does not fit the schema; one line `file:line: key: what is wrong` per error.
         TextError: it is missing, unreadable, or not UTF-8.
@@ -228,13 +231,23 @@ def load_experiment(path: str | Path) -> Experiment:
     except ScenarioError as error:
         raise ExperimentError(str(error)) from error
     try:
-        experiment = Experiment.model_validate(data)
+        experiment = Experiment.model_validate(_with_samples(data, Path(path).resolve().parent))
     except pydantic.ValidationError as error:
         known = {place: list(part.model_fields) for place, part in parts.items()}
         raise ExperimentError(describe_errors(error, root, path, known)) from error
     folder = Path(path).resolve().parent
     places = {key: str(folder / p) for key in ("file", "stories") if (p := getattr(experiment.pairs, key)) is not None}
     return experiment.model_copy(update={"pairs": experiment.pairs.model_copy(update=places)})
+
+
+def _with_samples(data: Any, folder: Path) -> Any:
+    """The data of a file, with the lines of each file of samples in place of its name."""
+    arms = data.get("arms")
+    for arm in arms if isinstance(arms, list) else ():
+        if isinstance(arm, dict) and isinstance(arm.get("samples"), str):
+            lines = read_text(folder / arm["samples"], "file of samples").splitlines()
+            arm["samples"] = [line.strip() for line in lines if line.strip()]
+    return data
 
 
 def at(place: str, message: str) -> PydanticCustomError:
