@@ -68,6 +68,23 @@ def use_adapter(peft: PeftModel, name: str | None) -> Iterator[Any]:
         put(before)
 
 
+def switch_adapter(peft: PeftModel, name: str) -> None:
+    """Put one adapter in force and leave it so, `requires_grad` untouched; nothing is done where it is already.
+
+    For layers that are computed again in the backward pass, when the `use_adapter` of the forward pass is long over.
+    """
+    check_adapter(peft, name)
+    layers = [module for module in peft.modules() if isinstance(module, BaseTunerLayer)]
+    if all(list(layer.active_adapters) == [name] and not layer.disable_adapters for layer in layers):
+        return
+    flags = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
+    for layer in layers:
+        layer.enable_adapters(True)
+        layer.set_adapter([name])
+    for parameter, flag in flags:
+        parameter.requires_grad_(flag)
+
+
 def fused_copy(peft: PeftModel, name: str) -> Any:
     """A plain `transformers` model with one adapter merged into its weights.
 

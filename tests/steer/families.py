@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    GemmaConfig,
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
@@ -41,6 +43,8 @@ FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
     "stablelm": lambda **k: StableLmConfig(**_ROPE, **k),  # one of those that ignore `is_causal=False`
     "qwen2": lambda **k: Qwen2Config(**_ROPE, **k),
     "qwen3": lambda **k: Qwen3Config(**_ROPE, head_dim=8, **k),
+    "gemma": lambda **k: GemmaConfig(**_ROPE, head_dim=8, **k),
+    "gemma2": lambda **k: Gemma2Config(**_ROPE, head_dim=8, sliding_window=12, **k),
     "gpt2": lambda **k: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128, **k),
     "gptj": lambda **k: GPTJConfig(n_embd=32, n_layer=2, n_head=4, rotary_dim=8, n_positions=128, **k),
     "gpt_neox": lambda **k: GPTNeoXConfig(
