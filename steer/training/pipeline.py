@@ -10,11 +10,12 @@ import torch
 from accelerate import PartialState
 
 from steer import checkpoint
-from steer.errors import TrainingError
+from steer.errors import RecipeError, TrainingError
 from steer.model import LatentModel
 from steer.training.autoencoder_stage import train_autoencoder
 from steer.training.base_stage import load_splits, train_base
 from steer.training.card import model_card
+from steer.training.minihf_stage import train_minihf
 from steer.training.reach_stage import train_reach
 from steer.training.recipe import ReachRecipe, Recipe, load_recipe
 from steer.training.runner import DONE, is_done
@@ -46,6 +47,7 @@ def run_recipe(
     base: str | Path = recipe.pretrained or out / "base" / "model"
     start: tuple[Path, str | Path] | None = None
     if recipe.continues is not None:
+        _check_chain(Path(recipe_path))
         start = _run_before(Path(recipe_path).parent / recipe.continues, out / BEFORE, data_root, report_to)
         base = base if recipe.base is not None else start[1]
     for stage in STAGES:
@@ -60,7 +62,10 @@ def run_recipe(
                 raise TrainingError(
                     f"the base model in {out / 'base'} is not finished; run stage base first (or `steer train all`)"
                 )
-            result = train_autoencoder(recipe, out, data_root, base, start=start, report_to=report_to)
+            if recipe.autoencoder.layout == "minihf":
+                result = train_minihf(recipe, out, data_root, base, report_to=report_to)
+            else:
+                result = train_autoencoder(recipe, out, data_root, base, start=start, report_to=report_to)
         elif stage == "reach":
             if recipe.reach is not None:
                 _need(out / "autoencoder")
@@ -73,6 +78,23 @@ def run_recipe(
             if PartialState().is_main_process:
                 package(recipe, out, data_root, base)
     return result
+
+
+def _check_chain(recipe_path: Path) -> None:
+    """Read a recipe and all that it continues.
+
+    Raises:
+        RecipeError: one of them is missing or wrong, or a recipe continues itself.
+    """
+    seen: list[Path] = []
+    while True:
+        if (here := recipe_path.resolve()) in seen:
+            raise RecipeError(f"{' continues '.join(p.name for p in [*seen, here])}: a recipe cannot continue itself")
+        seen.append(here)
+        recipe = load_recipe(recipe_path)
+        if recipe.continues is None:
+            return
+        recipe_path = recipe_path.parent / recipe.continues
 
 
 def _run_before(recipe_path: Path, out: Path, data_root: Path, report_to: str) -> tuple[Path, str | Path]:

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steer.errors import TrainingError
+from steer.errors import RecipeError, TrainingError
 from steer.model import LatentModel
 from steer.training.pipeline import calibrate_reached, run_recipe
 from steer.training.recipe import load_recipe
-from tests.steer.training.test_stages import recipe_of
+from steer.training.runner import is_done
+from tests.steer.training.test_stages import assert_same_weights, recipe_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
 
@@ -80,6 +81,58 @@ def test_a_stage_needs_the_one_before(files: tuple[Path, Path], stage: str, miss
     path, data = with_reach(files)
     with pytest.raises(TrainingError, match=f"{missing}.*not finished"):
         run_recipe(path, data / "out", data, stages=(stage,))
+
+
+def go_on(files: tuple[Path, Path], *, base: bool) -> Path:
+    """A recipe that continues that of `files`, with rates so small that nothing moves."""
+    recipe = yaml.safe_load(files[0].read_text(encoding="utf-8"))
+    still = {"learning_rate": 1e-12, "muon_learning_rate": 1e-12, "weight_decay": 0}
+    recipe |= {"name": "tiny2", "continues": files[0].name, "seed": 5}
+    recipe["autoencoder"]["train"] |= still
+    recipe["base"]["train"] |= still
+    if not base:
+        del recipe["base"]
+    path = files[1] / "next.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("base", [True, False])
+def test_a_recipe_goes_on_from_another(files: tuple[Path, Path], base: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
+    _, data = files
+    folder = run_recipe(go_on(files, base=base), data / "out", data)
+    before, after = data / "out" / "before", data / "out"
+    assert is_done(before / "base") and is_done(before / "autoencoder") and not (before / "package").exists()
+    assert (after / "base").exists() == base
+    assert_same_weights(before / "autoencoder" / "model", after / "autoencoder" / "model")
+    if base:
+        assert_same_weights(before / "base" / "model", after / "base" / "model")
+        tokenizers = [(run / "base" / "model" / "tokenizer.json").read_text() for run in (before, after)]
+        assert tokenizers[0] == tokenizers[1]
+    assert LatentModel.from_pretrained(str(folder)).latent_config.base.name == "base"
+
+
+def test_what_does_not_fit_cannot_be_continued(files: tuple[Path, Path]) -> None:
+    _, data = files
+    path = go_on(files, base=True)
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for section, change, message in (
+        ("base", {"architecture": recipe["base"]["architecture"] | {"hidden_size": 64}}, "hidden_size 64, .* has 32"),
+        ("autoencoder", {"z_dim": 4}, "differ from those that it continues"),
+    ):
+        path.write_text(yaml.safe_dump(recipe | {section: recipe[section] | change}), encoding="utf-8")
+        with pytest.raises((RecipeError, TrainingError), match=message):
+            run_recipe(path, data / f"out-{section}", data)
+
+
+def test_a_recipe_cannot_continue_itself(files: tuple[Path, Path]) -> None:
+    path, data = files
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) | {"continues": "next.yaml"}
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    (data / "next.yaml").write_text(yaml.safe_dump(recipe | {"continues": path.name}), encoding="utf-8")
+    with pytest.raises(RecipeError, match="recipe.yaml continues next.yaml continues recipe.yaml: .* itself"):
+        run_recipe(path, data / "out", data)
 
 
 def test_the_recipe_of_the_packaged_model_is_valid() -> None:

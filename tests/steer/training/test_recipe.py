@@ -46,6 +46,14 @@ def test_either_a_base_to_train_or_a_pretrained_one(tmp_path: Path) -> None:
             load_recipe(write(tmp_path, wrong))
 
 
+def test_what_continues_another_has_its_base(tmp_path: Path) -> None:
+    alone = {k: v for k, v in GOOD.items() if k != "base"} | {"continues": "first.yaml"}
+    assert load_recipe(write(tmp_path, alone)).base is None
+    assert load_recipe(write(tmp_path, GOOD | {"continues": "first.yaml"})).base is not None
+    with pytest.raises(RecipeError, match="leave out `pretrained`"):
+        load_recipe(write(tmp_path, alone | {"pretrained": "some/model"}))
+
+
 @pytest.mark.parametrize(
     ("change", "place"),
     [
