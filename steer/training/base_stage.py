@@ -97,23 +97,36 @@ class BlockDataset(Dataset):
         return {"input_ids": ids, "labels": ids}
 
 
-def build_base(base: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Any:
-    """A model with random weights from the recipe's architecture."""
+def base_config(base: BaseRecipe, vocab_size: int, **tokens: int | None) -> Any:
+    """The configuration of the recipe's architecture.
+
+    Args:
+        base: its `architecture`.
+        vocab_size: of the tokenizer.
+        **tokens: ids of special tokens.
+
+    Raises:
+        RecipeError: it names no `model_type`, or transformers does not take it.
+    """
     fields = dict(base.architecture)
     kind = fields.pop("model_type", None)
     if not kind:
         raise RecipeError("base.architecture needs `model_type` (llama, gpt_neox, ...)")
     try:
-        config = AutoConfig.for_model(
-            kind,
-            **fields,
-            vocab_size=len(tokenizer),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        return AutoConfig.for_model(kind, **fields, vocab_size=vocab_size, **tokens)
     except Exception as error:  # each layer of the library raises a kind of its own
         raise RecipeError(f"base.architecture is not accepted by transformers: {error}") from error
+
+
+def build_base(base: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """A model with random weights from the recipe's architecture."""
+    config = base_config(
+        base,
+        len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     return AutoModelForCausalLM.from_config(config)
 
 
