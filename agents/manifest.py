@@ -103,7 +103,8 @@ def make_manifest(
     reach = None if model.reach is None else model.reach.config
     threshold, told = scenario.planner.reached or model.latent_config.reached_similarity or 0.6, None
     if scenario.planner.reached is None and reach is not None and reach.told_chance is not None:
-        threshold, told = reach.told_similarity or 0.0, reach.told_chance
+        similarity = reach.told_similarity if reach.pulled_similarity is None else reach.pulled_similarity
+        threshold, told = similarity or 0.0, reach.told_chance
     return Manifest(
         scenario=scenario.id,
         scenario_sha256=scenario.sha256(),

@@ -92,6 +92,8 @@ class ReachConfig(pydantic.BaseModel):
             reached, each bucket as often.
         told_chance, told_similarity: probability that a terminal lies inside a span, and cosine of the two, from which
             it counts as told; both must be met. Calibrated by `steer.training.arrival`; None where they were not.
+        pulled_similarity: the cosine that takes the place of `told_similarity` in text that was pulled towards the
+            terminal: the median of what stories tell. None where it was not calibrated.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -107,6 +109,7 @@ class ReachConfig(pydantic.BaseModel):
     earlier_share: float = pydantic.Field(0.05, ge=0, le=1)
     told_chance: float | None = pydantic.Field(None, ge=0, le=1)
     told_similarity: float | None = pydantic.Field(None, ge=-1, le=1)
+    pulled_similarity: float | None = pydantic.Field(None, ge=-1, le=1)
 
     @pydantic.field_validator("buckets")
     @classmethod

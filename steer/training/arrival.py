@@ -4,6 +4,10 @@ The signs are the reach head's probability that the terminal lies inside a span,
 must be above their thresholds. Of all pairs of thresholds that let so few terminals of other stories pass, those are
 taken that miss the fewest terminals that the span does tell; and among those that are about as good, the pair with the
 highest cosine, since text that a model was pushed to write may fool the head where stories do not.
+
+That is not enough where a goal is pulled to until it counts as reached: a run stops at the first text above a
+threshold, and would stop at the weakest telling that a story ever has. There the cosine must be that of a middling
+telling.
 """
 
 from dataclasses import dataclass
@@ -85,13 +89,27 @@ def calibrate_told(
     return tuple(min(float(np.ceil(value * 1e4) / 1e4), 1.0) for value in (cosine, told))  # type: ignore[return-value]
 
 
+def middling_telling(head: ReachHead, passages: Passages, *, count: int = 20_000, seed: int = 0) -> float | None:
+    """The median cosine of spans and the terminals that they tell; None where no span tells one.
+
+    Args:
+        head: says by its buckets and span length which pairs those are.
+        passages: of stories.
+        count: pairs drawn.
+        seed: of the pairs.
+    """
+    told = draw_signs(head, passages, count, seed)["told"].cosine
+    return round(float(np.median(told)), 4) if len(told) else None
+
+
 def told_figures(head: ReachHead, passages: Passages, *, count: int = 20_000, seed: int = 0) -> dict[str, Any] | None:
     """How well the thresholds of a head's configuration tell what is told, on stories that nothing was fitted on.
 
     Returns:
         `recall`: share of the terminals that a span tells which pass; `alarms_other` and `alarms_rival`: share of those
         of other stories, and of stories that share a name, which pass; `recall_cosine`: the recall of a threshold on
-        the cosine alone that lets as many pass of the worse kind; `pairs` of each kind. None without thresholds.
+        the cosine alone that lets as many pass of the worse kind; `pulled_similarity` of the configuration; `pairs` of
+        each kind. None without thresholds.
     """
     cosine, told = head.config.told_similarity, head.config.told_chance
     if cosine is None or told is None:
@@ -104,6 +122,7 @@ def told_figures(head: ReachHead, passages: Passages, *, count: int = 20_000, se
         "recall": found["told"].pass_share(cosine, told),
         **{f"alarms_{name}": share for name, share in alarms.items()},
         "recall_cosine": found["told"].pass_share(float(alone), 0.0),
+        "pulled_similarity": head.config.pulled_similarity,
         "pairs": {name: len(signs.told) for name, signs in found.items()},
     }
 

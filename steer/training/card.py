@@ -95,13 +95,31 @@ def reach_table(found: dict[str, Any]) -> list[str]:
 
 def told_line(told: dict[str, Any]) -> list[str]:
     """How well the head tells that a terminal is told, as lines of Markdown."""
+    middle = told.get("pulled_similarity")
     return [
         "",
-        "A goal counts as reached where the head finds it told in a span: "
+        "A goal counts as told where the head finds it in a span: "
         f"{told['recall']:.1%} of the sentences that a span tells pass, {told['alarms_other']:.2%} of those of other "
         f"stories and {told['alarms_rival']:.2%} of those of stories with a shared name. A threshold on the cosine "
         "alone that lets as many wrong ones pass finds "
         f"{told['recall_cosine']:.1%}.",
+        *(
+            ["", f"In text that is pulled towards a goal the cosine must be {middle:.2f}, that of a middling telling."]
+            if middle is not None
+            else []
+        ),
+    ]
+
+
+def prior_lines(found: dict[str, Any]) -> list[str]:
+    """The figures of `steer.training.prior_figures` as lines of Markdown."""
+    cosine = found["cosine"]
+    return [
+        f"Draft head, on {found['spans']:,} spans: {found['nll']:.3f} nats per number of the next latent (the Gaussian "
+        f"of all latents: {found['nll_marginal']:.3f}). Cosine of the next latent with the head's mean "
+        f"{cosine['mean']:.3f}, with a draft that it draws {cosine['drawn']:.3f}, with a written draft "
+        f"{cosine['written']:.3f}, with the mean of all latents {cosine['nothing']:.3f}.",
+        "",
     ]
 
 

@@ -11,7 +11,7 @@ from agents.errors import GoalError, RunMismatch, ScenarioError
 from agents.events import GoalEvent, OpeningEvent, PlanRecord, TurnEvent
 from agents.indexing import build_index, open_index
 from agents.log import read_log
-from agents.manifest import LOGS, Arm, read_manifest, read_scenario
+from agents.manifest import LOGS, Arm, make_manifest, read_manifest, read_scenario
 from agents.passages import Cutter, Document
 from agents.progress import read_progress
 from agents.scenario import Scenario, load_scenario
@@ -202,6 +202,18 @@ def test_the_reach_head_says_what_was_told(everything: Scenario, model: LatentMo
     curve = read_progress(run).goals[0].guided
     assert curve.values == curve.told == tuple(turn.told["ann/sea"] for turn in turns_of(run))
     assert read_progress(run).threshold == 0.2 and read_progress(run).told
+
+
+def test_text_that_is_pulled_must_tell_as_stories_mostly_do(model: LatentModel, everything: Scenario) -> None:
+    assert model.reach is not None
+    scenario = everything.model_copy(update={"planner": everything.planner.model_copy(update={"reached": None})})
+    plain = model.reach.config
+    model.reach.config = plain.model_copy(update={"pulled_similarity": 0.7})
+    try:
+        manifest = make_manifest(scenario, model, ("guided",))
+    finally:
+        model.reach.config = plain
+    assert (manifest.threshold, manifest.told) == (0.7, 0.2)
 
 
 def test_a_named_similarity_decides_alone(played: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from steer.config import ReachConfig
-from steer.training.arrival import SLACK, calibrate_told, draw_signs, told_figures
+from steer.training.arrival import SLACK, calibrate_told, draw_signs, middling_telling, told_figures
 from steer.training.reach_data import Passages
 
 
@@ -43,6 +43,16 @@ def stories(count: int, seed: int = 0) -> Passages:
 
 def head(**changes: Any) -> Any:
     return Head(ReachConfig(encoder_id="e", z_dim=8, **changes))
+
+
+def test_a_middling_telling_is_passed_by_half_of_them() -> None:
+    passages = stories(60)
+    middle = middling_telling(head(), passages, count=3000, seed=2)
+    assert middle is not None and draw_signs(head(), passages, 3000, 3)["told"].pass_share(middle, -1) == pytest.approx(
+        0.5, abs=0.05
+    )
+    spans = {name: getattr(passages, name)[passages.span] for name in ("latents", "story", "begin", "end", "span")}
+    assert middling_telling(head(), Passages(**spans, rivals=passages.rivals, span_tokens=10)) is None
 
 
 @pytest.mark.parametrize("alarms", [0.2, 0.02, 0.001])
