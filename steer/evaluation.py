@@ -39,8 +39,8 @@ def latent_figures(
 ) -> dict[str, float]:
     """NLL with own, null and another span's latent, in context and without; reconstruction accuracy; KL; active units.
 
-    See `steer.training.objective.summarize` for the names. In the `minihf` layout each span stands alone behind its
-    context, and the null arm is the bare base without a latent, as in MiniHF's guidance.
+    See `steer.training.objective.summarize` for the names. In the `minihf` layout no latent but the span's own
+    stands in its context, and the null arm is the bare base without a latent, as in MiniHF's guidance.
 
     Args:
         model: a `LatentModel`.
@@ -51,6 +51,7 @@ def latent_figures(
         progress: called with what is measured, batches done, and batches in all.
     """
     from steer.training.corpus import tokenize_stories
+    from steer.training.minihf_objective import compare_router
     from steer.training.objective import SpanObjective, summarize
     from steer.training.spans import SpanDataset, collate, sentence_ends
 
@@ -77,7 +78,7 @@ def latent_figures(
     )
     compare = SpanObjective(model, context_lengths=(context,)).eval().compare
     if model.latent_config.layout == "minihf":
-        compare = functools.partial(_compare_minihf, model)
+        compare = functools.partial(compare_router, model)
     parts, size = [], 8
     for start in range(0, rows, size):
         batch = collate([data[i] for i in range(start, min(rows, start + size))])
@@ -85,34 +86,6 @@ def latent_figures(
         if progress:
             progress("latents", min(rows, start + size), rows)
     return summarize(parts, model.span_tokens)
-
-
-@torch.no_grad()
-def _compare_minihf(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The sums of `SpanObjective.compare` for BigVAE's layout, on the first span of each window."""
-    context, spans, mask = batch["context"], batch["spans"][:, 0], batch["span_mask"][:, 0]
-    mean = model.encode_tokens(spans, mask)
-    out: dict[str, Tensor] = {"tokens": mask.sum().float(), "spans": torch.tensor(float(len(spans)))}
-    begin = context.new_full((len(spans), 1), model.tokenizer.bos_token_id or model.tokenizer.eos_token_id)
-    for prefix, visible in (("", context), ("alone_", context[:, :0])):
-        for arm, z in (("own", mean), ("null", None), ("wrong", mean.roll(1, 0))):
-            if z is None:
-                before = visible if visible.shape[1] else begin
-                logits = model.role_logits(None, model.embed(torch.cat([before, spans], dim=1)))
-            else:
-                logits = model.router_logits(visible, z, spans)
-            logits = logits[:, -spans.shape[1] - 1 : -1].float()
-            nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), spans.flatten(), reduction="none")
-            out[f"{prefix or 'nll_'}{arm}"] = (nll.view_as(spans) * mask).sum()
-            right = (logits.argmax(-1) == spans) & mask.bool()
-            out[f"{prefix}right_{arm}"] = right.float().sum()
-    double = mean.double()
-    return out | {
-        "kl": 0.5 * double.pow(2).sum(),
-        "sum": double.sum(0),
-        "square": double.pow(2).sum(0),
-        "norm": double.norm(dim=1).sum(),
-    }
 
 
 def write_arm(

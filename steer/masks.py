@@ -18,6 +18,7 @@ def additive_mask(mask: Tensor, *, causal: bool, dtype: torch.dtype = torch.floa
     allowed = mask[:, None, None, :].bool().expand(-1, 1, length, -1)
     if causal:
         allowed = allowed & torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-    # A padded query would see nothing; it sees itself, so that softmax stays finite.
-    allowed = allowed | torch.eye(length, dtype=torch.bool, device=mask.device)
+    # A query that would see nothing sees itself, so that softmax stays finite.
+    alone = ~allowed.any(-1, keepdim=True)
+    allowed = allowed | (alone & torch.eye(length, dtype=torch.bool, device=mask.device))
     return torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, torch.finfo(dtype).min)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from steer.adapters import DECODER, ENCODER, ROUTER
 from steer.base import load_base
-from steer.checkpoint import ADAPTER, file_hash, load_adapter, load_head, read_tensors
+from steer.checkpoint import ADAPTER, file_hash, load_adapter, load_head, read_tensors, save_adapter
 from steer.config import BaseIdentity, LatentConfig
-from steer.errors import CheckpointError
+from steer.errors import CheckpointError, LatentError
 from steer.heads import LatentHead
 
 VAE = "vae.safetensors"
@@ -70,6 +71,26 @@ def load_minihf(
         base=identity,
     )
     return cls(peft, head.to(plain.device), config, tokenizer, fuse=fuse).eval()
+
+
+def save_minihf(model: Any, folder: Path) -> None:
+    """Write a model of layout `minihf` in MiniHF's files, which `load_minihf` and MiniHF's own code read.
+
+    Args:
+        model: a `LatentModel`.
+        folder: is created.
+
+    Raises:
+        LatentError: the model is of another layout.
+    """
+    config: LatentConfig = model.latent_config
+    if config.layout != "minihf":
+        raise LatentError(f"MiniHF's files hold no model of layout {config.layout!r}; train one of layout minihf")
+    folder.mkdir(parents=True, exist_ok=True)
+    for role in (ENCODER, DECODER, ROUTER):
+        save_adapter(model.peft, role, folder, base_name=config.base.name)
+    heads = {name: tensor.detach().contiguous().cpu() for name, tensor in model.head.state_dict().items()}
+    save_file(heads, folder / VAE)
 
 
 def _named_base(folder: Path) -> str:

@@ -315,12 +315,12 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
     # -- teacher-forced logits ---------------------------------------------------------------------------------------
 
-    def role_logits(self, name: str | None, embeds: Tensor, mask: Tensor | None = None) -> Tensor:
+    def role_logits(self, name: str | None, embeds: Tensor, mask: Tensor | None = None, *, keep: int = 0) -> Tensor:
         """Logits `[B, T, V]` of embeddings `[B, T, d]` under one role (None: the bare base), causally.
 
-        Positions 0..T-1 over kept places of `mask`.
+        Positions 0..T-1 over kept places of `mask`. With `keep` only the last places have logits, `[B, keep, V]`.
         """
-        inputs: dict[str, Any] = {"inputs_embeds": embeds, "use_cache": False}
+        inputs: dict[str, Any] = {"inputs_embeds": embeds, "use_cache": False, "logits_to_keep": keep}
         if mask is not None:
             inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp_min(0)}
         if self.fuse and not self.training and name is not None:

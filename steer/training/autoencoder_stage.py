@@ -1,7 +1,7 @@
 """Stage 2: encoder, router and heads together, on a frozen base."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,10 +36,16 @@ def beta_at(recipe: LatentRecipe, share: float) -> float:
 
 
 class AutoencoderTrainer(StageTrainer):
-    """`Trainer` that gives the loss its beta, and evaluates with own, null and wrong latents."""
+    """`Trainer` that gives the loss its beta, and evaluates with own, null and wrong latents.
 
-    def __init__(self, *, latent_recipe: LatentRecipe, **kwargs: Any) -> None:
-        self.latent_recipe = latent_recipe
+    Args:
+        beta: the weight of the KL term at a step.
+        span_tokens: S.
+        **kwargs: see `StageTrainer`.
+    """
+
+    def __init__(self, *, beta: Callable[[int], float], span_tokens: int, **kwargs: Any) -> None:
+        self.beta, self.span_tokens = beta, span_tokens
         self._logged: dict[str, list[float]] = {}
         super().__init__(**kwargs)
 
@@ -47,7 +53,7 @@ class AutoencoderTrainer(StageTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The objective at the current step."""
-        beta = beta_at(self.latent_recipe, self.state.global_step / max(1, self.args.max_steps))
+        beta = self.beta(self.state.global_step)
         out = model(**inputs, beta=torch.tensor(beta, device=self.args.device))
         for name in ("nll", "kl"):
             self._logged.setdefault(name, []).append(float(out[name]))
@@ -88,14 +94,14 @@ class AutoencoderTrainer(StageTrainer):
         objective = self.accelerator.unwrap_model(self.model)
         # Every process looks at all rows: the figures are sums over latents, which a sharded loader would split.
         batches = DataLoader(cast(Any, self.eval_dataset), batch_size=self.args.eval_batch_size, collate_fn=collate)
-        figures = evaluate_spans(objective, batches, self.latent_recipe.span_tokens, bf16=self.args.bf16)
+        figures = evaluate_spans(objective, batches, self.span_tokens, bf16=self.args.bf16)
         logs = {f"{metric_key_prefix}_{name}": round(value, 4) for name, value in figures.items()}
         self.log(logs)
         return logs
 
 
-def evaluate_spans(objective: SpanObjective, batches: Any, span_tokens: int, *, bf16: bool = False) -> dict[str, float]:
-    """`SpanObjective.compare` over batches, summarised. The model is in evaluation mode meanwhile."""
+def evaluate_spans(objective: Any, batches: Any, span_tokens: int, *, bf16: bool = False) -> dict[str, float]:
+    """An objective's `compare` over batches, summarised. The model is in evaluation mode meanwhile."""
     was_training = objective.training
     device = objective.model.device
     objective.eval()
@@ -156,6 +162,7 @@ def train_autoencoder(
         The folder of the trained model (float32).
     """
     latent, stage = recipe.autoencoder, out / "autoencoder"
+    assert isinstance(latent, LatentRecipe)
     target = stage / "model"
     if is_done(stage):
         logger.info("autoencoder: already done")
@@ -202,7 +209,8 @@ def train_autoencoder(
         compiled=compiled,
     )
     trainer = AutoencoderTrainer(
-        latent_recipe=latent,
+        beta=lambda step: beta_at(latent, step / latent.train.steps),
+        span_tokens=latent.span_tokens,
         train_recipe=latent.train,
         model=objective,
         args=arguments,

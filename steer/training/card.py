@@ -29,7 +29,7 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
         if base
         else f"- Base: `{recipe.pretrained}`, not trained here.",
         f"- Encoder, router and heads: {auto.get('parameters', 0) / 1e6:.1f} M parameters, "
-        f"{recipe.autoencoder.train.steps} steps, {auto.get('train_runtime', 0) / 60:.0f} minutes.",
+        f"{recipe.autoencoder.steps} steps, {auto.get('train_runtime', 0) / 60:.0f} minutes.",
         *(
             [
                 f"- Reach head: {reach['parameters'] / 1e6:.2f} M parameters, trained on {reach['passages']:,} "

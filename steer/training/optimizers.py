@@ -40,7 +40,13 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def build_optimizer(
-    model: nn.Module, *, kind: str, learning_rate: float, muon_learning_rate: float, weight_decay: float
+    model: nn.Module,
+    *,
+    kind: str,
+    learning_rate: float,
+    muon_learning_rate: float,
+    weight_decay: float,
+    adam_beta2: float = 0.98,
 ) -> torch.optim.Optimizer:
     """An optimizer over the parameters of `model` that require gradients.
 
@@ -50,6 +56,7 @@ def build_optimizer(
         learning_rate: of AdamW.
         muon_learning_rate: of Muon ("original" scaling by `sqrt(max(1, rows / columns))`).
         weight_decay: decoupled; not applied to vectors.
+        adam_beta2: of AdamW.
     """
     embedding_ids = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     heads = (cast(Any, m).get_output_embeddings() for m in model.modules() if hasattr(m, "get_output_embeddings"))
@@ -62,7 +69,7 @@ def build_optimizer(
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=(0.9, 0.98))
+    adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=(0.9, adam_beta2))
     if not matrices:
         return adamw
     return MuonAdamW(torch.optim.Muon(matrices, lr=muon_learning_rate, weight_decay=weight_decay, momentum=0.95), adamw)

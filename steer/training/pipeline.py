@@ -16,6 +16,7 @@ from steer.training.autoencoder_stage import train_autoencoder
 from steer.training.base_stage import load_splits, train_base
 from steer.training.card import model_card
 from steer.training.minihf_stage import train_minihf
+from steer.training.minihf_stage import train_minihf
 from steer.training.reach_stage import train_reach
 from steer.training.recipe import ReachRecipe, Recipe, load_recipe
 from steer.training.runner import DONE, is_done
@@ -63,6 +64,9 @@ def run_recipe(
                     f"the base model in {out / 'base'} is not finished; run stage base first (or `steer train all`)"
                 )
             if recipe.autoencoder.layout == "minihf":
+                result = train_minihf(recipe, out, data_root, base, report_to=report_to)
+            else:
+                if recipe.autoencoder.layout == "minihf":
                 result = train_minihf(recipe, out, data_root, base, report_to=report_to)
             else:
                 result = train_autoencoder(recipe, out, data_root, base, start=start, report_to=report_to)

@@ -4,13 +4,15 @@ Files enter here, so the records are pydantic models that refuse unknown keys.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 import yaml
 
-from steer.config import ReachConfig
+from steer.config import Layout, ReachConfig
 from steer.errors import RecipeError
+
+LAYOUTS = get_args(Layout)
 
 
 class _Strict(pydantic.BaseModel):
@@ -48,6 +50,7 @@ class TrainRecipe(_Strict):
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = pydantic.Field(1e-3, gt=0, description="of AdamW")
     muon_learning_rate: float = pydantic.Field(0.02, gt=0, description="of Muon, for the hidden matrices")
+    adam_beta2: float = pydantic.Field(0.98, gt=0, lt=1, description="of AdamW")
     weight_decay: float = pydantic.Field(0.01, ge=0)
     warmup_steps: int = pydantic.Field(50, ge=0)
     decay_share: float = pydantic.Field(
@@ -78,6 +81,7 @@ class BaseRecipe(_Strict):
 class LatentRecipe(_Strict):
     """The autoencoder stage: encoder, heads and router on the frozen base (design: interleaved layout)."""
 
+    layout: Literal["interleaved"] = "interleaved"
     span_tokens: int = pydantic.Field(32, ge=4)
     z_dim: int = pydantic.Field(256, ge=2)
     soft_tokens: int = pydantic.Field(4, ge=1)
@@ -107,6 +111,53 @@ class LatentRecipe(_Strict):
     )
     noise: float = pydantic.Field(1.0, ge=0, description="standard deviation of the posterior noise in training")
     train: TrainRecipe
+
+    @property
+    def steps(self) -> int:
+        """Of the stage."""
+        return self.train.steps
+
+
+class MiniHFRecipe(_Strict):
+    """The autoencoder stage in BigVAE's layout and by MiniHF's two steps; the defaults are BigVAE's."""
+
+    layout: Literal["minihf"]
+    span_tokens: int = pydantic.Field(64, ge=4)
+    z_dim: int = pydantic.Field(768, ge=2)
+    max_context: int = pydantic.Field(
+        1920, ge=1, description="visible tokens kept when writing; longer contexts are cut on the left"
+    )
+    lora_rank: int = pydantic.Field(32, ge=1)
+    lora_alpha: int = pydantic.Field(8, ge=1)
+    beta: float = pydantic.Field(0.1, ge=0)
+    beta_steps: int = pydantic.Field(50_000, ge=1, description="steps in which beta rises from 0")
+    context_drop: float = pydantic.Field(0.5, ge=0, le=1, description="share of rows whose context is hidden")
+    context_lengths: list[int] = pydantic.Field(
+        [64, 256, 768, 1920], min_length=1, description="context of the router, drawn per batch"
+    )
+    noise: float = pydantic.Field(1.0, ge=0, description="standard deviation of the posterior noise in training")
+    train: TrainRecipe = pydantic.Field(description="of encoder and decoder")
+    router: TrainRecipe
+
+    @property
+    def soft_tokens(self) -> int:
+        """One: BigVAE's layout has a single slot for a latent."""
+        return 1
+
+    @property
+    def steps(self) -> int:
+        """Of both steps together."""
+        return self.train.steps + self.router.steps
+
+
+def _layout(section: Any) -> Any:
+    return section.get("layout", "interleaved") if isinstance(section, dict) else getattr(section, "layout", None)
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """The place of a problem as it is in the file: pydantic puts a section's layout into it."""
+    parts = [part for i, part in enumerate(loc) if not (i == 1 and loc[0] == "autoencoder" and part in LAYOUTS)]
+    return ".".join(map(str, parts)) or "(top)"
 
 
 class ReachRecipe(_Strict):
@@ -171,7 +222,10 @@ class Recipe(_Strict):
     data: DataRecipe
     base: BaseRecipe | None = None
     pretrained: str | None = None
-    autoencoder: LatentRecipe
+    autoencoder: Annotated[
+        Annotated[LatentRecipe, pydantic.Tag("interleaved")] | Annotated[MiniHFRecipe, pydantic.Tag("minihf")],
+        pydantic.Discriminator(_layout),
+    ]
     reach: ReachRecipe | None = None
     package: PackageRecipe = PackageRecipe()
 
@@ -180,6 +234,8 @@ class Recipe(_Strict):
         if self.continues is not None:
             if self.pretrained is not None:
                 raise ValueError("a recipe that continues another has its base; leave out `pretrained`")
+            if self.autoencoder.layout == "minihf":
+                raise ValueError("layout minihf cannot continue another recipe's encoder and router; leave it out")
         elif (self.base is None) == (self.pretrained is None):
             raise ValueError("give exactly one of `base` (a base model to train) and `pretrained` (a folder or hub id)")
         return self
@@ -202,8 +258,5 @@ def load_recipe(path: str | Path) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except pydantic.ValidationError as error:
-        problems = "\n".join(
-            f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']} (got {str(e['input'])[:60]!r})"
-            for e in error.errors()
-        )
+        problems = "\n".join(f"  {_place(e['loc'])}: {e['msg']} (got {str(e['input'])[:60]!r})" for e in error.errors())
         raise RecipeError(f"recipe {path} has {error.error_count()} problem(s):\n{problems}") from error

@@ -121,6 +121,7 @@ class StageTrainer(Trainer):
                 learning_rate=r.learning_rate,
                 muon_learning_rate=r.muon_learning_rate,
                 weight_decay=r.weight_decay,
+                adam_beta2=r.adam_beta2,
             )
         return self.optimizer
 
