@@ -15,6 +15,7 @@ from steer.checkpoint import read_tensors
 from steer.errors import TrainingError
 from steer.fresh import fresh_model
 from steer.model import LatentModel
+from steer.quantised import load_options
 from steer.training.base_stage import prepare_corpus
 from steer.training.objective import SpanObjective, summarize
 from steer.training.recipe import LatentRecipe, Recipe
@@ -180,7 +181,7 @@ def train_autoencoder(
         alpha=latent.lora_alpha,
         max_context=latent.max_context,
         seed=recipe.seed,
-        dtype="float32",
+        **load_options(latent.load_in, torch.bfloat16 if latent.train.bf16 else torch.float32),
     )
     parameters = sum(p.numel() for p in trainable(model))
     if start is not None:

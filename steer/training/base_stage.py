@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from steer.errors import CorpusError, RecipeError
 from steer.training.corpus import SEPARATOR, TokenCorpus, is_validation, pack_blocks, read_stories, tokenize_stories
 from steer.training.dialogue import to_script
+from steer.training.packing import BorderedCollator, check_borders
 from steer.training.recipe import BaseRecipe, DataRecipe, Recipe
 from steer.training.runner import CurveWriter, StageTrainer, is_done, mark_done, train_or_resume, training_arguments
 
@@ -187,12 +188,17 @@ def train_base(
     set_seed(recipe.seed)
     model = build_base(recipe.base, tokenizer) if start is None else continued_base(recipe.base, start)
     parameters = sum(p.numel() for p in model.parameters())
+    collator = None
+    if recipe.base.packing == "bordered":
+        check_borders(model, tokenizer.eos_token_id)
+        collator = BorderedCollator(tokenizer.eos_token_id)
     trainer = StageTrainer(
         train_recipe=recipe.base.train,
         model=model,
         args=training_arguments(recipe.base.train, stage, seed=recipe.seed, report_to=report_to),
         train_dataset=BlockDataset(blocks),
         eval_dataset=BlockDataset(held_out),
+        data_collator=collator,
         callbacks=[CurveWriter(stage / "curve.jsonl")],
     )
     metrics = train_or_resume(trainer, stage)

@@ -11,6 +11,7 @@ import yaml
 
 from steer.config import Layout, ReachConfig
 from steer.errors import RecipeError
+from steer.quantised import LoadIn
 
 LAYOUTS = get_args(Layout)
 
@@ -75,6 +76,9 @@ class BaseRecipe(_Strict):
     vocab_size: int = pydantic.Field(4096, ge=300)
     architecture: dict[str, Any] = pydantic.Field(description="fields of the configuration, with `model_type`")
     block: int = pydantic.Field(512, ge=8, description="tokens per training sequence")
+    packing: Literal["joined", "bordered"] = pydantic.Field(
+        "joined", description="bordered: no attention across the border of two stories of a sequence"
+    )
     train: TrainRecipe
 
 
@@ -90,6 +94,7 @@ class LatentRecipe(_Strict):
     )
     lora_rank: int = pydantic.Field(64, ge=1)
     lora_alpha: int = pydantic.Field(64, ge=1)
+    load_in: LoadIn = pydantic.Field("float32", description="of the frozen base; adapters and heads are float32")
     spans: int = pydantic.Field(6, ge=1, description="spans per training sequence")
     context_lengths: list[int] = pydantic.Field(
         [24, 64, 160], min_length=1, description="context before the first span, drawn per batch"
