@@ -1,23 +1,13 @@
 """Figures of results: success against budget, and success against fluency; as files, and as parts of a page."""
 
-import io
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.experiments.results import HEADLINE, ArmResult, Results
-from agents.experiments.statistics import Estimate
+from agents.experiments.drawing import Style, as_png, as_svg, canvas, error_bars, legend, styles_of
+from agents.experiments.results import HEADLINE, Results
 from agents.log import write_atomic
 
 BY_BUDGET, FRONTIER = "success_by_budget.png", "frontier.png"
-# Okabe and Ito's colours without the yellow, which print loses: told apart with any colour vision. Markers and lines
-# differ as well, for print without colour.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-LINES = ("-", "--", "-.", ":")
-GRID = "#ebebeb"
-Style = tuple[str, str, str]
 
 
 def save_figures(results: Results, folder: Path) -> list[Path]:
@@ -30,12 +20,15 @@ def save_figures(results: Results, folder: Path) -> list[Path]:
         RunWriteError: a file cannot be written.
     """
     files = []
-    for name, draw in _drawings(results).items():
-        image = io.BytesIO()
-        _canvas(results, draw).print_figure(image, format="png", dpi=150)
-        write_atomic(folder / name, image.getvalue())
+    for name, image in png_figures(results).items():
+        write_atomic(folder / name, image)
         files.append(folder / name)
     return files
+
+
+def png_figures(results: Results) -> dict[str, bytes]:
+    """The figures as PNG files, by name."""
+    return {name: as_png(_drawn(results, draw)) for name, draw in _drawings(results).items()}
 
 
 def inline_figures(results: Results) -> dict[str, str]:
@@ -43,12 +36,7 @@ def inline_figures(results: Results) -> dict[str, str]:
 
     Their grid is `var(--rule)`, and no two figures on a page share an id. The same results give the same text.
     """
-    found = {}
-    for name, draw in _drawings(results).items():
-        image = io.StringIO()
-        _canvas(results, draw).print_figure(image, format="svg", facecolor="none", metadata={"Date": None})
-        found[name] = _inline(image.getvalue(), Path(name).stem)
-    return found
+    return {name: as_svg(_drawn(results, draw), Path(name).stem) for name, draw in _drawings(results).items()}
 
 
 def _drawings(results: Results) -> dict[str, Any]:
@@ -57,19 +45,6 @@ def _drawings(results: Results) -> dict[str, Any]:
         return {}
     by_budget = any(arm.budget is not None for arm in results.arms)
     return {FRONTIER: _draw_frontier} | ({BY_BUDGET: _draw_by_budget} if by_budget else {})
-
-
-def _inline(svg: str, prefix: str) -> str:
-    """A whole SVG file as an element of a page: without its head and metadata, in the page's colours, with own ids."""
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = svg.replace("#000000", "currentColor").replace(GRID, "var(--rule)")
-    svg = svg.replace("<svg ", '<svg fill="currentColor" aria-hidden="true" ', 1)
-    numbers: dict[str, str] = {}
-    return re.sub(
-        r'(?<=id=")[^"]+|(?<=url\(#)[^)]+|(?<=href="#)[^"]+',
-        lambda found: numbers.setdefault(found[0], f"{prefix}-{len(numbers)}"),
-        svg,
-    )
 
 
 def _draw_by_budget(axis: Any, results: Results, styles: dict[str, Style]) -> None:
@@ -101,7 +76,7 @@ def _draw_by_budget(axis: Any, results: Results, styles: dict[str, Style]) -> No
             "capsize": 3,
             "elinewidth": 0.9,
         }
-        axis.errorbar(places, [v.mean for v in values], yerr=_bars(values), linewidth=1.8, markersize=6, **options)
+        axis.errorbar(places, [v.mean for v in values], yerr=error_bars(values), linewidth=1.8, markersize=6, **options)
     axis.set_xlim(left, right)
     axis.xaxis.set_major_locator(FixedLocator(budgets))
     axis.xaxis.set_minor_locator(NullLocator())
@@ -121,7 +96,7 @@ def _draw_frontier(axis: Any, results: Results, styles: dict[str, Style]) -> Non
             "linestyle": line if len(arms) > 1 else "none",
             "label": _label(results, name),
         }
-        bars = {"xerr": _bars(across), "yerr": _bars(up), "elinewidth": 0.9, "capsize": 2}
+        bars = {"xerr": error_bars(across), "yerr": error_bars(up), "elinewidth": 0.9, "capsize": 2}
         axis.errorbar(*places, linewidth=1.4, markersize=7, **options, **bars)
         for arm, x, y in zip(arms, *places, strict=True):
             if arm.budget is not None:
@@ -130,39 +105,17 @@ def _draw_frontier(axis: Any, results: Results, styles: dict[str, Style]) -> Non
     axis.set_xlabel("NLL under the unsteered base, nats per token (left is more fluent)")
 
 
-def _canvas(results: Results, draw: Any) -> Any:
-    # The backend is taken by its class: nothing global is set, and no display is needed.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _drawn(results: Results, draw: Any) -> Any:
+    """A canvas with one of the figures on it."""
     from matplotlib.ticker import PercentFormatter
 
-    figure = Figure(figsize=(7.6, 4.8), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    axis.set_facecolor("none")
-    draw(axis, results, _styles(results.arms))
+    drawn, (axis,) = canvas(results.title or results.id)
+    draw(axis, results, styles_of(arm.arm for arm in results.arms))
     axis.set_ylim(-0.02, max(0.2, *(min(1.02, arm.measures[HEADLINE].high + 0.05) for arm in results.arms)))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.set_ylabel(f"right terminal nearest of {results.group}")
-    axis.grid(axis="y", color=GRID, linewidth=0.8)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.set_title(results.title or results.id, loc="left", fontsize=11, parse_math=False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    return canvas
-
-
-def _styles(arms: Sequence[ArmResult]) -> dict[str, Style]:
-    """Colour, marker and line of each arm, the same in all figures."""
-    names = dict.fromkeys(arm.arm for arm in arms)
-    return {
-        name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], LINES[i % len(LINES)])
-        for i, name in enumerate(names)
-    }
-
-
-def _bars(values: Sequence[Estimate]) -> list[list[float]]:
-    """Lengths of error bars below and above; rounding must not make one negative."""
-    return [[max(0.0, v.mean - v.low) for v in values], [max(0.0, v.high - v.mean) for v in values]]
+    legend(drawn, axis)
+    return drawn
 
 
 def _label(results: Results, name: str) -> str:

@@ -7,6 +7,7 @@ runs/CELL/           the folder of a run
 cells/CELL.json      what was measured of it, see `agents.experiments.play_cells`
 claims/CELL          held by the process that works on it
 samples.jsonl, results.json, table.md
+report.html, report.md, told_by_role.png, nearness.png   where somebody asked for them
 ```
 """
 

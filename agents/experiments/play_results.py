@@ -3,15 +3,16 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.experiments.cells import json_lines
 from agents.experiments.play_cells import Measured, PlayCell
-from agents.experiments.play_measures import PLAY_MEASURES, Play, make_play, told_threshold
+from agents.experiments.play_measures import PLAY_MEASURES, Aim, Play, make_play, told_threshold
 from agents.experiments.play_spec import ROLES, PlayArm, Plays, relation_of
-from agents.experiments.results import TestedPair, plain_json
+from agents.experiments.results import TestedPair, plain_json, read_measures, read_tests, unreadable
 from agents.experiments.statistics import Estimate, bootstrap_weights, compare, estimate, holm
 
 ALL = "all"
@@ -65,6 +66,18 @@ class PlayResults:
         """A row; None where the arm has no such row."""
         return next((r for r in self.rows if (r.arm, r.relation, r.role) == (arm, relation, role)), None)
 
+    def arms(self) -> list[str]:
+        """Names of the arms, in the order of the file."""
+        return list(dict.fromkeys(row.arm for row in self.rows))
+
+    def whole(self) -> list[PlayRow]:
+        """The rows for all scenarios, of the arms that are played in each."""
+        return [row for row in self.rows if (row.relation, row.role) == (ALL, "")]
+
+    def test(self, measure: str, arm: str) -> TestedPair | None:
+        """The test of an arm against the reference; None for the reference itself."""
+        return next((t for t in self.tests if (t.measure, t.first) == (measure, arm)), None)
+
     def relations(self) -> list[str]:
         """The relations that there are, without `all`."""
         return sorted({row.relation for row in self.rows} - {ALL})
@@ -72,6 +85,27 @@ class PlayResults:
     def to_json(self) -> str:
         """As a JSON document; NaN is null."""
         return json.dumps(plain_json(asdict(self)), ensure_ascii=False, indent=2) + "\n"
+
+    @classmethod
+    def load(cls, path: Path) -> "PlayResults":
+        """Read what `to_json` gave.
+
+        Raises:
+            RunDamaged: the file is missing or holds something else.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            threshold = float("nan") if data["threshold"] is None else data["threshold"]
+            fields = {
+                "scenarios": tuple(data["scenarios"]),
+                "seeds": tuple(data["seeds"]),
+                "threshold": threshold,
+                "rows": tuple(PlayRow(**{**row, "measures": read_measures(row["measures"])}) for row in data["rows"]),
+                "tests": read_tests(data["tests"]),
+            }
+            return cls(**{**data, **fields})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise unreadable(path, error) from error
 
 
 def gather_plays(plays: Plays, cells: Sequence[PlayCell], measured: Sequence[Measured]) -> PlayResults:
@@ -115,13 +149,13 @@ def gather_plays(plays: Plays, cells: Sequence[PlayCell], measured: Sequence[Mea
 
 
 def play_samples(plays: Plays, cells: Sequence[PlayCell], measured: Sequence[Measured], threshold: float) -> str:
-    """All cells as JSON lines: the turns' texts, what became of each goal, and the measures."""
+    """All cells as JSON lines: the turns' texts, how near each turn came to each goal, and the measures."""
     lines = []
     for cell, found in zip(cells, measured, strict=True):
         play = make_play(plays, cell, found, threshold)
         values = {name: measure.take(play) for name, measure in PLAY_MEASURES.items()}
         goals = [
-            {"goal": aim.key, "text": aim.text, "role": aim.role}
+            {"goal": aim.key, "text": aim.text, "role": aim.role, "by_turn": _by_turn(aim, len(found.turns))}
             | {name: float(values[name][i]) for name, measure in PLAY_MEASURES.items() if not measure.whole}
             for i, aim in enumerate(play.aims)
         ]
@@ -138,6 +172,12 @@ def play_samples(plays: Plays, cells: Sequence[PlayCell], measured: Sequence[Mea
             }
         )
     return json_lines(plain_json(line) for line in lines)
+
+
+def _by_turn(aim: Aim, turns: int) -> list[float]:
+    """Greatest cosine of a sentence of each turn and the goal; NaN where a turn says nothing, or is too late."""
+    near = [aim.near[aim.turn == turn] for turn in range(1, turns + 1)]
+    return [float(values.max()) if len(values) else float("nan") for values in near]
 
 
 def _rows(

@@ -3,14 +3,16 @@
 Both are made of the files that the run left; nothing is computed anew but the figures.
 """
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from agents.errors import RunWriteError
-from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures, save_figures
+from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures, png_figures
 from agents.experiments.measures import MEASURES
+from agents.experiments.play_manifest import PLAYS
+from agents.experiments.play_report import play_images, plays_html, plays_markdown
+from agents.experiments.play_report_content import read_play_report
 from agents.experiments.report_content import Report, findings, glossary, made_with, read_report, totals
+from agents.experiments.report_page import escape_line, points, render
 from agents.experiments.results import HEADLINE
 from agents.experiments.tables import (
     VERDICT,
@@ -27,14 +29,15 @@ from agents.log import write_atomic
 HTML, MARKDOWN = "report.html", "report.md"
 TEMPLATE = "report.html.j2"
 COST = frozenset(name for name, measure in MEASURES.items() if measure.group == "cost")
+INTERVALS = "Bars are 95 % intervals."
 CAPTIONS = {
-    FRONTIER: "Success against fluency: up is more endings that arrive, left is more fluent text.",
-    BY_BUDGET: "Success by budget: what more generated tokens buy. Bands are arms without a budget.",
+    FRONTIER: "Success against fluency: up is more endings that arrive, left is more fluent text. " + INTERVALS,
+    BY_BUDGET: "Success by budget: what more generated tokens buy. Bands are arms without a budget. " + INTERVALS,
 }
 
 
 def write_report(run: Path, out: Path | None = None) -> list[Path]:
-    """Write `report.html`, `report.md` and the figures of a finished run.
+    """Write `report.html`, `report.md` and the figures of a finished run, of pairs or of scenarios.
 
     Args:
         run: folder of an experiment that has come to its end.
@@ -48,78 +51,66 @@ def write_report(run: Path, out: Path | None = None) -> list[Path]:
         RunDamaged: the run is not finished, or its files were changed.
         RunWriteError: the file system refused.
     """
-    report, out = read_report(run), out or run
+    if (run / PLAYS).exists():
+        plays = read_play_report(run)
+        pages, images = (plays_html(plays), plays_markdown(plays)), play_images(plays)
+    else:
+        report = read_report(run)
+        pages, images = (as_html(report), as_markdown(report)), png_figures(report.results)
+    out = out or run
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunWriteError(f"cannot write {out}: {error.strerror}") from error
-    write_atomic(out / HTML, as_html(report))
-    write_atomic(out / MARKDOWN, as_markdown(report))
-    return [out / HTML, out / MARKDOWN, *save_figures(report.results, out)]
+    files: dict[str, str | bytes] = {HTML: pages[0], MARKDOWN: pages[1], **images}
+    for name, content in files.items():
+        write_atomic(out / name, content)
+    return [out / name for name in files]
 
 
 def as_html(report: Report) -> str:
     """The report as one page: figures inside, no script, nothing from elsewhere."""
-    import jinja2
-    from markupsafe import Markup, escape
-
-    def ticks(text: str) -> Markup:
-        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["ticks"] = ticks
     results = report.results
     names = [name for name in results.arms[0].measures if name not in COST]
     values = {
         "about": describe(results),
+        "bars": [arm.measures[HEADLINE] for arm in results.arms] if results.judged else None,
         "captions": CAPTIONS,
         "facts": made_with(report.manifest),
         "figures": inline_figures(results),
         "findings": findings(results),
         "glossary": glossary(results),
-        "headline": HEADLINE,
-        "manifest": report.manifest,
         "notes": notes(results),
-        "results": results,
+        "reference": results.reference,
         "samples": report.samples,
         "settings": report.settings,
         "tables": measures_by_group(results),
         "tests": [sheet for name in names if (sheet := difference_table(results, name))],
+        "title": results.title or results.id,
         "totals": totals(results),
         "verdict": verdict_table(results),
     }
-    return environment.get_template(TEMPLATE).render(values)
+    return render(TEMPLATE, values)
 
 
 def as_markdown(report: Report) -> str:
     """The report as Markdown, for a folder that holds the figures."""
     results = report.results
-    parts = [f"# {plain_line(results.title or results.id)}", describe(results), _points(findings(results))]
+    parts = [f"# {plain_line(results.title or results.id)}", describe(results), points(findings(results))]
     parts += [markdown_table(verdict_table(results)), *notes(results)]
     parts += [f"![{CAPTIONS[name]}]({name})" for name in inline_figures(results)]
     parts += [
         markdown_table(sheet) for name in VERDICT if name not in COST and (sheet := difference_table(results, name))
     ]
-    parts += ["## Measures", _points(f"`{name}`: {line}" for name, line in glossary(results))]
+    parts += ["## Measures", points(f"`{name}`: {line}" for name, line in glossary(results))]
     parts += ["## Cost", totals(results), "## Samples"]
     for pair, texts in report.samples:
-        parts += [f"### {_escape(pair.id)}", f"Context: {_escape(pair.context)}", f"Goal: {_escape(pair.terminal)}"]
-        parts += [f"**{_escape(text.arm)}** ({text.facts}): {_escape(text.text)}" for text in texts]
-    parts += ["## Versions", _points(f"{name}: {value}" for name, value in made_with(report.manifest).items())]
+        parts += [
+            f"### {escape_line(pair.id)}",
+            f"Context: {escape_line(pair.context)}",
+            f"Goal: {escape_line(pair.terminal)}",
+        ]
+        parts += [f"**{escape_line(text.arm)}** ({text.facts}): {escape_line(text.text)}" for text in texts]
+    parts += ["## Versions", points(f"{name}: {value}" for name, value in made_with(report.manifest).items())]
     parts += ["## Settings", f"```yaml\n{report.settings.strip()}\n```"]
     return "\n\n".join(parts) + "\n"
-
-
-def _points(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _escape(text: str) -> str:
-    """Text of a story on one line, none of which is Markdown."""
-    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(text.split()))

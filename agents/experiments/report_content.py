@@ -8,7 +8,8 @@ from pathlib import Path
 from agents.errors import RunDamaged, RunNotFound
 from agents.experiments.manifest import EXPERIMENT, MANIFEST, ExperimentManifest, read_run
 from agents.experiments.measures import MEASURES
-from agents.experiments.play_manifest import PLAYS, TABLE
+from agents.experiments.play_manifest import PlayManifest
+from agents.experiments.report_page import listed
 from agents.experiments.results import HEADLINE, RESULTS, SAMPLES, Results
 from agents.experiments.tables import show
 from steer.pairs import Pair
@@ -58,10 +59,6 @@ def read_report(run: Path) -> Report:
         manifest, pairs = read_run(run)
         settings = (run / EXPERIMENT).read_text(encoding="utf-8")
     except OSError as error:
-        if (run / PLAYS).exists():
-            raise RunNotFound(
-                f"{run} holds an experiment over scenarios, and a report is of pairs; its tables are in {run / TABLE}"
-            ) from error
         missing = Path(error.filename or MANIFEST).name
         raise RunNotFound(
             f"{run} holds no run of an experiment ({missing}: {error.strerror}); expected the --out of steer experiment"
@@ -92,7 +89,7 @@ def findings(results: Results) -> list[str]:
             f"{clear} of {len(others)} arms differ from {reference.name} beyond chance (p < {SIGNIFICANT}, adjusted "
             f"for {len(results.arms) - 1} tests)."
         )
-        said += [f"It was nearest {word} often with {_listed(names)}." for word, names in found.items() if names]
+        said += [f"It was nearest {word} often with {listed(names)}." for word, names in found.items() if names]
     return said
 
 
@@ -114,7 +111,7 @@ def totals(results: Results) -> str:
     return f"In all {texts:,} texts, {tokens:,.0f} generated tokens and {seconds / 60:,.1f} minutes of writing."
 
 
-def made_with(manifest: ExperimentManifest) -> dict[str, str]:
+def made_with(manifest: ExperimentManifest | PlayManifest) -> dict[str, str]:
     """What the run was made with, for whoever repeats it."""
     return {
         "experiment": f"{manifest.experiment} ({manifest.experiment_sha256[:12]})",
@@ -154,8 +151,3 @@ def _facts_of(measures: Mapping[str, float | None]) -> str:
     """The numbers of one text, in a few words."""
     forms = {"rank": "rank {:.0f}", "base_nll": "NLL {:.2f}", "tokens": "{:,.0f} tokens"}
     return ", ".join(form.format(value) for name, form in forms.items() if (value := measures.get(name)) is not None)
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names in a sentence; of many the first few."""
-    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"

@@ -101,22 +101,15 @@ class Results:
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            arms = [{**arm, "measures": {k: _estimate(v) for k, v in arm["measures"].items()}} for arm in data["arms"]]
-            tests = [
-                {**test, "p_holm": _number(test["p_holm"]), "comparison": _comparison(test["comparison"])}
-                for test in data["tests"]
-            ]
+            arms = [{**arm, "measures": read_measures(arm["measures"])} for arm in data["arms"]]
             fields = {
                 "seeds": tuple(data["seeds"]),
                 "arms": tuple(ArmResult(**arm) for arm in arms),
-                "tests": tuple(TestedPair(**test) for test in tests),
+                "tests": read_tests(data["tests"]),
             }
             return cls(**{**data, **fields})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunDamaged(
-                f"{path} holds no results of an experiment ({error}); give the `steer experiment` command of the run "
-                "again, which makes it anew"
-            ) from error
+            raise unreadable(path, error) from error
 
 
 def gather(
@@ -245,16 +238,30 @@ def plain_json(value: Any) -> Any:
     return value
 
 
-def _number(value: Any) -> Any:
-    """A value as `plain_json` wrote it: null was NaN."""
-    return math.nan if value is None else value
+def read_measures(data: Mapping[str, Any]) -> dict[str, Estimate]:
+    """Estimates by measure, as `plain_json` wrote them."""
+    return {name: Estimate(**_numbers(value)) for name, value in data.items()}
 
 
-def _estimate(data: Mapping[str, Any]) -> Estimate:
-    numbers: dict[str, Any] = {name: _number(value) for name, value in data.items()}
-    return Estimate(**numbers)
+def read_tests(data: Sequence[Mapping[str, Any]]) -> tuple[TestedPair, ...]:
+    """Tests as `plain_json` wrote them."""
+    found = []
+    for test in data:
+        comparison = test["comparison"]
+        difference = Estimate(**_numbers(comparison["difference"]))
+        compared = Comparison(**{**_numbers(comparison), "difference": difference})
+        found.append(TestedPair(**{**_numbers(test), "comparison": compared}))
+    return tuple(found)
 
 
-def _comparison(data: Mapping[str, Any]) -> Comparison:
-    values: dict[str, Any] = {name: _number(value) for name, value in data.items()}
-    return Comparison(**{**values, "difference": _estimate(data["difference"])})
+def unreadable(path: Path, error: Exception) -> RunDamaged:
+    """That a file holds no results, and what to do."""
+    return RunDamaged(
+        f"{path} holds no results of an experiment ({error}); give the `steer experiment` command of the run again, "
+        "which makes it anew"
+    )
+
+
+def _numbers(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields as `plain_json` wrote them: null was NaN."""
+    return {name: math.nan if value is None else value for name, value in data.items()}

@@ -252,12 +252,13 @@ def test_the_command(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (answer["cells"], answer["done"]) == (4, 0) and not run.exists()
     first = steer("experiment", file, "--out", run)
     assert first.exit_code == 0, first.output
-    assert first.stdout.startswith("# small\n") and "| against | Pulled |" in first.stdout
+    assert first.stdout.startswith("# small\n") and "| against: Pulled |" in first.stdout
     assert "Pulled, seed 0, against-hill (4/4)" in first.stderr
     second = steer("experiment", file, "--out", run)
     assert second.stdout == first.stdout and "nothing to do: all 4 cells" in second.stderr
     answer = document(steer("experiment", file, "--out", run, "--json"))
     assert (answer["cells"], answer["written"], answer["reference"]) == (4, 0, "plain")
-    assert "holds an experiment over scenarios, and a report is of pairs" in error_line(steer("report", run))
+    assert len(document(steer("report", run, "--json"))["files"]) == 2  # no figures without a judge
+    assert "Goals were not judged" in (run / "report.html").read_text(encoding="utf-8")
     file.write_text(file.read_text(encoding="utf-8") + "colour: red\n", encoding="utf-8")
     assert "colour: unknown key" in error_line(steer("experiment", file, "--out", run))
