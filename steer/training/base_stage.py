@@ -98,7 +98,7 @@ class BlockDataset(Dataset):
         return {"input_ids": ids, "labels": ids}
 
 
-def base_config(base: BaseRecipe, vocab_size: int, **tokens: int | None) -> Any:
+def base_config(base: BaseRecipe, vocab_size: int, **tokens: Any) -> Any:
     """The configuration of the recipe's architecture.
 
     Args:
