@@ -13,16 +13,20 @@ from steer.guidance import Pull
 from steer.guided import Written, write_guided
 from steer.judge import Judge, judge_folder
 from steer.pairs import Pair, make_pairs
+from steer.quality.figures import quality_figures
+from steer.quality.shares import share_with_interval
 from steer.sampling import SamplingConfig, derive_seed
 from steer.schedules import make_schedule
 
 GROUP = 100
+SAMPLES = 10
 ARMS: dict[str, dict[str, Any]] = {
     "unguided": {"schedule": None},
     "fixed": {"schedule": "constant", "options": {"start": 0.5}},
     "annealed": {"schedule": "bridge"},
     "annealed, CFG 1.5": {"schedule": "bridge", "scale": 1.5},
 }
+SAMPLED = ("unguided", "annealed")  # arms of which samples are kept
 
 Progress = Callable[[str, int, int], None]
 
@@ -157,14 +161,6 @@ def arrival(endings: Sequence[str], terminals: Sequence[str], embed: Callable[[S
     return torch.cat(ranks).numpy()
 
 
-def share_with_interval(hits: np.ndarray, *, seed: int = 0, draws: int = 10_000) -> tuple[float, float, float]:
-    """A share and its 95 % bootstrap interval."""
-    rng = np.random.default_rng(seed)
-    means = hits[rng.integers(0, len(hits), (draws, len(hits)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(hits.mean()), float(low), float(high)
-
-
 def evaluate(
     model: Any,
     stories: Sequence[str],
@@ -181,37 +177,59 @@ def evaluate(
     Args:
         model: a `LatentModel`.
         stories: text that the model was not trained on.
-        pairs: context and terminal pairs for the endings; right terminals are ranked among each 100.
+        pairs: context and terminal pairs for the endings, and as many spans, paths and groups for the quality of
+            latents; right terminals are ranked among each 100.
         spans: spans written per pair.
         seed: of windows, pairs and writing.
         sampling: settings; by default temperature 0.7 and top-p 0.95.
-        judge: the embedder; by default the installed extra, and without it the endings are left out.
+        judge: the embedder; by default the installed extra. Without it the endings are left out, and the quality of
+            latents is told by the model's own encoder.
         progress: called with what is measured, how much is done, and how much there is.
 
     Returns:
-        `latents` (see `latent_figures`), `reach` where the model has a reach head (see
-        `steer.training.reach_figures.reach_figures`), and `endings`: for each of `ARMS` the share of endings whose
-        nearest terminal among 100 is the right one with its 95 % interval (`nearest`), the share within the nearest
-        five (`nearest_five`), and the mean `base_nll` of what was written.
+        `latents` (see `latent_figures`), `quality` (see `steer.quality.quality_figures`), `reach` where the model has a
+        reach head (see `steer.training.reach_figures.reach_figures`), `prior` where it has a draft head (see
+        `steer.training.prior_figures.prior_figures`), and `endings`: for each of `ARMS` the share of
+        endings whose nearest terminal among 100 is the right one with its 95 % interval (`nearest`), the share within
+        the nearest five (`nearest_five`), and the mean `base_nll` of what was written; and `samples`, the first ten
+        pairs, not chosen: `context`, `goal`, and the ending of each arm of `SAMPLED`.
+
+    Raises:
+        CorpusError: too few stories are long enough for the pairs, or none for a span.
     """
-    figures: dict[str, Any] = {"latents": latent_figures(model, stories, seed=seed, progress=progress)}
+    cut = make_pairs(model, stories, pairs, seed=seed)  # first, so that too little text is told at once
+    if judge is None and judge_folder() is not None:
+        judge = Judge()
+    figures: dict[str, Any] = {
+        "latents": latent_figures(model, stories, seed=seed, progress=progress),
+        "quality": quality_figures(
+            model, stories, cut, None if judge is None else judge.embed, seed=seed, progress=progress
+        ),
+    }
     if getattr(model, "reach", None) is not None:
         from steer.training.reach_figures import reach_figures
 
         figures["reach"] = reach_figures(model, stories, seed=seed, progress=progress)
-    if judge is None and judge_folder() is None:
+    if getattr(model, "prior", None) is not None:
+        from steer.training.prior_figures import prior_figures
+
+        figures["prior"] = prior_figures(model, stories, seed=seed, progress=progress)
+    if judge is None:
         return figures
-    judge = judge or Judge()
-    cut = make_pairs(model, stories, pairs, seed=seed)
     sampling = sampling or SamplingConfig(temperature=0.7, top_p=0.95)
     endings: dict[str, Any] = {"pairs": pairs, "spans": spans, "temperature": sampling.temperature, "arms": {}}
+    samples = [{"context": pair.context, "goal": pair.terminal} for pair in cut[:SAMPLES]]
     for arm, settings in ARMS.items():
         written = write_arm(model, cut, spans=spans, seed=seed, sampling=sampling, progress=progress, **settings)
-        ranks = arrival([ending(w) for w in written], [p.terminal for p in cut], judge.embed)
+        ends = [ending(w) for w in written]
+        ranks = arrival(ends, [p.terminal for p in cut], judge.embed)
         endings["arms"][arm] = {
             "nearest": share_with_interval(ranks == 1),
             "nearest_five": share_with_interval(ranks <= 5),
             "base_nll": float(np.nanmean(base_nll(model, written))),
         }
-    figures["endings"] = endings
+        if arm in SAMPLED:
+            for sample, end in zip(samples, ends, strict=False):
+                sample[arm] = end.strip()
+    figures["endings"] = endings | {"samples": samples}
     return figures

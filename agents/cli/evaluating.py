@@ -1,7 +1,7 @@
 """`steer eval`."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,13 +25,16 @@ def evaluate(
             help="Stories: .txt or .jsonl, also .gz, or a folder. Without: the figures of its card.",
         ),
     ] = None,
-    pairs: Annotated[int, typer.Option("--pairs", min=2, help="Endings to write and tell apart.")] = 100,
+    pairs: Annotated[
+        int, typer.Option("--pairs", min=2, help="Endings to write and tell apart; also spans, paths and groups.")
+    ] = 100,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on stories that it should not have seen.
 
-    NLL with a span's own latent, none, and another span's; reconstruction; active units; steered endings told apart.
+    NLL with a span's own latent, none, and another span's; spans written again; lines between latents and their
+    averages; one latent in two contexts; steered endings told apart. The samples are in --json.
     """
     say = output(ctx)
     if data is None:
@@ -45,7 +48,10 @@ def evaluate(
     from steer.judge import judge_folder
 
     if judge_folder() is None:
-        say.note("endings are left out: judging them needs pip install 'steer[judge]'")
+        say.note(
+            "endings are left out, and texts are compared by the model's own encoder: judging needs "
+            "pip install 'steer[judge]'"
+        )
     with say.progress("evaluating", None) as bar:
         numbers = measure(loaded, stories, pairs=pairs, seed=seed, progress=bar.show)
     if as_json:
@@ -67,23 +73,18 @@ def _recorded(model: str | None) -> dict[str, Any]:
 
 def _show(numbers: Mapping[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("measure", "value")
-    for name, value in _flat(numbers):
-        table.add_row(name, value)
+    from steer.quality.sections import CAPTION, figure_sections
+
+    table = Table(Column(no_wrap=True), Column(), box=None, pad_edge=False, show_header=False, caption=CAPTION)
+    for section in figure_sections(numbers):
+        if table.rows:
+            table.add_row()
+        table.add_row(f"[bold]{section.title}", f"[dim]{section.about}")
+        for measure, value in section.rows:
+            table.add_row(f"  {measure}", value)
     Console().print(table)
-
-
-def _flat(numbers: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Figures by dotted names; a share with its interval stays on one line."""
-    for name, value in numbers.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple) and len(value) == 3:
-            yield f"{prefix}{name}", "{:.1%} ({:.1%} to {:.1%})".format(*value)
-        else:
-            yield f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def add_to(app: typer.Typer) -> None:

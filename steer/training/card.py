@@ -1,17 +1,32 @@
 """The model card, written from a recipe and measured figures."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from steer.quality.sections import CAPTION, quality_sections
 from steer.training.recipe import Recipe
 
 
-def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], reached: float) -> str:
+def model_card(
+    recipe: Recipe,
+    figures: dict[str, Any],
+    stages: dict[str, Any],
+    reached: float,
+    before: Sequence[tuple[Recipe, dict[str, Any]]] = (),
+) -> str:
     """Markdown with front matter.
 
     All numbers come from `figures` (see `steer.evaluation.evaluate`) and the stages' `done.json`.
+
+    Args:
+        recipe: of the model.
+        figures: measured on the packaged model.
+        stages: contents of `done.json` by the stage's name.
+        reached: cosine above which a terminal counts as reached where there is no reach head.
+        before: recipes that this one continues, the first one first, each with its `stages`.
     """
     latents = figures["latents"]
-    base, auto, reach = (stages.get(stage, {}) for stage in ("base", "autoencoder", "reach"))
+    reach, prior = (stages.get(stage, {}) for stage in ("reach", "prior"))
     lines = [
         "---",
         "library_name: steer",
@@ -23,19 +38,21 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
         recipe.package.description.strip(),
         "",
         "## Training",
-        f"- Base: {base.get('parameters', 0) / 1e6:.1f} M parameters, "
-        f"{base.get('train_steps', recipe.base.train.steps if recipe.base else 0)} steps, validation loss "
-        f"{base.get('eval_loss', float('nan')):.3f} nats per token, {base.get('train_runtime', 0) / 60:.0f} minutes."
-        if base
-        else f"- Base: `{recipe.pretrained}`, not trained here.",
-        f"- Encoder, router and heads: {auto.get('parameters', 0) / 1e6:.1f} M parameters, "
-        f"{recipe.autoencoder.steps} steps, {auto.get('train_runtime', 0) / 60:.0f} minutes.",
+        *training_lines([*before, (recipe, stages)]),
         *(
             [
                 f"- Reach head: {reach['parameters'] / 1e6:.2f} M parameters, trained on {reach['passages']:,} "
                 f"passages of {reach['stories']:,} stories in {reach['seconds'] / 60:.0f} minutes."
             ]
             if reach
+            else []
+        ),
+        *(
+            [
+                f"- Draft head: {prior['parameters'] / 1e6:.2f} M parameters, trained on {prior['spans']:,} spans of "
+                f"{prior['stories']:,} stories in {prior['seconds'] / 60:.0f} minutes."
+            ]
+            if prior
             else []
         ),
         f"- Spans of {recipe.autoencoder.span_tokens} tokens, latents of width {recipe.autoencoder.z_dim}, "
@@ -60,8 +77,13 @@ def model_card(recipe: Recipe, figures: dict[str, Any], stages: dict[str, Any], 
     ]
     if "reach" in figures:
         lines += reach_table(figures["reach"])
+    if "prior" in figures:
+        lines += prior_lines(figures["prior"])
+    if "quality" in figures:
+        lines += quality_tables(figures["quality"])
     if "endings" in figures:
         lines += endings_table(figures["endings"])
+        lines += sample_lines(figures["endings"].get("samples", []))
     for title, text in (("Data", recipe.package.data), ("Limits", recipe.package.limits)):
         if text:
             lines += [f"## {title}", text.strip(), ""]
@@ -91,6 +113,25 @@ def reach_table(found: dict[str, Any]) -> list[str]:
         *(told_line(found["told"]) if "told" in found else []),
         "",
     ]
+
+
+def training_lines(rounds: Sequence[tuple[Recipe, dict[str, Any]]]) -> list[str]:
+    """What each of a row of recipes did to the base, and to encoder and router, as a list in Markdown."""
+    pretrained = next((recipe.pretrained for recipe, _ in rounds if recipe.pretrained), None)
+    lines = [] if pretrained is None else [f"- Base: `{pretrained}`, not trained here."]
+    for name, stage in (("Base", "base"), ("Encoder, router and heads", "autoencoder")):
+        done = [(recipe, stages[stage]) for recipe, stages in rounds if stage in stages]
+        if not done:
+            continue
+        parts = []
+        for recipe, figures in done:
+            steps = recipe.base.train.steps if stage == "base" and recipe.base is not None else recipe.autoencoder.steps
+            loss = f", validation loss {figures['eval_loss']:.3f} nats per token" if "eval_loss" in figures else ""
+            took = f", {figures['train_runtime'] / 60:.0f} minutes" if "train_runtime" in figures else ""
+            machine = f" on {figures['machine']}" if "machine" in figures else ""
+            parts.append(f"{steps:,} steps{loss}{took}{machine}")
+        lines.append(f"- {name}: {done[-1][1].get('parameters', 0) / 1e6:.1f} M parameters; {'; then '.join(parts)}.")
+    return lines
 
 
 def told_line(told: dict[str, Any]) -> list[str]:
@@ -138,3 +179,28 @@ def endings_table(ends: dict[str, Any]) -> list[str]:
         near, five = ("{:.0%} ({:.0%} to {:.0%})".format(*found[key]) for key in ("nearest", "nearest_five"))
         lines.append(f"| {arm} | {near} | {five} | {found['base_nll']:.2f} |")
     return [*lines, ""]
+
+
+def quality_tables(found: dict[str, Any]) -> list[str]:
+    """The figures of `steer.quality.quality_figures` as lines of Markdown, one table of all sections."""
+    lines = [f"What latents are like to write from, greedily. {CAPTION}", "", "| | |", "|---|---|"]
+    for section in quality_sections(found):
+        lines.append(f"| **{section.title}** | *{section.about}* |")
+        lines += [f"| {measure} | {value} |" for measure, value in section.rows]
+    return [*lines, ""]
+
+
+def sample_lines(samples: list[dict[str, str]]) -> list[str]:
+    """The samples of `steer.evaluation.evaluate` as lines of Markdown; nothing where there are none."""
+    if not samples:
+        return []
+    arms = [name for name in samples[0] if name not in ("context", "goal")]
+    lines = ["Samples: the first pairs of those, not chosen. Of each text its last span with words, as it was cut.", ""]
+    for number, sample in enumerate(samples, start=1):
+        lines.append(f"{number}. {_one_line(sample['context'])}")
+        lines += [f"   - {name}: {_one_line(sample[name]) or '(nothing)'}" for name in ("goal", *arms)]
+    return [*lines, ""]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,6 +1,7 @@
 """`steer train`, `eval`, `doctor` and `schema`: what they hand on, and what they say."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,15 @@ from tests.agents.cli_kit import SPAN, document, error_line, fake_module, steer
 
 FIGURES = {
     "latents": {"nll_own": 2.5, "active_units": 12},
-    "endings": {"pairs": 7, "annealed": {"nearest": (0.5, 0.25, 0.75)}, "unguided": {"nearest": (float("nan"), 0, 1)}},
+    "endings": {
+        "pairs": 7,
+        "spans": 6,
+        "temperature": 0.7,
+        "arms": {
+            "annealed": {"nearest": (0.5, 0.25, 0.75), "nearest_five": (1.0, 1.0, 1.0), "base_nll": 1.25},
+            "unguided": {"nearest": (float("nan"), 0, 1), "nearest_five": (0.5, 0.0, 1.0), "base_nll": 1.0},
+        },
+    },
 }
 
 
@@ -80,14 +89,14 @@ def test_train_reach_gives_a_model_its_head(folder: Path, tmp_path: Path, monkey
     monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
     monkeypatch.setattr("steer.judge.judge_folder", lambda: None)
     data = tmp_path / "stories.txt"
-    stories = [f"The fox {i} saw a hen. It ran home! Was it glad? It was, and so on." for i in range(150)]
+    stories = [f"The fox {i} saw a hen. It ran home! Was it glad? A hen sat. It was fun. The end." for i in range(150)]
     data.write_text("\n<|endoftext|>\n".join(stories), encoding="utf-8")
     options = ("--corpus", data, "--stories", 40, "--steps", 3)
     result = steer("train", "reach", "--model", folder, *options, "--out", tmp_path / "out")
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'out' / 'model'}\n"), result.stderr
     assert "auc_other" in result.stderr
     found = document(steer("eval", tmp_path / "out" / "model", "--data", data, "--pairs", 2, "--json"))
-    assert found["reach"]["calibration"]["spans"] == 6
+    assert found["reach"]["calibration"]["spans"] == 6 and found["quality"]["similarity"] == "encoder"
     message = error_line(steer("train", "reach", "--corpus", tmp_path / "none.txt", "--out", tmp_path / "x"))
     assert "none.txt: no such file" in message
 
@@ -130,10 +139,13 @@ def test_eval_hands_the_stories_on(folder: Path, tmp_path: Path, measured: list[
     answer = document(steer("eval", folder, "--data", stories, "--pairs", 7, "--seed", 3, "--json"))
     assert measured == [(SPAN, ["One.", "Two."], 7, 3)]
     assert answer["latents"] == {"nll_own": 2.5, "active_units": 12}
-    assert answer["endings"]["unguided"] == {"nearest": [None, 0, 1]}
-    shown = steer("eval", folder, "--data", stories).stdout
-    for part in ("latents.nll_own", "2.5", "endings.annealed.nearest", "50.0% (25.0% to 75.0%)"):
-        assert part in shown
+    assert answer["endings"]["arms"]["unguided"]["nearest"] == [None, 0, 1]
+    shown = steer("eval", folder, "--data", stories).stdout.splitlines()
+    told = dict(re.split(r"\s{2,}", line.strip()) for line in shown if "  " in line.strip())
+    assert told["NLL in context: own / null / wrong latent"] == "2.50 / - / -"
+    assert told["annealed: nearest to its goal"] == "50% (25% to 75%)"
+    assert told["unguided: nearest to its goal"] == "-"
+    assert told["Endings"] == "7 pairs, 6 spans, temperature 0.7"
 
 
 def test_eval_without_data_shows_the_figures_that_came_with_the_model(
@@ -146,7 +158,7 @@ def test_eval_without_data_shows_the_figures_that_came_with_the_model(
     shutil.copytree(folder, whole)
     (whole / "eval.json").write_text('{"latents": {"kl": 90.5}}', encoding="utf-8")
     assert document(steer("eval", whole, "--json")) == {"latents": {"kl": 90.5}}
-    assert "90.5" in steer("eval", whole).stdout
+    assert "KL divergence, nats per span  90" in steer("eval", whole).stdout
     assert measured == []
 
 

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from steer.errors import CorpusError
-from steer.evaluation import ARMS, arrival, base_nll, ending, evaluate, latent_figures, share_with_interval, write_arm
+from steer.evaluation import ARMS, arrival, base_nll, ending, evaluate, latent_figures, write_arm
 from steer.guided import Written, write_guided
 from steer.judge import Judge, judge_folder
 from steer.model import LatentModel
 from steer.pairs import Pair, make_pairs, split_sentences
+from steer.quality.shares import share_with_interval
+from steer.sampling import SamplingConfig
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import tiny_model
 
@@ -142,12 +144,26 @@ def test_evaluate_gives_every_arm(model: LatentModel) -> None:
         share, low, high = arm["nearest"]
         assert 0 <= low <= share <= high <= 1
         assert np.isfinite(arm["base_nll"])
+    assert figures["quality"]["similarity"] == "given" and figures["quality"]["paths"]["paths"] == 3
+    pairs = make_pairs(model, STORIES * 2, 3)
+    samples = figures["endings"]["samples"]
+    assert [(sample["context"], sample["goal"]) for sample in samples] == [(p.context, p.terminal) for p in pairs]
+    unguided = write_arm(model, pairs, schedule=None, spans=2, sampling=SamplingConfig(temperature=0.7, top_p=0.95))
+    assert [sample["unguided"] for sample in samples] == [ending(row).strip() for row in unguided]
     assert seen[-1][1] == seen[-1][2] == 3
 
 
 def test_without_a_judge_the_endings_are_left_out(model: LatentModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
-    assert evaluate(model, STORIES, pairs=3).keys() == {"latents"}
+    figures = evaluate(model, STORIES, pairs=3)
+    assert figures.keys() == {"latents", "quality"} and figures["quality"]["similarity"] == "encoder"
+
+
+def test_too_little_text_is_told_before_anything_is_measured(model: LatentModel) -> None:
+    seen = []
+    with pytest.raises(CorpusError, match="3 are needed"):
+        evaluate(model, ["Short."], pairs=3, progress=lambda *told: seen.append(told))
+    assert seen == []
 
 
 @pytest.mark.skipif(judge_folder() is None, reason="the extra `judge` is not installed")
