@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from steer.quality.decoding import Ids, Progress, nlls
-
-ROWS = 128  # rows of one pass
+from steer.rewards.bare import MAX_LOGITS
 
 
 def log_weights(log_likelihood: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
@@ -70,14 +69,15 @@ def bound_figures(
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(samples, *mean.shape, generator=generator)
     z, ids = (mean + noise).flatten(0, 1), torch.tensor(spans).repeat(samples, 1)
-    found = []
-    for start in range(0, len(z), ROWS):
-        target = ids[start : start + ROWS].to(model.device)
-        logits = model.router_logits(target[:, :0], z[start : start + ROWS], target)[:, -target.shape[1] - 1 : -1]
+    width = model.latent_config.soft_tokens + model.span_tokens
+    rows, found = max(1, MAX_LOGITS // (width * model.latent_config.base.vocab_size)), []
+    for start in range(0, len(z), rows):
+        target = ids[start : start + rows].to(model.device)
+        logits = model.router_logits(target[:, :0], z[start : start + rows], target)[:, -target.shape[1] - 1 : -1]
         nll = functional.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none")
         found.append(nll.view_as(target).double().sum(1).cpu())
         if progress:
-            progress("likelihood", min(len(z), start + ROWS), len(z))
+            progress("likelihood", min(len(z), start + rows), len(z))
     log_likelihood = -torch.cat(found).view(samples, len(spans))
     weights, size = log_weights(log_likelihood, mean, noise), model.span_tokens
     return {

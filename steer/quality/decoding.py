@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steer.adapters import DECODER, use_adapter
+from steer.base import backbone
 from steer.sampling import SamplingConfig
 from steer.writing import open_writer
 
@@ -97,13 +98,14 @@ def decode_stage_one(model: Any, z: Tensor, *, what: str = "decoding", progress:
             for _ in range(size):
                 embeds = torch.cat([soft, model.embed(torch.cat([slots, written], dim=1))], dim=1)
                 length = embeds.shape[1]
-                logits = base(
+                hidden = backbone(base)(
                     inputs_embeds=embeds,
                     attention_mask=seen[:, :length],
                     position_ids=places[:, :length],
                     use_cache=False,
-                ).logits[:, -1]
-                written = torch.cat([written, logits.argmax(-1, keepdim=True)], dim=1)
+                ).last_hidden_state[:, -1]
+                likeliest = base.get_output_embeddings()(hidden).argmax(-1, keepdim=True)
+                written = torch.cat([written, likeliest], dim=1)
         for ids in written.tolist():
             rows.append(tuple(ids[: ids.index(eos) + 1] if eos in ids else ids))
         if progress:
