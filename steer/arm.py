@@ -1,12 +1,13 @@
 """One stream of forward passes over one cache: prefilled once, extended in place, rewound for free."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from steer.adapters import use_adapter
+from steer.base import backbone
 from steer.cache import SpanCache
 
 
@@ -54,6 +55,13 @@ class Arm:
 
     def forward(self, embeds: Tensor, keep: int = 1) -> Tensor:
         """Append embeddings `[n, t, d]` to the first n rows; returns logits `[n, keep, V]` of the last places."""
+        return self._run(lambda base, inputs: base(**inputs, logits_to_keep=keep).logits, embeds)
+
+    def hidden(self, embeds: Tensor) -> Tensor:
+        """Append embeddings as `forward` does; returns the states `[n, d]` of the last place, after the final norm."""
+        return self._run(lambda base, inputs: backbone(base)(**inputs).last_hidden_state[:, -1], embeds)
+
+    def _run(self, call: Callable[[Any, dict[str, Any]], Tensor], embeds: Tensor) -> Tensor:
         rows, count = embeds.shape[:2]
         start = self.cache.length
         steps = torch.arange(start, start + count, device=embeds.device)
@@ -63,9 +71,8 @@ class Arm:
             "attention_mask": self.mask[:rows, : start + count] if self.padded else None,
             "past_key_values": self.cache,
             "use_cache": True,
-            "logits_to_keep": keep,
         }
         if self._fused is not None:
-            return self._fused(**inputs).logits
+            return call(self._fused, inputs)
         with use_adapter(self.model.peft, self.role) as base:
-            return base(**inputs).logits
+            return call(base, inputs)

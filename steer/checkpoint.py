@@ -5,6 +5,7 @@ steer_config.json      settings, base identity, SHA-256 of the weight files
 encoder/  router/      PEFT adapter folders
 heads.safetensors      pooling, posterior mean, soft tokens, null latent
 reach.safetensors      reach head, where it has one
+prior.safetensors      draft head, where it has one
 base/                  the base model and its tokenizer, where it is packaged
 README.md              model card
 ```
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 HEADS = "heads.safetensors"
 REACH = "reach.safetensors"
+PRIOR = "prior.safetensors"
 ADAPTER = "adapter_model.safetensors"
 PACKAGED_BASE = "base"
 
@@ -176,15 +178,16 @@ def save(model: Any, folder: Path, *, dtype: torch.dtype | None = None, with_bas
         files += [f"{PACKAGED_BASE}/{p.name}" for p in sorted((folder / PACKAGED_BASE).glob("*.safetensors"))]
         config = config.model_copy(update={"base": config.base.model_copy(update={"name": PACKAGED_BASE})})
     encoder_id = encoder_identity(folder, config.name)
-    reach = None
-    if model.reach is not None:
-        model.reach.check_encoder(config.encoder_id)
-        model.reach.save(folder / REACH, dtype)
-        files.append(REACH)
-        # The same encoder, stored anew: perhaps in another dtype, which gives its files another identity.
-        reach = model.reach.config.model_copy(update={"encoder_id": encoder_id})
+    extra: dict[str, Any] = {"reach": None, "prior": None}
+    for name, file, head in (("reach", REACH, model.reach), ("prior", PRIOR, model.prior)):
+        if head is not None:
+            head.check_encoder(config.encoder_id)
+            head.save(folder / file, dtype)
+            files.append(file)
+            # The same encoder, stored anew: perhaps in another dtype, which gives its files another identity.
+            extra[name] = head.config.model_copy(update={"encoder_id": encoder_id})
     hashes = {file: file_hash(folder / file) for file in files}
-    config.model_copy(update={"files": hashes, "encoder_id": encoder_id, "reach": reach}).save(folder)
+    config.model_copy(update={"files": hashes, "encoder_id": encoder_id, **extra}).save(folder)
 
 
 def load(
@@ -231,16 +234,20 @@ def load(
     )
     load_head(head, read_tensors(folder / HEADS), folder / HEADS)
     head.to(device=plain.device, dtype=torch.float32)
-    reach = None
+    # Imported here, since heads import what reads their files.
+    reach = prior = None
     if config.reach is not None:
-        # Here, since rewards import models.
         from steer.rewards.reach import ReachHead
 
         reach = ReachHead.load(folder / REACH, config.reach, config.encoder_id).to(plain.device)
+    if config.prior is not None:
+        from steer.prior import PriorHead
+
+        prior = PriorHead.load(folder / PRIOR, config.prior, config.encoder_id).to(plain.device)
     for parameter in peft.parameters():
         if parameter.dtype == torch.float32 and plain.dtype != torch.float32:
             parameter.data = parameter.data.to(plain.dtype)
-    return cls(peft, head, config, tokenizer, fuse=fuse, reach=reach).eval()
+    return cls(peft, head, config, tokenizer, fuse=fuse, reach=reach, prior=prior).eval()
 
 
 def load_head(head: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -125,6 +125,28 @@ class ReachConfig(pydantic.BaseModel):
         return self
 
 
+class PriorConfig(pydantic.BaseModel):
+    """The settings of a draft head, see `steer.prior`.
+
+    Attributes:
+        encoder_id: of the encoder whose latents it draws.
+        state_dim: width of what it reads, see `steer.prior.read_state`.
+        z_dim: width of a latent.
+        axes: principal axes of the latents that it tells apart; the others are taken to be as they are on average.
+        width: of its hidden layers.
+        components: of the mixture.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    encoder_id: str
+    state_dim: int = pydantic.Field(ge=1)
+    z_dim: int = pydantic.Field(ge=1)
+    axes: int = pydantic.Field(ge=1)
+    width: int = pydantic.Field(256, ge=8)
+    components: int = pydantic.Field(1, ge=1)
+
+
 class LatentConfig(pydantic.BaseModel):
     """The settings of a latent model.
 
@@ -140,6 +162,7 @@ class LatentConfig(pydantic.BaseModel):
         files: SHA-256 of each weight file in the folder.
         reached_similarity: cosine above which a terminal counts as reached, calibrated on stories.
         reach: settings of the reach head, where the folder holds one.
+        prior: settings of the draft head, where the folder holds one.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -158,6 +181,7 @@ class LatentConfig(pydantic.BaseModel):
     base: BaseIdentity
     files: dict[str, str] = {}
     reach: ReachConfig | None = None
+    prior: PriorConfig | None = None
 
     @property
     def encoder_identity(self) -> str:

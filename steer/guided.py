@@ -9,6 +9,7 @@ from torch import Tensor
 
 from steer.errors import GuidanceError, TextError
 from steer.guidance import Pull, mix
+from steer.prior import Drafts
 from steer.sampling import RowNoise, SamplingConfig, derive_seed
 from steer.writing import Limits, Span, open_writer
 
@@ -49,6 +50,7 @@ def write_guided(
     method: Literal["linear", "slerp"] = "linear",
     noise: float = 0.0,
     limits: Limits | None = None,
+    drafts: Drafts = "write",
 ) -> list[Written]:
     """Write `spans` spans in each row, pulled towards latents by their schedules (annealed guidance.
 
@@ -69,9 +71,12 @@ def write_guided(
         rescale, method: see `steer.guidance.mix`.
         noise: factor on the bridge noise in latent space.
         limits: what may not be written, see `steer.writing.Limits`.
+        drafts: how the model drafts: `write` writes a span and encodes it, `head` asks the draft head (`steer.prior`),
+            which saves half of the tokens.
 
     Raises:
-        GuidanceError: a schedule is shorter than `spans`, or a pull does not fit the model or the rows.
+        GuidanceError: a schedule is shorter than `spans`, a pull does not fit the model or the rows, or drafts are to
+            come from a head that the model has not.
         TextError: a context is not valid Unicode, or one text came where a list is expected.
     """
     if isinstance(contexts, str):
@@ -104,10 +109,12 @@ def write_guided(
     else:
         scales = [float(scale) if scale is not None else 1.0] * spans
     with_null = bool(pulls) and any(s != 1 for s in scales)
-    writer = open_writer(model, ids, seeds=rows, spans=spans, sampling=sampling, with_null=with_null, limits=limits)
+    writer = open_writer(
+        model, ids, seeds=rows, spans=spans, sampling=sampling, with_null=with_null, limits=limits, drafts=drafts
+    )
     bridge = RowNoise(tuple(derive_seed(s, "bridge") for s in rows))
     z_dim = model.latent_config.z_dim
-    latents, drafts = [], []
+    latents, proposals = [], []
     for step in range(spans):
         z, draft = _latent(
             writer, pulls, step, z_dim, rescale, method, bridge.normal(step, z_dim) if noise else None, noise
@@ -121,10 +128,10 @@ def write_guided(
             z, scale=None if scales[step] == 1 else scales[step], steered=None if bool(steered.all()) else steered
         )
         latents.append(_where(steered, z, len(ids), z_dim))
-        drafts.append(_where(steered, draft, len(ids), z_dim))
+        proposals.append(_where(steered, draft, len(ids), z_dim))
         if all(writer.ended):
             break
-    latent_rows, draft_rows = torch.stack(latents, dim=1), torch.stack(drafts, dim=1)
+    latent_rows, draft_rows = torch.stack(latents, dim=1), torch.stack(proposals, dim=1)
     return [
         Written(
             ids=tuple(writer.ids(row)),

@@ -20,6 +20,7 @@ from steer.masks import additive_mask
 from steer.text import check_text
 
 if TYPE_CHECKING:
+    from steer.prior import PriorHead
     from steer.rewards.reach import ReachHead
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         fuse: keep copies of the base with an adapter merged in, which writes two to three times faster than adapters
             applied on the fly. None decides by the base's size; quantised bases are never fused.
         reach: tells how near a terminal is, see `steer.rewards.reach`; None where none was trained.
+        prior: draws the next latent, see `steer.prior`; None where none was trained.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         *,
         fuse: bool | None = None,
         reach: "ReachHead | None" = None,
+        prior: "PriorHead | None" = None,
     ) -> None:
         super().__init__()
         self.peft: Any = peft
         self.head = head
         self.reach = reach
+        self.prior = prior
         self.latent_config = latent_config
         self.tokenizer = tokenizer
         size = sum(p.numel() * p.element_size() for n, p in peft.named_parameters() if "lora_" not in n)

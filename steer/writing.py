@@ -1,8 +1,8 @@
 """Writing spans: a preallocated cache, fused weights, both arms of guidance in one batch, and a lean loop over tokens.
 
 A writer holds the state of a batch of rows. `draft` proposes the next latents (write a span with no latent, encode it,
-forget it) and `write` commits a span from latents. What a row writes depends on its own context, latents and seed,
-never on its neighbours.
+forget it; or ask the draft head) and `write` commits a span from latents. What a row writes depends on its own context,
+latents and seed, never on its neighbours.
 """
 
 from abc import ABC, abstractmethod
@@ -19,6 +19,7 @@ from steer.drawing import Limits, draw_next
 from steer.errors import GuidanceError, LatentError, TextError
 from steer.guidance import cfg as mix_logits
 from steer.positions import check_positions
+from steer.prior import Drafts, check_drafts, read_state
 from steer.sampling import RowNoise, SamplingConfig, derive_seed
 
 
@@ -52,7 +53,9 @@ class Writer(ABC):
         sampling: SamplingConfig,
         with_null: bool,
         limits: Limits,
+        drafts: Drafts,
     ) -> None:
+        check_drafts(model, drafts)
         if not contexts or len(contexts) != len(seeds):
             raise TextError(
                 f"a writer needs a context and a seed per row; got {len(contexts)} contexts and {len(seeds)} seeds"
@@ -60,6 +63,7 @@ class Writer(ABC):
         self.model = model
         self.sampling = sampling
         self.with_null = with_null
+        self.drafts: Drafts = drafts
         self.contexts = [list(c) for c in contexts]
         self.written: list[list[Span]] = [[] for _ in contexts]
         self.noise = RowNoise(tuple(derive_seed(s, "write") for s in seeds))
@@ -78,9 +82,21 @@ class Writer(ABC):
         """Whether the story has ended, per row."""
         return [bool(spans) and spans[-1].ended for spans in self.written]
 
-    @abstractmethod
+    @torch.no_grad()
     def draft(self) -> Tensor:
         """The model's own proposals for the next latents, `[B, z_dim]` float32 on the CPU; nothing is committed."""
+        if self.drafts == "head":
+            states = read_state(self.model, self._hidden(), self._before([]))
+            return self.model.prior.sample(states, self.draft_noise, self.steps, temperature=self.sampling.temperature)
+        return self._write_draft()
+
+    @abstractmethod
+    def _write_draft(self) -> Tensor:
+        """Drafts by writing: S tokens that no latent steers, encoded and forgotten."""
+
+    @abstractmethod
+    def _hidden(self) -> Tensor:
+        """What a draft head reads of the model, `[B, d]`; see `steer.prior.read_state`."""
 
     @abstractmethod
     def _generate(
@@ -179,8 +195,9 @@ class InterleavedWriter(Writer):
         spans: int,
         with_null: bool,
         limits: Limits,
+        drafts: Drafts,
     ) -> None:
-        super().__init__(model, contexts, seeds, sampling, with_null, limits)
+        super().__init__(model, contexts, seeds, sampling, with_null, limits, drafts)
         self.soft = model.latent_config.soft_tokens
         width = self.soft + model.span_tokens
         start = [c or [self.eos] for c in self.contexts]
@@ -188,13 +205,22 @@ class InterleavedWriter(Writer):
         # The last committed token, not yet in the cache: it rides with the next chunk.
         self._pending: Tensor | None = None
 
-    @torch.no_grad()
-    def draft(self) -> Tensor:
+    def _write_draft(self) -> Tensor:
         """Write S tokens with the null latent in the conditional rows, encode them, and rewind the cache."""
         length = self.arm.cache.length
         tokens, _ = self._span(None, None, self.draft_noise)
         self.arm.cache.rewind(length)
         return self._encode(tokens)
+
+    @torch.inference_mode()
+    def _hidden(self) -> Tensor:
+        """One pass of the conditional rows over the null latent, and the cache is rewound."""
+        length, chunk = self.arm.cache.length, self.model.soft(None, self.rows)
+        if self._pending is not None:
+            chunk = torch.cat([self.arm.embed(self._pending), chunk], dim=1)
+        state = self.arm.hidden(chunk)
+        self.arm.cache.rewind(length)
+        return state
 
     def _generate(
         self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None
@@ -252,8 +278,9 @@ class MiniHFWriter(Writer):
         spans: int,
         with_null: bool,
         limits: Limits,
+        drafts: Drafts,
     ) -> None:
-        super().__init__(model, contexts, seeds, sampling, with_null, limits)
+        super().__init__(model, contexts, seeds, sampling, with_null, limits, drafts)
         start = [c or [model.tokenizer.bos_token_id or self.eos] for c in self.contexts]
         capacity = (spans + 1) * model.span_tokens + 2
         self.arm = Arm(model, ROUTER, start, capacity)
@@ -268,7 +295,15 @@ class MiniHFWriter(Writer):
             arm.cache.rewind(arm.cache.length - 1)
 
     @torch.inference_mode()
-    def draft(self) -> Tensor:
+    def _hidden(self) -> Tensor:
+        """One pass of the bare base over the last visible token, and the cache is rewound."""
+        length = self.null.cache.length
+        state = self.null.hidden(self.null.embed(self._held))
+        self.null.cache.rewind(length)
+        return state
+
+    @torch.inference_mode()
+    def _write_draft(self) -> Tensor:
         """Write S tokens with the bare base (this layout has no null latent), encode them, and rewind the cache."""
         length = self.null.cache.length
         chunk, tokens = self.null.embed(self._held), []
@@ -316,6 +351,7 @@ def open_writer(
     sampling: SamplingConfig | None = None,
     with_null: bool = False,
     limits: Limits | None = None,
+    drafts: Drafts = "write",
 ) -> Writer:
     """A writer for the model's layout.
 
@@ -327,8 +363,10 @@ def open_writer(
         sampling: settings; the default is temperature 0.8.
         with_null: keep a null arm, for classifier-free guidance.
         limits: what may not be written; by default everything may.
+        drafts: how `draft` proposes latents: `write` a span and encode it, or ask the draft `head`.
 
     Raises:
+        GuidanceError: drafts are to come from a head that the model has not.
         TextError: there is not a seed per context, or a context and its spans exceed the base's table of positions.
     """
     limit = model.latent_config.max_context
@@ -336,4 +374,4 @@ def open_writer(
     visible = [list(c)[-limit:] for c in contexts]
     for context in visible:
         check_positions(model, context, spans)
-    return kind(model, visible, seeds, sampling or SamplingConfig(), spans, with_null, limits or Limits())
+    return kind(model, visible, seeds, sampling or SamplingConfig(), spans, with_null, limits or Limits(), drafts)

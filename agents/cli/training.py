@@ -2,11 +2,13 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from agents.cli.estimates import DryRunOption, ProbeOption, dry_run
 from agents.cli.guard import InputError
 from agents.cli.models import (
     JsonOption,
@@ -18,18 +20,22 @@ from agents.cli.models import (
     refuse_existing,
 )
 from agents.cli.output import Output, output, show_logs
+from agents.cli.recipes import choose_recipe, keep_recipe
 
-UNSEEN = 0.05  # share of the stories kept out by `steer train reach`
+UNSEEN = 0.05  # share of the stories kept out by `steer train reach` and `steer train prior`
 
 
 # The autoencoder's stage ends with a folder that the other commands can load.
 BASE = ("base",)
-AUTOENCODER = ("autoencoder", "reach", "package")
-ALL = ("base", "autoencoder", "reach", "package")
+AUTOENCODER = ("autoencoder", "reach", "prior", "package")
+ALL = ("base", "autoencoder", "reach", "prior", "package")
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, such as those in recipes/.")]
 DataRootOption = Annotated[Path, typer.Option("--data-root", help="Folder that the recipe's paths start from.")]
 RunOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of checkpoints; given again, it is continued.")]
+CorpusOption = Annotated[
+    list[Path], typer.Option("--corpus", help="Stories: .txt or .jsonl, also .gz, or a folder; may be repeated.")
+]
 ReportOption = Annotated[
     str, typer.Option("--report-to", help="Where metrics go: none, tensorboard, or as transformers has it.")
 ]
@@ -41,20 +47,48 @@ def train_base(
     data_root: DataRootOption,
     out: RunOption,
     report_to: ReportOption = "none",
+    dry: DryRunOption = False,
+    probe: ProbeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train the base model of a recipe from scratch. Prints its folder."""
-    _run(ctx, recipe, data_root, out, report_to, BASE)
+    if not _dry_run(ctx, recipe, out, BASE, dry=dry, probe=probe, as_json=as_json):
+        _run(ctx, recipe, data_root, out, report_to, BASE)
 
 
 def train_autoencoder(
     ctx: typer.Context,
-    recipe: RecipeArgument,
-    data_root: DataRootOption,
     out: RunOption,
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe; without, one is made for --base.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Folder or hub id of a causal LM, in place of the recipe's."),
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="Stories: .txt or .jsonl, also .gz, or a folder; may be repeated."),
+    ] = None,
+    data_root: DataRootOption = Path("."),
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of training.")] = None,
     report_to: ReportOption = "none",
+    dry: DryRunOption = False,
+    probe: ProbeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Train everything on top of a recipe's base model, and package it. Prints the packaged folder."""
-    _run(ctx, recipe, data_root, out, report_to, AUTOENCODER)
+    """Train everything on top of a base model, and package it. Prints the packaged folder.
+
+    Without RECIPE settings go by the base's size; they are written to OUT/recipe.yaml.
+    """
+    say = _talk(ctx)
+    chosen, path = choose_recipe(recipe, base, data or (), out, steps=steps)
+    if dry:
+        dry_run(say, chosen, path, AUTOENCODER, out, with_probe=probe, as_json=as_json)
+        return
+    if path != recipe:
+        keep_recipe(say, chosen, path)
+    _run(ctx, path, data_root, out, report_to, AUTOENCODER)
 
 
 def train_all(
@@ -63,12 +97,27 @@ def train_all(
     data_root: DataRootOption,
     out: RunOption,
     report_to: ReportOption = "none",
+    dry: DryRunOption = False,
+    probe: ProbeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train all stages of a recipe, one after the other; stages that are done are passed over.
 
     Prints the packaged folder.
     """
-    _run(ctx, recipe, data_root, out, report_to, ALL)
+    if not _dry_run(ctx, recipe, out, ALL, dry=dry, probe=probe, as_json=as_json):
+        _run(ctx, recipe, data_root, out, report_to, ALL)
+
+
+def _dry_run(
+    ctx: typer.Context, recipe: Path, out: Path, stages: tuple[str, ...], *, dry: bool, probe: bool, as_json: bool
+) -> bool:
+    """Estimate stages of a recipe, if that is what was asked for. Returns whether it was."""
+    if dry:
+        from steer.training.recipe import load_recipe
+
+        dry_run(_talk(ctx), load_recipe(recipe), recipe, stages, out, with_probe=probe, as_json=as_json)
+    return dry
 
 
 def _run(ctx: typer.Context, recipe: Path, data_root: Path, out: Path, report_to: str, stages: tuple[str, ...]) -> None:
@@ -100,9 +149,7 @@ def _talk(ctx: typer.Context) -> Output:
 
 def train_reach(
     ctx: typer.Context,
-    corpus: Annotated[
-        list[Path], typer.Option("--corpus", help="Stories: .txt or .jsonl, also .gz, or a folder; may be repeated.")
-    ],
+    corpus: CorpusOption,
     out: RunOption,
     model: ModelOption = None,
     stories: Annotated[int, typer.Option("--stories", min=20, help="Stories to encode, at most.")] = 12_000,
@@ -114,26 +161,67 @@ def train_reach(
     A twentieth of the stories is kept out for the figures in OUT/done.json. Prints the folder of the model with its
     head.
     """
+    from steer.training.reach_stage import train_reach as run
+    from steer.training.recipe import ReachRecipe
+
+    figures = _train_head(ctx, run, ReachRecipe(stories=stories, steps=steps), corpus, out, model, seed)
+    _tell(ctx, figures["reach"], out)
+
+
+def train_prior(
+    ctx: typer.Context,
+    corpus: CorpusOption,
+    out: RunOption,
+    model: ModelOption = None,
+    stories: Annotated[int, typer.Option("--stories", min=20, help="Stories to read, at most.")] = 4000,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 3000,
+    seed: SeedOption = 0,
+) -> None:
+    """Give a model a draft head, which proposes the next latent without writing a span: drafts by head.
+
+    A twentieth of the stories is kept out for the figures in OUT/done.json. Prints the folder of the model with its
+    head.
+    """
+    from steer.training.prior_stage import train_prior as run
+    from steer.training.recipe import PriorRecipe
+
+    figures = _train_head(ctx, run, PriorRecipe(stories=stories, steps=steps), corpus, out, model, seed)
+    cosines = {f"cosine {name}": value for name, value in figures["cosine"].items()}
+    _tell(ctx, {"nll": figures["nll"], "nll_marginal": figures["nll_marginal"], **cosines}, out)
+
+
+def _train_head(
+    ctx: typer.Context,
+    run: Callable[..., Path],
+    recipe: Any,
+    corpus: list[Path],
+    out: Path,
+    model: str | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Train a head on the stories of a corpus, a twentieth of them kept out. Returns its figures on those."""
     say = _talk(ctx)
     texts = [story for path in corpus for story in read_all(path, "--corpus")]
     from steer.checkpoint import fetch, packaged_model
     from steer.training.corpus import is_validation
-    from steer.training.reach_stage import train_reach as run
-    from steer.training.recipe import ReachRecipe
 
     train = [text for text in texts if not is_validation(text, UNSEEN)]
     unseen = [text for text in texts if is_validation(text, UNSEEN)]
     if not train or not unseen:
         raise InputError(f"{len(texts)} stories are too few to keep some out for the figures; give more text")
-    folder = fetch(model or str(packaged_model()))
     try:
-        done = run(folder, ReachRecipe(stories=stories, steps=steps), train, unseen, out, seed=seed)
+        run(fetch(model or str(packaged_model())), recipe, train, unseen, out, seed=seed)
     except KeyboardInterrupt:
         say.note("stopped; the same command goes on where the encoding of stories was")
         raise
-    found = json.loads((out / "done.json").read_text(encoding="utf-8"))["figures"]["reach"]
-    say.note(", ".join(f"{name} {value:.3f}" for name, value in found.items() if value is not None))
-    say.result(str(done))
+    return json.loads((out / "done.json").read_text(encoding="utf-8"))["figures"]
+
+
+def _tell(ctx: typer.Context, figures: dict[str, Any], out: Path) -> None:
+    """Say how good a head is, and where the model with it is."""
+    say = output(ctx)
+    say.note(", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None))
+    say.result(str(out / "model"))
 
 
 def train_preference(
@@ -189,6 +277,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("base", epilog=f"Example: steer train base {recipe}")(train_base)
     group.command("autoencoder", epilog=f"Example: steer train autoencoder {recipe}")(train_autoencoder)
     group.command("reach", epilog="Example: steer train reach --corpus stories.txt --out runs/reach")(train_reach)
+    group.command("prior", epilog="Example: steer train prior --corpus stories.txt --out runs/prior")(train_prior)
     example = "Example: steer train preference pairs.jsonl --out taste.safetensors"
     group.command("preference", epilog=example)(train_preference)
     app.add_typer(group, name="train", epilog=f"Example: steer train all {recipe}")

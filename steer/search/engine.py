@@ -112,6 +112,10 @@ class Engine(ABC):
         return None
 
     @abstractmethod
+    def hidden(self, parents: Sequence[int]) -> Tensor:
+        """What a draft head reads of the model behind nodes, `[P, d]`; see `steer.prior.read_state`."""
+
+    @abstractmethod
     def base_logprobs(self, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:
         """Mean log-probability per token `[R]` (float32, nats) of spans behind nodes under the bare, unsteered base.
 

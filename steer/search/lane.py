@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steer.adapters import ROUTER, use_adapter
+from steer.base import backbone
 from steer.cache import SpanCache
 from steer.search.attention import Segment, register
 from steer.search.pages import PagePool
@@ -91,18 +92,29 @@ class Lane:
             start: int64 `[R, 1]`, position of each row's first own token.
             keep: last places to compute logits of.
         """
+        inputs = self._inputs(embeds, own, segments, start)
+        with self._base() as base:
+            return base(**inputs, logits_to_keep=keep).logits
+
+    def hidden(self, embeds: Tensor, own: SpanCache, segments: list[list[Segment]] | None, start: Tensor) -> Tensor:
+        """Append embeddings as `forward` does; the states `[R, d]` of the last place, after the final norm."""
+        inputs = self._inputs(embeds, own, segments, start)
+        with self._base() as base:
+            return backbone(base)(**inputs).last_hidden_state[:, -1]
+
+    def _inputs(
+        self, embeds: Tensor, own: SpanCache, segments: list[list[Segment]] | None, start: Tensor
+    ) -> dict[str, Any]:
         rows, count = embeds.shape[:2]
         self.forward_tokens += rows * count
         steps = torch.arange(own.length, own.length + count, device=embeds.device)
-        with self._base() as base:
-            return base(
-                inputs_embeds=embeds,
-                position_ids=start + steps,
-                past_key_values=own,
-                use_cache=True,
-                logits_to_keep=keep,
-                shared_segments=segments,
-            ).logits
+        return {
+            "inputs_embeds": embeds,
+            "position_ids": start + steps,
+            "past_key_values": own,
+            "use_cache": True,
+            "shared_segments": segments,
+        }
 
     @contextlib.contextmanager
     def _base(self) -> Iterator[Any]:

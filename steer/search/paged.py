@@ -108,6 +108,20 @@ class PagedEngine(Engine):
         return torch.where(order.from_latent[rows].to(soft.device)[:, None, None], soft, null)
 
     @torch.inference_mode()
+    def hidden(self, parents: Sequence[int]) -> Tensor:
+        """See `Engine`."""
+        lane, half = self.lane, len(parents) // 2
+        try:
+            lane.ensure(parents)
+        except SearchError:
+            if not half:
+                raise
+            return torch.cat([self.hidden(parents[:half]), self.hidden(parents[half:])])
+        chunk = lane.chunk(parents, self.model.soft(None, len(parents)), None)
+        segments, start = lane.prefix(parents)
+        return lane.hidden(chunk, SpanCache(lane.layers, len(parents), chunk.shape[1]), segments, start)
+
+    @torch.inference_mode()
     def keep(self, draw: Draw, rows: Sequence[int], nodes: Sequence[int]) -> None:
         """Store the pages of nodes that may be expanded, as far as they fit; the others are computed again."""
         first = 0

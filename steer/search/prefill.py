@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steer.adapters import ROUTER, use_adapter
+from steer.base import backbone
 from steer.rewards.fluency import mean_logprobs
 from steer.search.engine import Draw, Engine, Order
 from steer.search.tree import Tree
@@ -96,6 +97,15 @@ class PrefillEngine(Engine):
         return torch.cat(rows), ROUTER
 
     @torch.inference_mode()
+    def hidden(self, parents: Sequence[int]) -> Tensor:
+        """See `Engine`."""
+        states = []
+        for parent in parents:
+            embeds, role = self._prefix(Order([parent], [0]), False)
+            states.append(_Stream(self, role).hidden(embeds))
+        return torch.cat(states)
+
+    @torch.inference_mode()
     def base_logprobs(self, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:
         """See `Engine`."""
         prefixes = [[*self.tree.context(parent), *self.tree.ids(parent)] for parent in parents]
@@ -118,22 +128,21 @@ class _Stream:
         """Append embeddings `[R, q, d]`; logits `[R, V]` of the last place."""
         if self._before is not None:
             embeds = self._before = torch.cat([self._before, embeds], dim=1)
-        out = self._forward(embeds)
+        out = self._forward(embeds, lambda base, inputs: base(**inputs, logits_to_keep=1))
         self._cache = getattr(out, "past_key_values", None)
         if self._cache is None:
             self._before = embeds
         return out.logits[:, -1]
 
-    def _forward(self, embeds: Tensor) -> Any:
+    def hidden(self, embeds: Tensor) -> Tensor:
+        """The states `[R, d]` of the last of `[R, q, d]` embeddings, the first ones, after the final norm."""
+        return self._forward(embeds, lambda base, inputs: backbone(base)(**inputs)).last_hidden_state[:, -1]
+
+    def _forward(self, embeds: Tensor, call: Callable[[Any, dict[str, Any]], Any]) -> Any:
         model = self._engine.model
         self._engine._computed += embeds.shape[0] * embeds.shape[1]
-        inputs = {
-            "inputs_embeds": embeds,
-            "past_key_values": self._cache,
-            "use_cache": self._before is None,
-            "logits_to_keep": 1,
-        }
+        inputs = {"inputs_embeds": embeds, "past_key_values": self._cache, "use_cache": self._before is None}
         if model.fuse and self._role is not None:
-            return model.role(self._role)(**inputs)
+            return call(model.role(self._role), inputs)
         with use_adapter(model.peft, self._role) as base:
-            return base(**inputs)
+            return call(base, inputs)

@@ -11,8 +11,9 @@ from torch import Tensor
 from steer.errors import SearchError
 from steer.guidance import Pull, mix
 from steer.positions import check_positions
+from steer.prior import Drafts, check_drafts, read_state
 from steer.rewards import Rewards, States
-from steer.sampling import derive_seed
+from steer.sampling import RowNoise, derive_seed
 from steer.search.engine import Engine, Order
 from steer.search.problem import Request
 from steer.search.tree import Tree, child_key
@@ -67,17 +68,29 @@ class SpanWorld(World):
         rewards: score them.
         menu: actions; a request names one by its place.
         aims: one per root of the tree, in order.
+        drafts: how the model proposes latents: `write` a span and encode it, or ask the draft `head`, which costs no
+            tokens.
 
     Attributes:
         draft_tokens: generated for drafts so far, in all roots.
 
     Raises:
+        GuidanceError: drafts are to come from a head that the model has not.
         SearchError: the menu is empty or does not fit the engine, there is not an aim per root or one does not fit, or
             a root has no context.
         TextError: a root's context and the spans up to its horizon exceed the base's table of positions.
     """
 
-    def __init__(self, engine: Engine, rewards: Rewards, menu: Sequence[Action], aims: Sequence[Aim]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        rewards: Rewards,
+        menu: Sequence[Action],
+        aims: Sequence[Aim],
+        *,
+        drafts: Drafts = "write",
+    ) -> None:
+        check_drafts(engine.model, drafts)
         if not menu:
             raise SearchError("the menu is empty; expected at least one action")
         if len(aims) != len(engine.tree.roots):
@@ -91,26 +104,27 @@ class SpanWorld(World):
             check_positions(engine.model, engine.tree.contexts[number], engine.tree.horizons[number])
         self.engine, self.rewards = engine, rewards
         self.menu, self.aims = tuple(menu), tuple(aims)
+        self.drafts: Drafts = drafts
         self.draft_tokens = 0
         self._pulled: dict[tuple[int, int, int], tuple[Pull, ...]] = {}
 
     # -- costs -------------------------------------------------------------------------------------------------------
 
     def costs(self, tree: Tree, requests: Sequence[Request], drafted: set[int]) -> list[int]:
-        """A span per request, and one more for the first of a parent that mixes something into its draft."""
+        """A span per request, and one more for the first of a parent that mixes something into a written draft."""
         costs = []
         for request in requests:
             cost = tree.span_tokens
             if request.parent not in drafted and self._drafts(tree, request):
                 drafted.add(request.parent)
-                cost += tree.span_tokens
+                cost += tree.span_tokens if self.drafts == "write" else 0
             costs.append(cost)
         return costs
 
     def node_tokens(self, tree: Tree, fanout: float) -> float:
-        """A span, and where actions steer the share of a draft."""
-        drafts = any(action.strength > 0 for action in self.menu) and any(aim.pulls for aim in self.aims)
-        return tree.span_tokens * (1 + 1 / max(1, fanout) if drafts else 1.0)
+        """A span, and where actions steer the share of a draft, if drafts are written."""
+        steers = any(action.strength > 0 for action in self.menu) and any(aim.pulls for aim in self.aims)
+        return tree.span_tokens * (1 + 1 / max(1, fanout) if steers and self.drafts == "write" else 1.0)
 
     def _drafts(self, tree: Tree, request: Request) -> bool:
         """Whether a request mixes something into a draft."""
@@ -180,11 +194,17 @@ class SpanWorld(World):
         return nodes
 
     def _draft(self, tree: Tree, requests: Sequence[Request]) -> dict[int, Tensor]:
-        """Latents `[z]` of the spans that the model itself would write behind the parents of requests."""
+        """The model's own proposals, `[z]`, for the spans behind the parents of requests."""
         parents = list(dict.fromkeys(r.parent for r in requests))
         if not parents:
             return {}
         seeds = [derive_seed(int(tree.key[p]), "draft") for p in parents]
+        if self.drafts == "head":
+            model, visible = self.engine.model, [[*tree.context(p), *tree.ids(p)] for p in parents]
+            states = read_state(model, self.engine.hidden(parents), visible)
+            noise, temperature = RowNoise(tuple(seeds)), self.engine.sampling.temperature
+            drawn = model.prior.sample(states, noise, 0, temperature=temperature)
+            return dict(zip(parents, drawn, strict=True))
         draw = self.engine.write(Order(parents, seeds), draft=True)
         self.draft_tokens += tree.span_tokens * len(parents)
         return dict(zip(parents, self.engine.model.encode_ids(draw.spans), strict=True))

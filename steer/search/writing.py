@@ -11,6 +11,7 @@ from torch import Tensor
 from steer.drawing import Limits
 from steer.errors import GuidanceError, LatentError, SearchError, TextError
 from steer.guidance import Pull
+from steer.prior import Drafts
 from steer.rewards import Rewards, RewardsConfig, default_rewards
 from steer.sampling import SamplingConfig, derive_seed
 from steer.schedules import ScheduleConfig
@@ -79,6 +80,7 @@ def write_searched(
     rewards: RewardsConfig | Mapping[str, Any] | None = None,
     avoid: Tensor | None = None,
     limits: Limits | None = None,
+    drafts: Drafts = "write",
     rows: int = 256,
     memory: int = 2 * 2**30,
     paged: bool | None = None,
@@ -107,6 +109,7 @@ def write_searched(
         rewards: what is good; by default `default_rewards`.
         avoid: `[a, z_dim]` float32, latents to stay away from.
         limits: what may not be written.
+        drafts: how the model drafts, see `SpanWorld`.
         rows: spans in one batch, at most.
         memory: bytes for key-value pages, see `open_engine`.
         paged: see `open_engine`.
@@ -164,7 +167,7 @@ def write_searched(
         with_null=with_null,
         limits=limits,
     )
-    world = SpanWorld(engine, scorer, menu, aims)
+    world = SpanWorld(engine, scorer, menu, aims, drafts=drafts)
     most = None if budget.tokens is None else budget.tokens * len(ids)
     if most is None and budget.nodes is not None:
         most = int(budget.nodes * len(ids) * world.node_tokens(tree, 1))

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ from steer.training.autoencoder_stage import train_autoencoder
 from steer.training.base_stage import load_splits, train_base
 from steer.training.card import model_card
 from steer.training.minihf_stage import train_minihf
-from steer.training.minihf_stage import train_minihf
+from steer.training.prior_stage import train_prior
 from steer.training.reach_stage import train_reach
-from steer.training.recipe import ReachRecipe, Recipe, load_recipe
+from steer.training.recipe import Recipe, load_recipe
 from steer.training.runner import DONE, is_done
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("base", "autoencoder", "reach", "package")
+STAGES = ("base", "autoencoder", "reach", "prior", "package")
+HEADS: dict[str, Callable[..., Path]] = {"reach": train_reach, "prior": train_prior}  # stages of heads beside the model
 BEFORE = "before"  # folder of the run that a recipe continues, inside its own
 
 
@@ -36,7 +37,7 @@ def run_recipe(
         recipe_path: a YAML file, see `steer.training.recipe`.
         out: working folder; keep it to resume.
         data_root: where the recipe's source paths start.
-        stages: of `base`, `autoencoder`, `reach`, `package`.
+        stages: of `STAGES`.
         report_to: passed to `TrainingArguments` (`tensorboard`, `wandb`, ...).
 
     Raises:
@@ -66,21 +67,17 @@ def run_recipe(
             if recipe.autoencoder.layout == "minihf":
                 result = train_minihf(recipe, out, data_root, base, report_to=report_to)
             else:
-                if recipe.autoencoder.layout == "minihf":
-                result = train_minihf(recipe, out, data_root, base, report_to=report_to)
-            else:
                 result = train_autoencoder(recipe, out, data_root, base, start=start, report_to=report_to)
-        elif stage == "reach":
-            if recipe.reach is not None:
+        elif stage in HEADS:
+            if stage in heads_of(recipe):
                 _need(out / "autoencoder")
-                result = _train_reach(recipe, recipe.reach, out, data_root, base)
+                result = _train_head(stage, recipe, out, data_root, base)
         else:
-            _need(out / "autoencoder")
-            if recipe.reach is not None:
-                _need(out / "reach")
+            for needed in ("autoencoder", *heads_of(recipe)):
+                _need(out / needed)
             result = out / "package" / recipe.name.lower()
             if PartialState().is_main_process:
-                package(recipe, out, data_root, base)
+                package(recipe, out, data_root, base, _rounds_before(Path(recipe_path), out))
     return result
 
 
@@ -108,6 +105,15 @@ def _run_before(recipe_path: Path, out: Path, data_root: Path, report_to: str) -
     return out / "autoencoder" / "model", _base_of(recipe, recipe_path, out)
 
 
+def _rounds_before(recipe_path: Path, out: Path) -> list[tuple[Recipe, dict[str, Any]]]:
+    """The recipes that one continues, the first one first, with the marks of their stages."""
+    continues = load_recipe(recipe_path).continues
+    if continues is None:
+        return []
+    path, run = recipe_path.parent / continues, out / BEFORE
+    return [*_rounds_before(path, run), (load_recipe(path), _marks(run))]
+
+
 def _base_of(recipe: Recipe, recipe_path: Path, out: Path) -> str | Path:
     """The base model of a run: trained there, pretrained, or the one of the run that it continues."""
     if recipe.base is None and recipe.continues is not None:
@@ -124,47 +130,58 @@ def _need(stage: Path) -> None:
         )
 
 
-def _train_reach(recipe: Recipe, reach: ReachRecipe, out: Path, data_root: Path, base: str | Path) -> Path:
-    """The reach stage, by one process; a fraction of the stories is enough, drawn by how often each is repeated."""
-    if PartialState().is_main_process and not is_done(out / "reach"):
+def heads_of(recipe: Recipe) -> list[str]:
+    """The stages of heads that a recipe has."""
+    return [stage for stage in HEADS if getattr(recipe, stage) is not None]
+
+
+def _train_head(stage: str, recipe: Recipe, out: Path, data_root: Path, base: str | Path) -> Path:
+    """A head's stage, by one process; a fraction of the stories is enough, drawn by how often each is repeated."""
+    if PartialState().is_main_process and not is_done(out / stage):
         train, repeats, validation = load_splits(recipe.data, data_root)
-        model = out / "autoencoder" / "model"
-        train_reach(model, reach, train, validation, out / "reach", weights=repeats, seed=recipe.seed, base=base)
+        model, settings = out / "autoencoder" / "model", getattr(recipe, stage)
+        HEADS[stage](model, settings, train, validation, out / stage, weights=repeats, seed=recipe.seed, base=base)
     PartialState().wait_for_everyone()
-    return out / "reach" / "model"
+    return out / stage / "model"
 
 
-def package(recipe: Recipe, out: Path, data_root: Path, base: str | Path) -> Path:
+def _marks(out: Path, heads: Sequence[str] = ()) -> dict[str, Any]:
+    """Contents of `done.json` of a run's stages, by the stage's name."""
+    stages = [stage for stage in ("base", "autoencoder", *heads) if is_done(out / stage)]
+    return {stage: json.loads((out / stage / DONE).read_text(encoding="utf-8")) for stage in stages}
+
+
+def package(
+    recipe: Recipe, out: Path, data_root: Path, base: str | Path, before: Sequence[tuple[Recipe, dict[str, Any]]] = ()
+) -> Path:
     """Write the finished model in its narrow dtype, evaluate it as written, and add its card.
 
-    Does nothing if done, unless the recipe has got a reach head since.
+    Does nothing if done, unless the recipe has got other heads since. `before` is for the card, see `model_card`.
     """
     target = out / "package" / recipe.name.lower()
-    finished = "autoencoder" if recipe.reach is None else "reach"
+    heads = heads_of(recipe)
     if is_done(out / "package"):
         done = json.loads((out / "package" / DONE).read_text(encoding="utf-8"))
-        if done.get("stage", "autoencoder") == finished:
+        if done.get("heads") == heads:
             logger.info("package: already done")
             return target
     from steer.evaluation import evaluate
 
     _, _, validation = load_splits(recipe.data, data_root)
-    model = LatentModel.from_pretrained(str(out / finished / "model"), base=base)
+    model = LatentModel.from_pretrained(str(out / "autoencoder" / "model"), base=base)
+    for head in heads:
+        setattr(model, head, getattr(LatentModel.from_pretrained(str(out / head / "model"), base=base), head))
     reached = calibrate_reached(model, validation)
     model.latent_config = model.latent_config.model_copy(update={"name": recipe.name, "reached_similarity": reached})
     checkpoint.save(model, target, dtype=getattr(torch, recipe.package.dtype), with_base=isinstance(base, Path))
     written = LatentModel.from_pretrained(str(target))
     figures = evaluate(written, validation, pairs=recipe.package.pairs)
-    done = {
-        stage: json.loads((out / stage / DONE).read_text())
-        for stage in ("base", "autoencoder", "reach")
-        if is_done(out / stage)
-    }
+    done = _marks(out, heads)
     (target / "eval.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    (target / "README.md").write_text(model_card(recipe, figures, done, reached), encoding="utf-8")
+    (target / "README.md").write_text(model_card(recipe, figures, done, reached, before), encoding="utf-8")
     from steer.training.runner import mark_done
 
-    mark_done(out / "package", {"folder": target.name, "stage": finished})
+    mark_done(out / "package", {"folder": target.name, "heads": heads})
     return target
 
 

@@ -10,7 +10,6 @@ done.json               figures on unseen stories
 Encoding takes most of the time, and is what resuming saves; the head itself trains in a minute or two.
 """
 
-import hashlib
 import json
 import logging
 import time
@@ -21,15 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from steer.checkpoint import read_tensors
 from steer.config import ReachConfig
 from steer.errors import CorpusError, TrainingError
 from steer.model import LatentModel
 from steer.rewards.reach import ReachHead
-from steer.training.arrival import calibrate_told
+from steer.training.arrival import calibrate_told, middling_telling
+from steer.training.parts import PART, encode_in_parts
 from steer.training.reach_data import Passages, encode_passages, find_rivals, join_passages
 from steer.training.reach_figures import reach_figures
 from steer.training.reach_pairs import Pairs, PairSampler, bucket_of
@@ -38,7 +36,6 @@ from steer.training.runner import is_done, mark_done
 
 logger = logging.getLogger(__name__)
 
-PART = 200  # stories per file of latents
 HELD_OUT = 0.05  # share of the encoded stories on which the temperature is fitted
 
 
@@ -116,29 +113,12 @@ def encode_stories(model: Any, texts: Sequence[str], recipe: ReachRecipe, stage:
     Raises:
         TrainingError: the folder was begun with something else.
     """
-    folder = stage / "latents"
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = {
-        "encoder_id": model.latent_config.encoder_id,
-        "seed": seed,
-        "spans": recipe.spans,
-        "stories": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
-    }
-    path = stage / "plan.json"
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if wrong := sorted(name for name in plan.keys() | found.keys() if plan.get(name) != found.get(name)):
-            raise TrainingError(f"{stage} was begun with another {' and '.join(wrong)}; train into a new folder")
-    path.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
-    parts: list[dict[str, Tensor]] = []
-    for first in range(0, len(texts), PART):
-        file = folder / f"{first // PART:05d}.safetensors"
-        if not file.is_file():
-            part = encode_passages(model, texts[first : first + PART], seed=seed, first=first, spans=recipe.spans)
-            save_file({**part, "latents": part["latents"].half()}, file.with_suffix(".part"))
-            file.with_suffix(".part").replace(file)
-            logger.info("reach: encoded %d of %d stories", min(first + PART, len(texts)), len(texts))
-        parts.append(read_tensors(file))
+    plan = {"encoder_id": model.latent_config.encoder_id, "seed": seed, "spans": recipe.spans}
+
+    def encode(part: Sequence[str], first: int) -> dict[str, Tensor]:
+        return encode_passages(model, part, seed=seed, first=first, spans=recipe.spans)
+
+    parts = encode_in_parts(texts, encode, stage, plan, size=PART)
     return join_passages(parts, find_rivals(texts, seed=seed), model.span_tokens)
 
 
@@ -184,7 +164,10 @@ def fit_reach(
     calibrated = nn.functional.cross_entropy(logits / head.config.temperature, labels)
     if (thresholds := calibrate_told(head, held_out, seed=seed)) is not None:
         similarity, chance = thresholds
-        head.config = head.config.model_copy(update={"told_similarity": similarity, "told_chance": chance})
+        middle = middling_telling(head, held_out, seed=seed)
+        head.config = head.config.model_copy(
+            update={"told_similarity": similarity, "told_chance": chance, "pulled_similarity": middle}
+        )
     return head, {"loss": loss, "held_out_loss": float(calibrated)}
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import pydantic
 import yaml
 
-from steer.config import Layout, ReachConfig
+from steer.config import Layout, PriorConfig, ReachConfig
 from steer.errors import RecipeError
 from steer.quantised import LoadIn
 
@@ -132,6 +132,7 @@ class MiniHFRecipe(_Strict):
     max_context: int = pydantic.Field(
         1920, ge=1, description="visible tokens kept when writing; longer contexts are cut on the left"
     )
+    load_in: LoadIn = pydantic.Field("float32", description="of the frozen base; BigVAE's is 4bit")
     lora_rank: int = pydantic.Field(32, ge=1)
     lora_alpha: int = pydantic.Field(8, ge=1)
     beta: float = pydantic.Field(0.1, ge=0)
@@ -199,6 +200,29 @@ class ReachRecipe(_Strict):
         return ReachConfig(encoder_id=encoder_id, z_dim=z_dim, **own)
 
 
+class PriorRecipe(_Strict):
+    """The prior stage: a draft head that draws the next latent, trained on stories."""
+
+    stories: int = pydantic.Field(default=4000, ge=20, description="training stories that are read, at most")
+    spans: int = pydantic.Field(default=8, ge=1, description="spans per story")
+    width: int = pydantic.Field(default=256, ge=8, description="of the hidden layers")
+    components: int = pydantic.Field(default=1, ge=1, description="Gaussians of the mixture")
+    variance: float = pydantic.Field(
+        default=0.99, gt=0, le=1, description="share of the latents' variance that the principal axes it tells hold"
+    )
+    dropout: float = pydantic.Field(default=0.3, ge=0, lt=1)
+    noise: float = pydantic.Field(default=0.2, ge=0, description="added to states, in their standard deviations")
+    steps: int = pydantic.Field(default=3000, gt=0)
+    batch_size: int = pydantic.Field(default=256, ge=1, description="places in stories per step")
+    learning_rate: float = pydantic.Field(default=2e-3, gt=0)
+    weight_decay: float = pydantic.Field(default=0.05, ge=0)
+
+    def config(self, encoder_id: str, state_dim: int, z_dim: int, axes: int) -> PriorConfig:
+        """The configuration of the head."""
+        own = {"width": self.width, "components": self.components}
+        return PriorConfig(encoder_id=encoder_id, state_dim=state_dim, z_dim=z_dim, axes=axes, **own)
+
+
 class PackageRecipe(_Strict):
     """What is written at the end."""
 
@@ -232,6 +256,7 @@ class Recipe(_Strict):
         pydantic.Discriminator(_layout),
     ]
     reach: ReachRecipe | None = None
+    prior: PriorRecipe | None = None
     package: PackageRecipe = PackageRecipe()
 
     @pydantic.model_validator(mode="after")
