@@ -33,7 +33,8 @@ def tiny_model(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> st
 
 def test_every_example_is_run_here() -> None:
     scripts = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
-    assert scripts == {"quickstart.py", "compare_guidance.py", "own_scenario/run.py"}
+    tested = {"quickstart.py", "compare_guidance.py", "goal_story.py", "search_or_guidance.py", "own_scenario/run.py"}
+    assert scripts == tested
 
 
 @pytest.mark.slow
@@ -67,6 +68,26 @@ def test_compare_guidance(tiny_model: str, capsys: pytest.CaptureFixture[str]) -
     assert "Tom found a box." in out
     for arm in ("unguided", "fixed", "annealed"):
         assert f"│ {arm} " in out
+
+
+def test_goal_story(tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    load_main("goal_story.py")(["--model", tiny_model, "--spans", "2", "--budget", "4", "--goal", "Tom found a box."])
+    out = capsys.readouterr().out
+    for start in ("Goal: Tom found a box.", "Unguided: ", "Guided: ", "Searched, "):
+        assert f"\n{start}" in out
+
+
+def test_search_or_guidance_runs_and_goes_on(
+    tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", tiny_model, "--pairs", "2", "--spans", "2", "--out", str(tmp_path / "run")]
+    load_main("search_or_guidance.py")(arguments)
+    first = capsys.readouterr().out
+    assert "# Search, guidance, and both" in first and (tmp_path / "run" / "report.html").is_file()
+    for arm in ("unguided", "search", "guidance", "both"):
+        assert f"| {arm} |" in first
+    load_main("search_or_guidance.py")(arguments)
+    assert capsys.readouterr().out == first
 
 
 def test_own_scenario_runs_and_goes_on(tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ depend on which records come together: cells are measured one by one. A new meas
 `MEASURES`; a run that was finished without it takes it from the stored samples, and writes nothing again.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,23 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.experiments import style
+from agents.experiments import lexical
 from agents.experiments.cells import Record
 from steer.evaluation import GROUP, base_nll, ending
 from steer.guided import Written
 from steer.pairs import Pair
-
-_WORD = re.compile(r"[a-z0-9]+(?:['\u2019][a-z]+)*")
-# Words that say little about what happens; names and all nouns, verbs and adjectives of content stay.
-_EMPTY = frozenset(
-    "a about after again all also am an and any are as at away back be because been before behind being but by "
-    "can could did do does down each even every for from get go goes going gone got had has have he her here hers "
-    "herself him himself his how i if in into is it its itself just like me more most much my myself no nor not "
-    "now of off on once one only onto or other our ours out over own said same say says she should so some still "
-    "such than that the their theirs them themselves then there these they this those through to too two under "
-    "until up upon us very was way we went were what when where which while who whom whose why will with would "
-    "you your yours".split()
-)
 
 
 class Embedder(Protocol):
@@ -122,11 +109,17 @@ def best_similarity(records: Sequence[Record], bench: Bench) -> np.ndarray:
 
 def overlap(records: Sequence[Record], bench: Bench) -> np.ndarray:
     """Share of the terminal's content words that stand in the text: lexical, blind to synonyms."""
-    shares = []
-    for record in records:
-        wanted = {word for word in words(record.pair.terminal) if word not in _EMPTY}
-        shares.append(len(wanted & set(words(record.sample.text))) / len(wanted) if wanted else np.nan)
-    return np.array(shares)
+    return _kept(records, lexical.content_words)
+
+
+def names(records: Sequence[Record], bench: Bench) -> np.ndarray:
+    """Share of the terminal's names, as far as the context does not give them away, that stand in the text."""
+    return _kept(records, lexical.names, given=True)
+
+
+def numbers(records: Sequence[Record], bench: Bench) -> np.ndarray:
+    """The same of numbers, from two."""
+    return _kept(records, lexical.numbers, given=True)
 
 
 def reached(records: Sequence[Record], bench: Bench) -> np.ndarray:
@@ -185,12 +178,12 @@ def consistency(records: Sequence[Record], bench: Bench) -> np.ndarray:
 
 def speech(records: Sequence[Record], bench: Bench) -> np.ndarray:
     """Share of a text's words that are direct speech, in double quotes."""
-    return np.array([style.speech_share(record.sample.text) for record in records])
+    return np.array([lexical.speech_share(record.sample.text) for record in records])
 
 
 def sentence_words(records: Sequence[Record], bench: Bench) -> np.ndarray:
     """Mean length of a text's sentences, in words."""
-    return np.array([style.sentence_words(record.sample.text) for record in records])
+    return np.array([lexical.sentence_words(record.sample.text) for record in records])
 
 
 def ended(records: Sequence[Record], bench: Bench) -> np.ndarray:
@@ -239,6 +232,8 @@ MEASURES: dict[str, Measure] = {
     "similarity": Measure(similarity, "goal", judged=True),
     "best_similarity": Measure(best_similarity, "goal", judged=True),
     "overlap": Measure(overlap, "goal", percent=True),
+    "names": Measure(names, "goal", percent=True),
+    "numbers": Measure(numbers, "goal", percent=True),
     "reached": Measure(reached, "goal", percent=True, judged=True),
     "spans_to_reach": Measure(spans_to_reach, "goal", digits=1, judged=True),
     "base_nll": Measure(fluency, "text"),
@@ -256,14 +251,22 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-def words(text: str) -> list[str]:
-    """Words of a text in small letters, without marks."""
-    return _WORD.findall(text.lower())
-
-
 def ending_of(record: Record) -> str:
     """The last span that holds any text."""
     return ending(record.sample)  # type: ignore[arg-type]  # it reads `spans`, which both have
+
+
+def _kept(records: Sequence[Record], pick: Callable[[str], set[str]], *, given: bool = False) -> np.ndarray:
+    """Share of what `pick` finds in the terminals that is among the words of the texts; NaN where it finds nothing.
+
+    With `given` what is among the words of the context does not count.
+    """
+    shares = []
+    for record in records:
+        wanted = pick(record.pair.terminal) - (set(lexical.words(record.pair.context)) if given else set())
+        there = wanted & set(lexical.words(record.sample.text))
+        shares.append(len(there) / len(wanted) if wanted else np.nan)
+    return np.array(shares)
 
 
 def _span_scores(records: Sequence[Record], bench: Bench) -> list[list[float]]:
@@ -276,7 +279,7 @@ def _span_scores(records: Sequence[Record], bench: Bench) -> list[list[float]]:
 
 
 def _grams(record: Record, size: int) -> list[tuple[str, ...]]:
-    found = words(record.sample.text)
+    found = lexical.words(record.sample.text)
     return list(zip(*(found[i:] for i in range(size)), strict=False))
 
 

@@ -216,7 +216,7 @@ def expand(arm: Arm) -> Iterator[Variant]:
 
 
 def load_experiment(path: str | Path) -> Experiment:
-    """Read and check the file of an experiment. Relative paths in `pairs` become absolute, from the file's folder.
+    """Read and check the file of an experiment. Relative paths become absolute, from the file's folder.
 
     Texts that an arm names by a file, as `samples` of a voice, are read: they decide what is written, wherever the file
     lies.
@@ -231,7 +231,7 @@ def load_experiment(path: str | Path) -> Experiment:
     except ScenarioError as error:
         raise ExperimentError(str(error)) from error
     try:
-        experiment = Experiment.model_validate(_with_samples(data, Path(path).resolve().parent))
+        experiment = Experiment.model_validate(_with_files(data, Path(path).resolve().parent))
     except pydantic.ValidationError as error:
         known = {place: list(part.model_fields) for place, part in parts.items()}
         raise ExperimentError(describe_errors(error, root, path, known)) from error
@@ -240,10 +240,12 @@ def load_experiment(path: str | Path) -> Experiment:
     return experiment.model_copy(update={"pairs": experiment.pairs.model_copy(update=places)})
 
 
-def _with_samples(data: Any, folder: Path) -> Any:
-    """The data of a file, with the lines of each file of samples in place of its name."""
+def _with_files(data: Any, folder: Path) -> Any:
+    """The data of a file, with each index from the file's folder, and the lines of a file of samples for its name."""
     arms = data.get("arms")
     for arm in arms if isinstance(arms, list) else ():
+        if isinstance(arm, dict) and isinstance(arm.get("store"), str):
+            arm["store"] = str(folder / arm["store"])
         if isinstance(arm, dict) and isinstance(arm.get("samples"), str):
             lines = read_text(folder / arm["samples"], "file of samples").splitlines()
             arm["samples"] = [line.strip() for line in lines if line.strip()]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from agents.experiments.cells import Record
-from agents.experiments.measures import MEASURES, Bench, words
+from agents.experiments.lexical import names, numbers, words
+from agents.experiments.measures import MEASURES, Bench
 from steer.evaluation import base_nll
 from steer.guided import write_guided
 from steer.pairs import Pair
@@ -70,6 +71,15 @@ def test_words_of_the_goal() -> None:
     rows = [record(pair, "A BALL, a lake!"), record(pair, "the into the"), record(Pair("y", "a", "It was."), "It was.")]
     assert take("overlap", *rows) == pytest.approx([2 / 4, 0, np.nan], nan_ok=True)
     assert words("Don't, she said: \u201cGo\u201d!") == ["don't", "she", "said", "go"]
+
+
+def test_names_and_numbers_by_hand() -> None:
+    assert names('Then Tom\'s dog saw Mia. He ran. "Come, Ben," I said.') == {"tom's", "mia", "ben"}
+    assert numbers("One day 12 men and three dogs.") == {"12", "three"}
+    pair = Pair("x", "Tom sat down.", "Then Tom and Mia saw three boats.")
+    rows = [record(pair, "mia ran"), record(pair, "Tom had three."), record(Pair("y", "a", "It was one."), "It.")]
+    assert take("names", *rows) == pytest.approx([1, 0, np.nan], nan_ok=True)
+    assert take("numbers", *rows) == pytest.approx([0, 1, np.nan], nan_ok=True)
 
 
 def test_variety_and_repetition_by_hand() -> None:

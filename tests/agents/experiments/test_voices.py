@@ -9,8 +9,8 @@ import torch
 
 from agents.errors import ExperimentError
 from agents.experiments.arms import ARMS
+from agents.experiments.lexical import sentence_words, speech_share
 from agents.experiments.options import AnnealedOptions, Options, VoiceOptions
-from agents.experiments.style import sentence_words, speech_share
 from agents.experiments.task import Sample, Task
 from steer.errors import TextError
 from steer.guidance import Pull, mix, task_guidance, task_vector, topic_sentence
