@@ -1,0 +1,94 @@
+"""Which recipe `steer train autoencoder` runs: a file, a file on another base, or one made for a base by its size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.cli.guard import InputError
+from agents.cli.output import Output
+
+WRITTEN = "recipe.yaml"  # in the folder of the run
+
+
+def choose_recipe(
+    recipe: Path | None, base: str | None, data: Sequence[Path], out: Path, *, steps: int | None = None
+) -> tuple[Any, Path]:
+    """The recipe of a run, and its file; the file need not be written yet, see `keep_recipe`.
+
+    Args:
+        recipe: a file, or None.
+        base: folder or hub id of a base, which replaces the recipe's.
+        data: files or folders of stories, which replace the recipe's; needed where there is no recipe.
+        out: the run's folder. If it was begun without a recipe, it holds the one that was made.
+        steps: in place of the recipe's.
+
+    Raises:
+        InputError: too little is given, or other things than the run was begun with.
+        RecipeError, ModelNotFound, TrainingError: a bad recipe, or a base that cannot be used.
+    """
+    from steer.training.defaults import on_base
+    from steer.training.recipe import load_recipe
+
+    kept = out / WRITTEN
+    base = None if base is None else _absolute(base)
+    for path in data:
+        if not path.exists():
+            raise InputError(f"--data {path}: no such file or folder")
+    data = [path.resolve() for path in data]
+    if recipe is None and kept.is_file():
+        found = load_recipe(kept)
+        _compare(found, base, data, out)
+        return found, kept
+    if recipe is None:
+        if base is None or not data:
+            raise InputError("give a RECIPE, or --base FOLDER_OR_ID and --data FILE, or the --out of a begun run")
+        return _made(base, data, steps), kept
+    found = load_recipe(recipe)
+    if base is None and not data and steps is None:
+        return found, recipe
+    if base is not None or data:
+        found = on_base(found, base or found.pretrained or "", data)
+    if steps is not None:
+        latent = found.autoencoder
+        train = latent.train.model_copy(update={"steps": steps})
+        found = found.model_copy(update={"autoencoder": latent.model_copy(update={"train": train})})
+    if kept.is_file() and load_recipe(kept) != found:
+        raise InputError(
+            f"{out} was begun with another recipe, {kept}; leave out RECIPE to go on, or choose another --out"
+        )
+    return found, kept
+
+
+def keep_recipe(say: Output, recipe: Any, path: Path) -> None:
+    """Write a recipe that was made into the run's folder, once."""
+    if path.exists():
+        return
+    from steer.training.defaults import write_recipe
+
+    write_recipe(recipe, path)
+    say.note(f"the recipe is {path}")
+
+
+def _made(base: str, data: Sequence[Path], steps: int | None) -> Any:
+    from steer.training.defaults import default_recipe
+    from steer.training.estimate import read_config
+    from steer.training.hollow import hollow_base
+
+    config = read_config(base)
+    parameters = sum(p.numel() for p in hollow_base(config).parameters())
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return default_recipe(base, data, parameters, positions=positions, steps=steps)
+
+
+def _compare(found: Any, base: str | None, data: Sequence[Path], out: Path) -> None:
+    """Refuse to go on with a run under other settings than its own."""
+    if base is not None and base != found.pretrained:
+        raise InputError(f"{out} was begun on the base {found.pretrained}, not {base}; choose another --out")
+    sources = [source.path for source in found.data.sources]
+    if data and [str(path) for path in data] != sources:
+        raise InputError(f"{out} was begun with --data {' '.join(sources)}; choose another --out")
+
+
+def _absolute(base: str) -> str:
+    """A folder by its whole path, since the recipe may be read from elsewhere; a hub id as it is."""
+    return str(Path(base).resolve()) if Path(base).is_dir() else base

@@ -1,0 +1,113 @@
+"""What the stages of a recipe will take, all together, and what to change where it is too much."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steer.config import BaseIdentity, LatentConfig
+from steer.errors import RecipeError
+from steer.training.base_stage import base_config
+from steer.training.estimate import Estimate, estimate_autoencoder, estimate_base, estimate_reach, read_config
+from steer.training.probe import Measured, probe_autoencoder, probe_base
+from steer.training.recipe import LatentRecipe, Recipe, load_recipe
+
+ESTIMATED = ("base", "autoencoder", "reach")
+
+
+def config_of(recipe: Recipe, path: Path | None = None) -> Any:
+    """The configuration of a recipe's base: trained by it, pretrained, or of the recipe that it continues.
+
+    Args:
+        recipe: the recipe.
+        path: its file, where one that it continues is looked for.
+
+    Raises:
+        RecipeError, ModelNotFound: there is none, or transformers does not take it.
+    """
+    if recipe.base is not None:
+        return base_config(recipe.base, recipe.base.vocab_size)
+    if recipe.pretrained is not None:
+        return read_config(recipe.pretrained)
+    if recipe.continues is None or path is None:
+        raise RecipeError(f"{recipe.name} names no base")
+    before = path.parent / recipe.continues
+    return config_of(load_recipe(before), before)
+
+
+def plan(
+    recipe: Recipe, stages: Sequence[str], out: Path, device: torch.device, *, path: Path | None = None
+) -> list[Estimate]:
+    """Estimates of the stages that a recipe has, in their order; those of `ESTIMATED` alone.
+
+    Args:
+        recipe: the recipe.
+        stages: those that would be run.
+        out: folder of the run; need not exist.
+        device: where it would run.
+        path: the recipe's file, see `config_of`.
+
+    Raises:
+        RecipeError, ModelNotFound: see `config_of`.
+        TrainingError: a stage cannot be estimated; says why.
+    """
+    config = config_of(recipe, path)
+    makers: dict[str, Callable[[], Estimate | None]] = {
+        "base": lambda: None if recipe.base is None else estimate_base(recipe, out, device, config=config),
+        "autoencoder": lambda: estimate_autoencoder(recipe, config, out, device),
+        "reach": lambda: _reach(recipe, config, out, device),
+    }
+    found = (makers[stage]() for stage in ESTIMATED if stage in stages)
+    return [estimate for estimate in found if estimate is not None]
+
+
+def probe(recipe: Recipe, stage: str, device: torch.device, *, path: Path | None = None) -> Measured | None:
+    """Some steps of a stage on random weights, run for real; None for the stages that are short.
+
+    Raises:
+        TrainingError: see `probe_autoencoder`.
+    """
+    config = config_of(recipe, path)
+    if stage == "base" and recipe.base is not None:
+        return probe_base(config, recipe.base, device)
+    if stage == "autoencoder" and isinstance(recipe.autoencoder, LatentRecipe):
+        return probe_autoencoder(config, recipe.autoencoder, device)
+    return None
+
+
+def advice(estimate: Estimate) -> list[str]:
+    """What to change where a stage does not fit, the largest part first."""
+    hints = {
+        "base weights": "hold the base narrower: autoencoder.load_in: bfloat16 (half), or 4bit (an eighth)",
+        "weights": "take a smaller architecture",
+        "trained weights": "lower autoencoder.lora_rank",
+        "optimizer": "train fewer parameters (autoencoder.lora_rank), or with optimizer: muon",
+        "activations": "train.gradient_checkpointing: true, or a lower train.batch_size with more "
+        "gradient_accumulation_steps",
+        "logits": "a lower train.batch_size with more gradient_accumulation_steps",
+        "latents": "fewer reach.stories",
+    }
+    parts = sorted(estimate.memory, key=lambda part: -estimate.memory[part])
+    return [hints[part] for part in parts if part in hints][:2]
+
+
+def _reach(recipe: Recipe, config: Any, out: Path, device: torch.device) -> Estimate | None:
+    latent = recipe.autoencoder
+    if recipe.reach is None or not isinstance(latent, LatentRecipe):
+        return None
+    text = config.get_text_config()
+    settings = LatentConfig(
+        span_tokens=latent.span_tokens,
+        z_dim=latent.z_dim,
+        soft_tokens=latent.soft_tokens,
+        max_context=latent.max_context,
+        base=BaseIdentity(
+            name="",
+            model_type=text.model_type,
+            hidden_size=text.hidden_size,
+            vocab_size=text.vocab_size,
+            layers=text.num_hidden_layers,
+        ),
+    )
+    return estimate_reach(recipe.reach, settings, config, out, device, rank=latent.lora_rank)
