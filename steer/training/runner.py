@@ -1,8 +1,10 @@
 """What both stages share: training arguments, resuming, and folders that mark a finished stage."""
 
+import itertools
 import json
 import logging
 import shutil
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,8 +30,16 @@ def is_done(folder: Path) -> bool:
 
 
 def mark_done(folder: Path, summary: dict[str, Any]) -> None:
-    """Write `done.json` with the stage's figures, atomically."""
-    write_atomic(folder / DONE, json.dumps(summary, indent=2, sort_keys=True) + "\n")
+    """Write `done.json` with the stage's figures and the kind of machine, atomically."""
+    write_atomic(folder / DONE, json.dumps({"machine": machine(), **summary}, indent=2, sort_keys=True) + "\n")
+
+
+def machine() -> str:
+    """What training runs on, in a few words: the GPU's name, or the number of CPU threads."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread{'s' if threads > 1 else ''}"
 
 
 def training_arguments(
@@ -84,10 +94,17 @@ def training_arguments(
 
 
 class CurveWriter(TrainerCallback):
-    """Append every logged record to `curve.jsonl`, so that the curve outlives the checkpoints."""
+    """Append every logged record to `curve.jsonl`, so that the curve outlives the checkpoints.
+
+    `elapsed` of a record are the seconds since training was begun or resumed.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.begin = path, time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.begin = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Write one line per record."""
@@ -97,6 +114,7 @@ class CurveWriter(TrainerCallback):
                     json.dumps(
                         {
                             "step": state.global_step,
+                            "elapsed": round(time.monotonic() - self.begin, 1),
                             **{k: round(v, 6) if isinstance(v, float) else v for k, v in logs.items()},
                         }
                     )
@@ -124,6 +142,19 @@ class StageTrainer(Trainer):
                 adam_beta2=r.adam_beta2,
             )
         return self.optimizer
+
+
+def seconds_trained(curve: Path) -> float | None:
+    """Seconds in all sessions of a stage, up to each one's last record; None where its records say none.
+
+    What `Trainer` reports as `train_runtime` is the last session's.
+    """
+    if not curve.is_file():
+        return None
+    records = (json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines())
+    times = [record["elapsed"] for record in records if "elapsed" in record]
+    ends = [here for here, following in itertools.pairwise([*times, 0.0]) if following < here]
+    return round(sum(ends), 1) if times else None
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -154,6 +185,8 @@ def train_or_resume(trainer: Trainer, folder: Path) -> dict[str, float]:
             ) from error
         raise
     metrics = {**figures, **trainer.evaluate()}
+    if (seconds := seconds_trained(folder / "curve.jsonl")) is not None:
+        metrics["train_runtime"] = seconds
     if not all(v == v for v in metrics.values() if isinstance(v, float)):
         raise TrainingError(f"training ended with NaN figures: {metrics}; lower the learning rate")
     return metrics

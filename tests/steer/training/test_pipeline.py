@@ -111,6 +111,9 @@ def test_a_recipe_goes_on_from_another(files: tuple[Path, Path], base: bool, mon
         tokenizers = [(run / "base" / "model" / "tokenizer.json").read_text() for run in (before, after)]
         assert tokenizers[0] == tokenizers[1]
     assert LatentModel.from_pretrained(str(folder)).latent_config.base.name == "base"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    rounds = [line.count("; then 2 steps") for line in card.splitlines() if line.startswith(("- Base:", "- Encoder"))]
+    assert rounds == [int(base), 1] and " minutes on " in card and " CPU thread" in card
 
 
 def test_what_does_not_fit_cannot_be_continued(files: tuple[Path, Path]) -> None:

@@ -18,7 +18,7 @@ from steer.training import autoencoder_stage, base_stage
 from steer.training.autoencoder_stage import train_autoencoder
 from steer.training.base_stage import build_base, train_base, train_tokenizer
 from steer.training.recipe import BaseRecipe, Recipe
-from steer.training.runner import is_done, training_arguments
+from steer.training.runner import is_done, seconds_trained, training_arguments
 
 # `Trainer` and its parts warn of old argument names and of settings that are meant; none of that is ours to change.
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
@@ -195,6 +195,16 @@ def test_an_architecture_that_cannot_be_built_is_a_recipe_error(architecture: di
 def test_missing_text_is_a_corpus_error(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"no file or folder at stories.txt; check .*--data-root"):
         train_base(recipe_of(), tmp_path, tmp_path)
+
+
+def test_seconds_are_those_of_all_sessions(tmp_path: Path) -> None:
+    curve = tmp_path / "curve.jsonl"
+    assert seconds_trained(curve) is None
+    curve.write_text("".join(json.dumps({"step": 1, **more}) + "\n" for more in ({}, {"loss": 1.0})))
+    assert seconds_trained(curve) is None
+    records = [{"elapsed": seconds} for seconds in (1.5, 9.0, 2.0, 4.0, 4.0, 0.5)]
+    curve.write_text("".join(json.dumps({"step": 1, **more}) + "\n" for more in [{}, *records]))
+    assert seconds_trained(curve) == 9.0 + 4.0 + 0.5
 
 
 def test_warmup_and_decay_share_out_the_steps() -> None:
