@@ -120,8 +120,8 @@ ARMS: dict[str, Callable[[Task, Any], list[Sample]]] = {
 
 
 def options_of(method: str) -> type[Options]:
-    """The options that a method takes, as its function annotates them."""
-    return typing.get_type_hints(ARMS[method])["options"]
+    """The options that a method takes, as its function annotates them; none where it does not."""
+    return typing.get_type_hints(ARMS[method]).get("options", Options)
 
 
 def _pulled(task: Task, schedule: ScheduleConfig, scale: float) -> list[Sample]:

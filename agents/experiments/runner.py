@@ -12,7 +12,7 @@ from typing import Any, final
 
 import numpy as np
 
-from agents.errors import RunWriteError
+from agents.errors import ExperimentError, RunWriteError
 from agents.experiments.arms import ARMS, Task
 from agents.experiments.cells import CLAIMS, Cell, CellStore, Record, claim, plan_cells
 from agents.experiments.figures import save_figures
@@ -178,6 +178,9 @@ def write_cell(experiment: Experiment, model: Any, cell: Cell, every: Sequence[P
         model: a `LatentModel`.
         cell: says which arm, seed and pairs.
         every: all pairs of the experiment.
+
+    Raises:
+        ExperimentError: the arm gave another number of samples.
     """
     arm, pairs = cell.variant.arm, every[cell.start : cell.stop]
     # The row's seed depends on the pair alone, so that all arms, however they are cut into cells, share it.
@@ -195,6 +198,10 @@ def write_cell(experiment: Experiment, model: Any, cell: Cell, every: Sequence[P
     start = time.perf_counter()
     samples = ARMS[arm.method](task, arm.options)
     seconds = (time.perf_counter() - start) / len(pairs)
+    if len(samples) != len(pairs):
+        raise ExperimentError(
+            f"method {arm.method!r} gave {len(samples)} samples for {len(pairs)} pairs; expected one for each, in order"
+        )
     return [
         Record(cell.variant.name, cell.seed, pair, replace(sample, seconds=seconds))
         for pair, sample in zip(pairs, samples, strict=True)
@@ -248,8 +255,19 @@ def _do(work: _Work, cell: Cell, bench: Bench, names: Sequence[str]) -> None:
     else:
         work.measured += 1
     numbers = store.measures(cell)
-    numbers |= {name: MEASURES[name].take(records, bench) for name in names if name not in numbers}
+    numbers |= {name: _measure(name, records, bench) for name in names if name not in numbers}
     store.save_measures(cell, numbers)
+
+
+def _measure(name: str, records: list[Record], bench: Bench) -> np.ndarray:
+    """Take a measure, and see that it gave one number for each record."""
+    values = np.asarray(MEASURES[name].take(records, bench), dtype=np.float64)
+    if values.shape != (len(records),):
+        raise ExperimentError(
+            f"the measure {name!r} gave an array {list(values.shape)} for {len(records)} records; expected one number "
+            "for each, in order, NaN where there is none"
+        )
+    return values
 
 
 def _take_in(work: _Work, cells: Sequence[Cell], names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.errors import RunDamaged, RunExists, RunMismatch
+from agents.errors import ExperimentError, RunDamaged, RunExists, RunMismatch
 from agents.experiments.arms import ARMS, Sample, Task, write_unguided
 from agents.experiments.cells import Record
 from agents.experiments.estimate import forecast
@@ -175,6 +175,21 @@ def test_a_measure_is_a_function_and_a_line(tmp_path: Path, model: Any, monkeypa
     assert all(arm.measures["long_words"].mean > 0 for arm in after.results.arms)
     assert "| long words |" in markdown(after.results)
     assert after.results.arms[0].measures["rank"] == before.results.arms[0].measures["rank"]
+
+
+def test_arms_and_measures_that_forget_some_are_told(
+    tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_some(task: Task, options) -> list[Sample]:  # type: ignore[no-untyped-def]  # as a newcomer would
+        return write_unguided(task, options)[1:]
+
+    monkeypatch.setitem(ARMS, "some", write_some)
+    with pytest.raises(ExperimentError, match=r"method 'some' gave 1 samples for 2 pairs"):
+        go(tmp_path, model, arms=[{"name": "some", "method": "some"}])
+    monkeypatch.setitem(MEASURES, "all", Measure(lambda records, bench: np.zeros(1), "text"))
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ExperimentError, match=r"measure 'all' gave an array \[1\] for 2 records"):
+        go(tmp_path / "other", model, arms=[{"name": "plain", "method": "unguided"}])
 
 
 def test_without_a_judge_what_it_would_say_is_left_out_until_it_is_there(tmp_path: Path, model: Any) -> None:
