@@ -14,6 +14,7 @@ from steer.guided import Written, write_guided
 from steer.judge import Judge, judge_folder
 from steer.pairs import Pair, make_pairs
 from steer.quality.figures import quality_figures
+from steer.quality.plays import play_figures
 from steer.quality.shares import share_with_interval
 from steer.sampling import SamplingConfig, derive_seed
 from steer.schedules import make_schedule
@@ -187,12 +188,13 @@ def evaluate(
         progress: called with what is measured, how much is done, and how much there is.
 
     Returns:
-        `latents` (see `latent_figures`), `quality` (see `steer.quality.quality_figures`), `reach` where the model has a
-        reach head (see `steer.training.reach_figures.reach_figures`), `prior` where it has a draft head (see
-        `steer.training.prior_figures.prior_figures`), and `endings`: for each of `ARMS` the share of
-        endings whose nearest terminal among 100 is the right one with its 95 % interval (`nearest`), the share within
-        the nearest five (`nearest_five`), and the mean `base_nll` of what was written; and `samples`, the first ten
-        pairs, not chosen: `context`, `goal`, and the ending of each arm of `SAMPLED`.
+        `latents` (see `latent_figures`), `quality` (see `steer.quality.quality_figures`), `plays` where stories make
+        plays (see `steer.quality.plays.play_figures`), `reach` where the model has a reach head (see
+        `steer.training.reach_figures.reach_figures`), `prior` where it has a draft head (see
+        `steer.training.prior_figures.prior_figures`), and `endings`: for each of `ARMS` the share of endings whose
+        nearest terminal among 100 is the right one with its 95 % interval (`nearest`), the share within the nearest
+        five (`nearest_five`), and the mean `base_nll` of what was written; and `samples`, the first ten pairs, not
+        chosen: `context`, `goal`, and the ending of each arm of `SAMPLED`.
 
     Raises:
         CorpusError: too few stories are long enough for the pairs, or none for a span.
@@ -206,6 +208,8 @@ def evaluate(
             model, stories, cut, None if judge is None else judge.embed, seed=seed, progress=progress
         ),
     }
+    if (plays := play_figures(model, stories, count=pairs, seed=seed, progress=progress)) is not None:
+        figures["plays"] = plays
     if getattr(model, "reach", None) is not None:
         from steer.training.reach_figures import reach_figures
 

@@ -29,7 +29,7 @@ def figure_sections(figures: Mapping[str, Any]) -> list[Section]:
     """The figures of `steer.evaluation.evaluate` in words; what is not among them is left out."""
     sections = [
         Section("Latents", "of unseen spans", _latents(figures.get("latents", {}))),
-        *quality_sections(figures.get("quality", {})),
+        *quality_sections(figures),
         Section("Reach head", "on unseen stories; beside it the bare cosine", _reach(figures.get("reach", {}))),
         Section("Draft head", "cosine of drafts with what follows", _prior(figures.get("prior", {}))),
     ]
@@ -38,8 +38,9 @@ def figure_sections(figures: Mapping[str, Any]) -> list[Section]:
     return [section for section in sections if section.rows]
 
 
-def quality_sections(quality: Mapping[str, Any]) -> list[Section]:
-    """The figures of `steer.quality.quality_figures` in words."""
+def quality_sections(figures: Mapping[str, Any]) -> list[Section]:
+    """The figures of this package among those of `steer.evaluation.evaluate`, in words."""
+    quality = figures.get("quality", {})
     parts = [
         ("reconstruction", _reconstruction),
         ("bound", _bound),
@@ -47,7 +48,8 @@ def quality_sections(quality: Mapping[str, Any]) -> list[Section]:
         ("averages", _averages),
         ("contexts", _contexts),
     ]
-    return [write(quality[name]) for name, write in parts if name in quality]
+    plays = [_plays(figures["plays"])] if "plays" in figures else []
+    return [write(quality[name]) for name, write in parts if name in quality] + plays
 
 
 def _latents(found: Mapping[str, Any]) -> Rows:
@@ -154,6 +156,16 @@ def _contexts(found: Mapping[str, Any]) -> Section:
         ("the two texts differ", _share(found["differ"])),
     )
     return Section("Two contexts", f"{found['sentences']} sentences, each in two other stories", rows)
+
+
+def _plays(found: Mapping[str, Any]) -> Section:
+    rows = (
+        ("base NLL of the plays' lines", f"{found['base_nll']:.2f}"),
+        ("written lines that end within two spans", _share(found["ends"])),
+        ("written lines that are speech", _share(found["speech"])),
+        ("the plays' own lines that are speech", _share(found["own_speech"])),
+    )
+    return Section("Plays", f"{found['lines']} lines `Name: ...`, written without guidance", rows)
 
 
 def _endings(found: Mapping[str, Any]) -> Section:

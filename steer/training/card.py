@@ -80,7 +80,7 @@ def model_card(
     if "prior" in figures:
         lines += prior_lines(figures["prior"])
     if "quality" in figures:
-        lines += quality_tables(figures["quality"])
+        lines += quality_tables(figures)
     if "endings" in figures:
         lines += endings_table(figures["endings"])
         lines += sample_lines(figures["endings"].get("samples", []))
@@ -181,10 +181,10 @@ def endings_table(ends: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def quality_tables(found: dict[str, Any]) -> list[str]:
-    """The figures of `steer.quality.quality_figures` as lines of Markdown, one table of all sections."""
+def quality_tables(figures: dict[str, Any]) -> list[str]:
+    """The figures of `steer.quality` as lines of Markdown, one table of all sections."""
     lines = [f"What latents are like to write from, greedily. {CAPTION}", "", "| | |", "|---|---|"]
-    for section in quality_sections(found):
+    for section in quality_sections(figures):
         lines.append(f"| **{section.title}** | *{section.about}* |")
         lines += [f"| {measure} | {value} |" for measure, value in section.rows]
     return [*lines, ""]

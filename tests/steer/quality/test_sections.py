@@ -38,13 +38,15 @@ QUALITY: dict[str, Any] = {
         **{"base_nll": 1.5, "swapped_nll": 2.5},
     },
 }
+PLAYS = {"lines": 7, "base_nll": 2.25, "ends": SHARE, "speech": SHARE, "own_speech": (1.0, 1.0, 1.0)}
+FIGURES = {"quality": QUALITY, "plays": PLAYS}
 FEW_COLUMNS = 80
 
 
 def test_all_figures_are_told_on_a_narrow_screen() -> None:
-    sections = quality_sections(QUALITY)
+    sections = quality_sections(FIGURES)
     assert [section.title for section in sections] == [
-        *("Reconstruction", "Likelihood", "Interpolation", "Averages", "Two contexts"),
+        *("Reconstruction", "Likelihood", "Interpolation", "Averages", "Two contexts", "Plays"),
     ]
     rows = [row for section in sections for row in section.rows]
     measures, values = zip(*rows, strict=True)
@@ -55,6 +57,10 @@ def test_all_figures_are_told_on_a_narrow_screen() -> None:
     assert told["t"] == "0 / 0.5 / 1" and told["cosine with B"] == "0.20 / 0.30 / 0.40"
     assert told["2 of a story: nearest to the story's rest"] == "50% (25% to 75%)"
     assert told["2, one story / several: base NLL"] == "2.00 / 3.00" and told["1 span: base NLL"] == "2.00"
+    assert (
+        told["base NLL of the plays' lines"] == "2.25"
+        and told["the plays' own lines that are speech"] == "100% (100% to 100%)"
+    )
     assert told["names someone of the other context only"] == "-"
 
 
@@ -67,8 +73,8 @@ def test_what_was_not_measured_is_left_out() -> None:
 
 
 def test_a_card_has_the_same_rows_and_the_samples_as_they_came() -> None:
-    lines = quality_tables(QUALITY)
-    rows = [row for section in quality_sections(QUALITY) for row in section.rows]
+    lines = quality_tables(FIGURES)
+    rows = [row for section in quality_sections(FIGURES) for row in section.rows]
     assert [line for line in lines if line.startswith("| ") and "**" not in line] == [
         "| | |",
         *(f"| {measure} | {value} |" for measure, value in rows),
