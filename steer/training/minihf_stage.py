@@ -9,13 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
+from peft import set_peft_model_state_dict
 from transformers import TrainingArguments, set_seed
 
 from steer.adapters import DECODER, ENCODER, ROUTER
+from steer.checkpoint import ADAPTER, HEADS, load_head, read_tensors
+from steer.errors import CheckpointError, TrainingError
 from steer.fresh import fresh_model
 from steer.minihf import save_minihf
 from steer.model import LatentModel
+from steer.quantised import load_options
 from steer.training.autoencoder_stage import AutoencoderTrainer
 from steer.training.base_stage import prepare_corpus
 from steer.training.minihf_objective import DecoderObjective, MiniHFObjective, RouterObjective, beta_after
@@ -50,36 +55,55 @@ def train_minihf(recipe: Recipe, out: Path, data_root: Path, base: str | Path, *
     if is_done(stage):
         logger.info("autoencoder: already done")
         return target
+    model = fresh_model(
+        base,
+        name=recipe.name,
+        layout="minihf",
+        span_tokens=settings.span_tokens,
+        z_dim=settings.z_dim,
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        max_context=settings.max_context,
+        seed=recipe.seed,
+        **load_options(settings.load_in, torch.bfloat16 if settings.train.bf16 else torch.float32),
+    )
+    with PartialState().main_process_first():
+        corpora = prepare_corpus(recipe, model.tokenizer, out / "corpus", data_root)
     shared: dict[str, Any] = {"context_drop": settings.context_drop, "noise": settings.noise, "seed": recipe.seed}
-    if not is_done(first):
-        arguments = training_arguments(settings.train, first, seed=recipe.seed, report_to=report_to)
-        model = fresh_model(
-            base,
-            name=recipe.name,
-            layout="minihf",
-            span_tokens=settings.span_tokens,
-            z_dim=settings.z_dim,
-            rank=settings.lora_rank,
-            alpha=settings.lora_alpha,
-            max_context=settings.max_context,
-            seed=recipe.seed,
-            dtype="float32",
-        )
+    if is_done(first):
+        _take_over(model, first / "model")
+    else:
         unfreeze(model, (ENCODER, DECODER), head=True)
+        arguments = training_arguments(settings.train, first, seed=recipe.seed, report_to=report_to)
         decoder = DecoderObjective(model, compiled=arguments.torch_compile, **shared)
-        corpora = _corpora(recipe, model, out, data_root)
         data = _data(settings, settings.train, model, corpora, spans=1, context=settings.span_tokens, seed=recipe.seed)
         _train(decoder, settings, settings.train, arguments, data, first)
-    arguments = training_arguments(settings.router, stage, seed=recipe.seed, report_to=report_to)
-    model = LatentModel.from_pretrained(str(first / "model"), base=base, dtype="float32")
     unfreeze(model, (ROUTER,), head=False)
+    arguments = training_arguments(settings.router, stage, seed=recipe.seed, report_to=report_to)
     lengths = settings.context_lengths
     router = RouterObjective(model, context_lengths=lengths, compiled=arguments.torch_compile, **shared)
-    corpora = _corpora(recipe, model, out, data_root)
     # Other rows than in the first step.
     data = _data(settings, settings.router, model, corpora, spans=2, context=max(lengths), seed=recipe.seed + 1)
     _train(router, settings, settings.router, arguments, data, stage)
     return target
+
+
+def _take_over(model: LatentModel, folder: Path) -> None:
+    """Fill encoder, decoder and heads from the folder of a finished first step.
+
+    Raises:
+        TrainingError: they are of other shapes.
+    """
+    try:
+        for role in (ENCODER, DECODER):
+            set_peft_model_state_dict(model.peft, read_tensors(folder / role / ADAPTER), adapter_name=role)
+        load_head(model.head, read_tensors(folder / HEADS), folder / HEADS)
+    except (RuntimeError, CheckpointError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise TrainingError(
+            f"the first step in {folder} does not fit the recipe ({reason}); if the recipe was changed, train into a "
+            "new folder"
+        ) from error
 
 
 def unfreeze(model: LatentModel, roles: Sequence[str], *, head: bool) -> None:
@@ -87,11 +111,6 @@ def unfreeze(model: LatentModel, roles: Sequence[str], *, head: bool) -> None:
     for name, parameter in model.peft.named_parameters():
         parameter.requires_grad_("lora_" in name and any(f".{role}." in name for role in roles))
     model.head.requires_grad_(head)
-
-
-def _corpora(recipe: Recipe, model: LatentModel, out: Path, data_root: Path) -> Any:
-    with PartialState().main_process_first():
-        return prepare_corpus(recipe, model.tokenizer, out / "corpus", data_root)
 
 
 def _data(

@@ -1,6 +1,7 @@
 """BigVAE's layout from a recipe to a model that loads, resumes, is measured and writes."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import steer
-from steer.errors import LatentError, RecipeError
+from steer.errors import LatentError, RecipeError, TrainingError
 from steer.evaluation import latent_figures
 from steer.minihf import save_minihf
 from steer.model import LatentModel
@@ -130,6 +131,14 @@ def test_each_step_resumes_to_the_same_weights(
     assert want.keys() == got.keys()
     for name, tensor in want.items():
         torch.testing.assert_close(got[name], tensor, atol=1e-5, rtol=0, msg=name)
+
+
+def test_a_first_step_of_other_shapes_is_refused(run: Path, tiny_llama: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "autoencoder" / "decoder", tmp_path / "autoencoder" / "decoder")
+    for change in ({"lora_rank": 3}, {"z_dim": 5}):
+        recipe = Recipe.model_validate(settings_of(tiny_llama, **change))
+        with pytest.raises(TrainingError, match="does not fit the recipe .*train into a new folder"):
+            train_minihf(recipe, tmp_path, data, tiny_llama)
 
 
 def test_what_is_done_is_not_trained_again(
