@@ -68,8 +68,8 @@ def load_base(
         "local_files_only": local_files_only or Path(name).is_dir(),
         "token": token,
     }
+    tokenizer = _load_tokenizer(name, options)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
         extra = (
             {"quantization_config": quantization_config, "device_map": {"": place}}
             if quantization_config is not None
@@ -81,9 +81,8 @@ def load_base(
             f"the weights of {name} are truncated or damaged ({error}); download or copy them again"
         ) from error
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelNotFound(
-            f"cannot load a causal language model from {str(name)!r}: {reason}; expected a folder or a hub id"
+            f"cannot load a causal language model from {str(name)!r}: {_reason(error)}; expected a folder or a hub id"
         ) from error
     if quantization_config is None:
         model.to(place)  # type: ignore[arg-type]
@@ -92,6 +91,25 @@ def load_base(
     model.requires_grad_(False)
     model.eval()
     return model, tokenizer
+
+
+def _load_tokenizer(name: str | Path, options: dict[str, Any]) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        if Path(name).is_dir() and (Path(name) / "config.json").is_file():
+            raise ModelNotFound(
+                f"the base in {str(name)!r} has no tokenizer that loads: {_reason(error)}; copy its tokenizer.json and "
+                "tokenizer_config.json there"
+            ) from error
+        raise ModelNotFound(
+            f"cannot load a causal language model from {str(name)!r}: {_reason(error)}; expected a folder or a hub id"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library said."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def backbone(model: Any) -> Any:

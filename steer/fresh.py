@@ -44,11 +44,12 @@ def fresh_model(
         **options: see `steer.base.load_base`.
 
     Raises:
-        UnsupportedBase: see `check_base`.
+        UnsupportedBase: see `check_base` and `check_tokenizer`.
         ModelNotFound: see `steer.base.load_base`.
     """
     plain, tokenizer = load_base(base, **options)
     check_base(plain, str(base))
+    check_tokenizer(plain, tokenizer, str(base))
     identity = BaseIdentity.of(plain, str(base))
     if layout == "minihf":
         soft_tokens = 1
@@ -74,6 +75,25 @@ def fresh_model(
         encoder_id=f"{name}:untrained-{seed}",
     )
     return LatentModel(peft, head.to(plain.device), config, tokenizer).eval()
+
+
+def check_tokenizer(base: Any, tokenizer: Any, name: str) -> None:
+    """Look whether a tokenizer fits its base and has what stories need.
+
+    Raises:
+        UnsupportedBase: it has no end token, or more tokens than the base has embeddings.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UnsupportedBase(
+            f"the tokenizer of {name} has no end token, which ends stories; set `eos_token` in its "
+            "tokenizer_config.json"
+        )
+    rows = base.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise UnsupportedBase(
+            f"the tokenizer of {name} has {len(tokenizer)} tokens, the base embeddings for {rows}; is it the tokenizer "
+            "of another model?"
+        )
 
 
 @torch.no_grad()

@@ -12,13 +12,14 @@ from accelerate import PartialState
 from steer import checkpoint
 from steer.errors import RecipeError, TrainingError
 from steer.model import LatentModel
+from steer.quantised import load_options
 from steer.training.autoencoder_stage import train_autoencoder
 from steer.training.base_stage import load_splits, train_base
 from steer.training.card import model_card
 from steer.training.minihf_stage import train_minihf
 from steer.training.prior_stage import train_prior
 from steer.training.reach_stage import train_reach
-from steer.training.recipe import Recipe, load_recipe
+from steer.training.recipe import LatentRecipe, Recipe, load_recipe
 from steer.training.runner import DONE, is_done
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,8 @@ def _train_head(stage: str, recipe: Recipe, out: Path, data_root: Path, base: st
     if PartialState().is_main_process and not is_done(out / stage):
         train, repeats, validation = load_splits(recipe.data, data_root)
         model, settings = out / "autoencoder" / "model", getattr(recipe, stage)
-        HEADS[stage](model, settings, train, validation, out / stage, weights=repeats, seed=recipe.seed, base=base)
+        options = {"weights": repeats, "seed": recipe.seed, "base": base, **loading(recipe)}
+        HEADS[stage](model, settings, train, validation, out / stage, **options)
     PartialState().wait_for_everyone()
     return out / stage / "model"
 
@@ -149,6 +151,17 @@ def _marks(out: Path, heads: Sequence[str] = ()) -> dict[str, Any]:
     """Contents of `done.json` of a run's stages, by the stage's name."""
     stages = [stage for stage in ("base", "autoencoder", *heads) if is_done(out / stage)]
     return {stage: json.loads((out / stage / DONE).read_text(encoding="utf-8")) for stage in stages}
+
+
+def loading(recipe: Recipe) -> dict[str, Any]:
+    """How a trained model is loaded: its base as it was held in training, where the recipe says that it is narrow.
+
+    A base that was trained here goes into the package, so it is loaded whole.
+    """
+    latent = recipe.autoencoder
+    if recipe.pretrained is None or not isinstance(latent, LatentRecipe) or latent.load_in == "float32":
+        return {}
+    return load_options(latent.load_in)
 
 
 def package(
@@ -168,13 +181,14 @@ def package(
     from steer.evaluation import evaluate
 
     _, _, validation = load_splits(recipe.data, data_root)
-    model = LatentModel.from_pretrained(str(out / "autoencoder" / "model"), base=base)
+    options = {"base": base, **loading(recipe)}
+    model = LatentModel.from_pretrained(str(out / "autoencoder" / "model"), **options)
     for head in heads:
-        setattr(model, head, getattr(LatentModel.from_pretrained(str(out / head / "model"), base=base), head))
+        setattr(model, head, getattr(LatentModel.from_pretrained(str(out / head / "model"), **options), head))
     reached = calibrate_reached(model, validation)
     model.latent_config = model.latent_config.model_copy(update={"name": recipe.name, "reached_similarity": reached})
     checkpoint.save(model, target, dtype=getattr(torch, recipe.package.dtype), with_base=isinstance(base, Path))
-    written = LatentModel.from_pretrained(str(target))
+    written = LatentModel.from_pretrained(str(target), **loading(recipe))
     figures = evaluate(written, validation, pairs=recipe.package.pairs)
     done = _marks(out, heads)
     (target / "eval.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

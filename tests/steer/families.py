@@ -35,6 +35,8 @@ _ROPE: dict[str, Any] = {
 }
 FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
     "llama": lambda **k: LlamaConfig(**_ROPE, **k),
+    # Quantised weights come in blocks of 64, so it is wider than the others.
+    "llama_wide": lambda **k: LlamaConfig(**{**_ROPE, "hidden_size": 128, "intermediate_size": 128}, **k),
     "llama_tied": lambda **k: LlamaConfig(**_ROPE, tie_word_embeddings=True, **k),
     "mistral": lambda **k: MistralConfig(**_ROPE, sliding_window=None, **k),  # pyright: ignore[reportArgumentType]
     "mistral_wide": lambda **k: MistralConfig(**_ROPE, **k),  # its window is wider than any text here

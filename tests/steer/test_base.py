@@ -62,7 +62,7 @@ def test_what_is_not_there_is_named(name: str) -> None:
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_folder_that_lacks_a_file_is_named(copied: Path, file: str) -> None:
     (copied / file).unlink()
-    with pytest.raises(ModelNotFound, match="cannot load a causal language model from .*base"):
+    with pytest.raises(ModelNotFound, match="(cannot load a causal language model from|the base in) .*base"):
         load_base(copied)
 
 
