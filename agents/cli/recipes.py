@@ -38,6 +38,8 @@ def choose_recipe(
     if recipe is None and kept.is_file():
         found = load_recipe(kept)
         _compare(found, base, data, out)
+        if steps is not None and steps != found.autoencoder.train.steps:
+            raise InputError(f"{out} was begun with {found.autoencoder.train.steps} steps; edit {kept}")
         return found, kept
     if recipe is None:
         if base is None or not data:

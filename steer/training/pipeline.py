@@ -19,7 +19,7 @@ from steer.training.card import model_card
 from steer.training.minihf_stage import train_minihf
 from steer.training.prior_stage import train_prior
 from steer.training.reach_stage import train_reach
-from steer.training.recipe import LatentRecipe, Recipe, load_recipe
+from steer.training.recipe import Recipe, load_recipe
 from steer.training.runner import DONE, is_done
 
 logger = logging.getLogger(__name__)
@@ -158,10 +158,8 @@ def loading(recipe: Recipe) -> dict[str, Any]:
 
     A base that was trained here goes into the package, so it is loaded whole.
     """
-    latent = recipe.autoencoder
-    if recipe.pretrained is None or not isinstance(latent, LatentRecipe) or latent.load_in == "float32":
-        return {}
-    return load_options(latent.load_in)
+    load_in = recipe.autoencoder.load_in
+    return {} if recipe.pretrained is None or load_in == "float32" else load_options(load_in)
 
 
 def package(
