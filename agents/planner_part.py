@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from agents.choosing import CHOICES
+from steer.prior import Drafts
 from steer.rewards import RewardsConfig
 from steer.schedules import SCHEDULES, ScheduleConfig
 from steer.search.policies import POLICIES, make_policy
@@ -16,7 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Method = Literal["annealed", "fixed", "unguided", "search", "guided-search"]
 SEARCHES = ("search", "guided-search")
 SEARCH_KEYS = ("policy", "policy_options", "budget", "menu", "rewards")
-OPTIONAL_KEYS = {"choose": "balanced", "arrival": None, "roadmap": None, "memory": None}
+OPTIONAL_KEYS = {"choose": "balanced", "arrival": None, "roadmap": None, "memory": None, "drafts": "write"}
 
 # What people may write; `RewardsConfig` fills in the rest, and its own schema describes the result.
 _REWARDS_SCHEMA = {
@@ -122,6 +123,8 @@ class Planner(Part):
             by nearness weigh all.
         choose: which open goal becomes active; one of `agents.choosing.CHOICES`.
         arrival, roadmap, memory: see there; by default none of them.
+        drafts: how the model proposes what pulls are mixed into: `write` writes a span and encodes it, `head` asks the
+            model's draft head, which costs no tokens; see `steer.prior`.
         reached: cosine from which a goal counts as reached; by default the model's calibrated value, or 0.6.
         policy: one of `steer.search.policies.POLICIES`. This and what follows is for the two searches alone.
         policy_options: of the policy.
@@ -141,6 +144,7 @@ class Planner(Part):
     arrival: Arrival | None = None
     roadmap: RoadmapPart | None = None
     memory: MemoryPart | None = None
+    drafts: Drafts = "write"
     reached: float | None = Field(default=None, gt=0, le=1)
     policy: str = Field(default="mcts", json_schema_extra={"enum": list(POLICIES)})
     policy_options: dict[str, Any] = {}
@@ -173,7 +177,7 @@ class Planner(Part):
             raise error_at("policy_options", str(error)) from error
         if self.method == "search" and self.menu:
             raise error_at("menu", "method search writes without pulls; a menu belongs to method guided-search")
-        if self.method == "guided-search" and self.budget < 2:
+        if self.method == "guided-search" and self.drafts == "write" and self.budget < 2:
             raise error_at("budget", "a guided span costs a draft and a span: guided-search needs at least 2")
         return self
 

@@ -77,6 +77,7 @@ def search_turn(
         rewards=rewards,
         avoid=hopes.avoid,
         limits=limits,
+        drafts=planner.drafts,
     )[0]
     if found.status == "interrupted":
         raise KeyboardInterrupt

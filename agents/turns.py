@@ -144,7 +144,7 @@ def write_turn(
 def _write(
     scenario: Scenario, model: LatentModel, visible: list[int], plan: Plan, seed: int, limits: Limits
 ) -> tuple[Written, int, int]:
-    """Write the spans of a turn once; also how many they are, and how many drafts they took."""
+    """Write the spans of a turn once; also how many they are, and how many drafts were written for them."""
     written = write_guided(
         model,
         [visible],
@@ -154,8 +154,10 @@ def _write(
         sampling=scenario.sampling.config(),
         scale=plan.scale,
         limits=limits,
+        drafts=scenario.planner.drafts,
     )[0]
-    return written, written.latents.shape[0], int((written.drafts != 0).any(dim=1).sum())
+    drafts = int((written.drafts != 0).any(dim=1).sum()) if scenario.planner.drafts == "write" else 0
+    return written, written.latents.shape[0], drafts
 
 
 def cut_turn(scenario: Scenario, model: LatentModel, cue_ids: list[int], ids: list[int]) -> tuple[list[int], str, bool]:

@@ -11,7 +11,9 @@ from agents.experiments.play_spec import Plays
 from agents.experiments.plays import run_plays
 from agents.experiments.runner import run_experiment
 from agents.experiments.spec import Experiment, load_experiment
+from steer.config import PriorConfig
 from steer.model import LatentModel
+from steer.prior import PriorHead
 from tests.agents.cli_kit import steer
 from tests.agents.experiments.kit import Letters
 
@@ -24,7 +26,13 @@ STORIES = (
 
 @pytest.fixture(scope="module")
 def packaged() -> LatentModel:
-    return LatentModel.from_pretrained("llama-fable-6m")
+    """With a draft head, an untrained one where it comes without: how good it is does not matter here."""
+    model = LatentModel.from_pretrained("llama-fable-6m")
+    if model.prior is None:
+        config = model.latent_config
+        sizes = {"state_dim": config.base.hidden_size + config.z_dim, "z_dim": config.z_dim, "axes": config.z_dim}
+        model.prior = PriorHead(PriorConfig(encoder_id=config.encoder_id, width=8, **sizes)).eval()
+    return model
 
 
 @pytest.fixture(scope="module")

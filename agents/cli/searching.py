@@ -92,6 +92,7 @@ class Search:
         rewards: `RewardsConfig`, or None for the default ones.
         sampling: `SamplingConfig`.
         long: what is done with a terminal that is longer than a span.
+        drafts: `write` or `head`.
     """
 
     guided: bool
@@ -107,6 +108,7 @@ class Search:
     rewards: Any
     sampling: Any
     long: str
+    drafts: str
 
     @property
     def method(self) -> str:
@@ -161,6 +163,7 @@ class Search:
             sampling=self.sampling,
             menu=self.menu,
             schedule=self.schedule,
+            drafts=self.drafts,  # pyright: ignore[reportArgumentType]  # one of the two, by the command's choices
             rewards=self.chosen_rewards(model, bool(terminals)),
             tree=tree,
             on_progress=on_progress,
@@ -177,13 +180,14 @@ def make_search(
     top_p: float,
     long: str,
     schedule: Any,
+    drafts: str = "write",
 ) -> Search:
     """Check the options of a search, as far as that needs no model.
 
     Args:
         options: as given.
         guided: whether candidates are pulled towards a terminal.
-        spans, scale, temperature, top_p, long: of the command.
+        spans, scale, temperature, top_p, long, drafts: of the command.
         schedule: `ScheduleConfig` of the pull.
 
     Raises:
@@ -194,7 +198,7 @@ def make_search(
         raise typer.BadParameter("--temperature 0 writes one text only; a search compares several: give one above 0")
     if options.budget is not None and options.budget_tokens is not None:
         raise typer.BadParameter("--budget and --budget-tokens both limit the tokens; give one of them")
-    if guided and options.budget == 1:
+    if guided and drafts == "write" and options.budget == 1:
         raise typer.BadParameter("--budget 1: a guided span costs a draft and a span; guided-search needs at least 2")
     seconds = options.budget_seconds
     if seconds is not None and not 0 < seconds < float("inf"):
@@ -221,6 +225,7 @@ def make_search(
         rewards=None if options.rewards is None else load_rewards(options.rewards),
         sampling=SamplingConfig(temperature=temperature, top_p=top_p),
         long=long,
+        drafts=drafts,
     )
 
 

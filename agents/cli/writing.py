@@ -44,6 +44,13 @@ class Schedule(StrEnum):
     BRIDGE = "bridge"
 
 
+class Drafts(StrEnum):
+    """How the model proposes what a terminal is mixed into; see `steer.prior`."""
+
+    WRITE = "write"
+    HEAD = "head"
+
+
 class Long(StrEnum):
     """What to do with a text longer than a span; see `LatentModel.encode`."""
 
@@ -70,6 +77,7 @@ class Settings:
     temperature: float
     top_p: float
     long: Long
+    drafts: Drafts
 
     def __post_init__(self) -> None:
         name = self.method.value
@@ -110,6 +118,7 @@ class Settings:
             top_p=self.top_p,
             long=self.long.value,
             schedule=self.pull_schedule(),
+            drafts=self.drafts.value,
         )
 
     def write(self, model: Any, contexts: Sequence[str], terminals: Sequence[str], seeds: Sequence[int]) -> list[Any]:
@@ -124,7 +133,14 @@ class Settings:
             pulls.append(Pull(latents, self.pull_schedule().weights(self.spans)))
         sampling = SamplingConfig(temperature=self.temperature, top_p=self.top_p)
         return write_guided(
-            model, list(contexts), pulls=pulls, spans=self.spans, seeds=list(seeds), sampling=sampling, scale=self.scale
+            model,
+            list(contexts),
+            pulls=pulls,
+            spans=self.spans,
+            seeds=list(seeds),
+            sampling=sampling,
+            scale=self.scale,
+            drafts=self.drafts.value,
         )
 
 
@@ -150,6 +166,9 @@ def write(
         float | None, typer.Option("--weight", min=0, max=1, help="Constant weight (fixed, 0.5), or the last one.")
     ] = None,
     scale: ScaleOption = 1.5,
+    drafts: Annotated[
+        Drafts, typer.Option("--drafts", help="Write a span as a draft, or ask the model's draft head.")
+    ] = Drafts.WRITE,
     temperature: TemperatureOption = 0.7,
     top_p: TopPOption = 0.95,
     long: Annotated[
@@ -182,7 +201,7 @@ def write(
     say = output(ctx)
     # One long line must not stop a batch of hundreds; it is told, and --long error brings the strictness back.
     chosen = long or (Long.ERROR if batch is None else Long.MEAN)
-    settings = Settings(method, schedule, weight, spans, scale, temperature, top_p, chosen)
+    settings = Settings(method, schedule, weight, spans, scale, temperature, top_p, chosen, drafts)
     options = searching.SearchOptions(
         policy, policy_option, budget, budget_tokens, budget_nodes, budget_seconds, menu, rewards, tree, go_on
     )

@@ -28,6 +28,7 @@ from agents.experiments.task import Sample, Task
 from agents.experiments.vectors import write_by_vectors
 from steer.guidance import Pull, task_vector
 from steer.guided import write_guided
+from steer.prior import Drafts
 from steer.schedules import ScheduleConfig
 from steer.waypoints import waypoint_pulls
 
@@ -39,12 +40,12 @@ def write_unguided(task: Task, options: Options) -> list[Sample]:
 
 def write_fixed(task: Task, options: FixedOptions) -> list[Sample]:
     """Pull with the same weight at every span."""
-    return _pulled(task, ScheduleConfig("constant", options.start), options.scale)
+    return _pulled(task, ScheduleConfig("constant", options.start), options.scale, options.drafts)
 
 
 def write_annealed(task: Task, options: AnnealedOptions) -> list[Sample]:
     """Pull by a schedule; the default, a bridge, arrives with the last span."""
-    return _pulled(task, options.config(), options.scale)
+    return _pulled(task, options.config(), options.scale, options.drafts)
 
 
 def write_prompted(task: Task, options: PromptedOptions) -> list[Sample]:
@@ -68,7 +69,7 @@ def write_searched(task: Task, options: SearchOptions) -> list[Sample]:
 
 def write_searched_guided(task: Task, options: GuidedSearchOptions) -> list[Sample]:
     """Search over continuations that are pulled as hard as the menu says."""
-    return _searched(task, options.policy, options.policy_options, options.menu, options.config())
+    return _searched(task, options.policy, options.policy_options, options.menu, options.config(), options.drafts)
 
 
 def write_in_voice(task: Task, options: VoiceOptions) -> list[Sample]:
@@ -82,7 +83,14 @@ def write_in_voice(task: Task, options: VoiceOptions) -> list[Sample]:
     weights = options.config().weights(task.spans) if options.goal else torch.zeros(task.spans)
     pulls = [Pull(voice, (1 - weights).clamp(0, options.weight))]
     pulls += [Pull(task.terminals(), weights)] if options.goal else []
-    return _guided(task, [pair.context for pair in task.pairs], pulls, options.scale, encodes=int(options.goal))
+    return _guided(
+        task,
+        [pair.context for pair in task.pairs],
+        pulls,
+        options.scale,
+        encodes=int(options.goal),
+        drafts=options.drafts,
+    )
 
 
 def write_by_waypoints(task: Task, options: WaypointOptions) -> list[Sample]:
@@ -101,7 +109,9 @@ def write_by_waypoints(task: Task, options: WaypointOptions) -> list[Sample]:
     weights = options.config().weights(task.spans)
     latents = [torch.from_numpy(route.vectors) for route in routes]
     pulls = [Pull(terminals, weights), *waypoint_pulls(latents, weights, strength=options.strength)]
-    samples = _guided(task, [pair.context for pair in task.pairs], pulls, options.scale, encodes=2)
+    samples = _guided(
+        task, [pair.context for pair in task.pairs], pulls, options.scale, encodes=2, drafts=options.drafts
+    )
     plans = [{"waypoints": [w.text for w in route.waypoints], "direct": route.direct} for route in routes]
     return [replace(sample, details=plan) for sample, plan in zip(samples, plans, strict=True)]
 
@@ -124,13 +134,18 @@ def options_of(method: str) -> type[Options]:
     return typing.get_type_hints(ARMS[method]).get("options", Options)
 
 
-def _pulled(task: Task, schedule: ScheduleConfig, scale: float) -> list[Sample]:
+def _pulled(task: Task, schedule: ScheduleConfig, scale: float, drafts: Drafts) -> list[Sample]:
     pull = Pull(task.terminals(), schedule.weights(task.spans))
-    return _guided(task, [pair.context for pair in task.pairs], [pull], scale, encodes=1)
+    return _guided(task, [pair.context for pair in task.pairs], [pull], scale, encodes=1, drafts=drafts)
 
 
 def _guided(
-    task: Task, contexts: list[Any], pulls: Sequence[Pull], scale: float | None, encodes: int = 0
+    task: Task,
+    contexts: list[Any],
+    pulls: Sequence[Pull],
+    scale: float | None,
+    encodes: int = 0,
+    drafts: Drafts = "write",
 ) -> list[Sample]:
     rows = write_guided(
         task.model,
@@ -140,17 +155,25 @@ def _guided(
         seeds=list(task.seeds),
         sampling=task.sampling,
         scale=None if scale == 1.0 else scale,
+        drafts=drafts,
     )
     size, samples = task.model.span_tokens, []
     for row in rows:
-        # Drafts that were made for other rows after this one's story had ended are not its cost.
-        drafts = int((row.drafts[: math.ceil(len(row.ids) / size)] != 0).any(dim=1).sum())
-        samples.append(Sample(row.text, row.spans, row.ids, row.ended, len(row.ids) + drafts * size, encodes + drafts))
+        # Drafts that were made for other rows after this one's story had ended are not its cost. A draft takes an
+        # encoding in either way: of what was written for it, or of what is visible last.
+        count = int((row.drafts[: math.ceil(len(row.ids) / size)] != 0).any(dim=1).sum())
+        tokens = len(row.ids) + (count * size if drafts == "write" else 0)
+        samples.append(Sample(row.text, row.spans, row.ids, row.ended, tokens, encodes + count))
     return samples
 
 
 def _searched(
-    task: Task, policy: str, policy_options: Mapping[str, Any], menu: Sequence[MenuItem], schedule: ScheduleConfig
+    task: Task,
+    policy: str,
+    policy_options: Mapping[str, Any],
+    menu: Sequence[MenuItem],
+    schedule: ScheduleConfig,
+    drafts: Drafts = "write",
 ) -> list[Sample]:
     from steer.search.driver import Budget
     from steer.search.writing import write_searched
@@ -169,12 +192,16 @@ def _searched(
         menu=[item.action() for item in menu],
         schedule=schedule,
         rewards=task.rewards,
+        drafts=drafts,
     )
     samples = []
     for row in rows:
         details = {"status": row.status, "finished": row.finished, "nodes": row.spent.nodes, "value": row.value}
-        # Each span that was generated, a draft or a node, is encoded once; and the terminal.
+        # Each span that was generated, a draft or a node, is encoded once; and the terminal. A draft by head encodes
+        # what is visible last.
         encodes = 1 + row.spent.tokens // task.model.span_tokens
+        if drafts == "head":
+            encodes += int((row.tree.has_draft & (row.tree.root == row.tree.root[row.node])).sum())
         details["components"] = dict(row.components)
         samples.append(Sample(row.text, row.spans, row.ids, row.ended, row.spent.tokens, encodes, details=details))
     return samples

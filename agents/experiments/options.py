@@ -5,7 +5,9 @@ from typing import Annotated, Any, ClassVar, Self
 import pydantic
 from pydantic import Field
 
+from agents.grown import Grown
 from agents.planner_part import Part, Share
+from steer.prior import Drafts
 from steer.schedules import ScheduleConfig
 from steer.search.policies import make_policy
 from steer.search.spans import Action
@@ -25,7 +27,19 @@ class Options(Part):
     diegetic: ClassVar[bool] = False
 
 
-class FixedOptions(Options):
+class DraftOptions(Options, Grown):
+    """Options of methods that mix pulls into drafts.
+
+    Attributes:
+        drafts: how the model makes them: `write` writes a span and encodes it, `head` asks its draft head.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"drafts"})
+
+    drafts: Drafts = "write"
+
+
+class FixedOptions(DraftOptions):
     """Options of `fixed`: the weight, and the scale of classifier-free guidance (1: without)."""
 
     start: Share = 0.5
@@ -53,7 +67,7 @@ class ScheduleOptions(Options):
         return ScheduleConfig(self.schedule, self.start, self.end)
 
 
-class AnnealedOptions(ScheduleOptions):
+class AnnealedOptions(ScheduleOptions, DraftOptions):
     """Options of `annealed`: the schedule, and the scale of classifier-free guidance."""
 
     scale: Scale = 1.0
@@ -94,7 +108,7 @@ class MenuItem(Options):
         return Action(strength=self.strength, scale=self.scale, temperature=self.temperature)
 
 
-class GuidedSearchOptions(ScheduleOptions, SearchOptions):
+class GuidedSearchOptions(ScheduleOptions, SearchOptions, DraftOptions):
     """Options of `guided-search`: policy, schedule, and the menu of pulls that the search tries."""
 
     menu: tuple[MenuItem, ...] = Field(default=(MenuItem(scale=1.5), MenuItem(strength=0.7, scale=1.5)), min_length=1)

@@ -78,7 +78,7 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
 
 def test_parts_of_train_have_examples_that_parse() -> None:
     group = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]  # a group has commands
-    assert set(group.commands) == {"all", "base", "autoencoder", "reach", "preference"}
+    assert set(group.commands) == {"all", "base", "autoencoder", "reach", "prior", "preference"}
     for name, command in group.commands.items():
         words = shlex.split(command.epilog.removeprefix("Example: "))
         assert words[:3] == ["steer", "train", name]
