@@ -30,8 +30,8 @@ def figure_sections(figures: Mapping[str, Any]) -> list[Section]:
     sections = [
         Section("Latents", "of unseen spans", _latents(figures.get("latents", {}))),
         *quality_sections(figures),
-        Section("Reach head", "on unseen stories; beside it the bare cosine", _reach(figures.get("reach", {}))),
-        Section("Draft head", "cosine of drafts with what follows", _prior(figures.get("prior", {}))),
+        Section("Reach head", "beside it the bare cosine", _reach(figures.get("reach", {}))),
+        Section("Draft head", "cosine with what follows", _prior(figures.get("prior", {}))),
     ]
     if "endings" in figures:
         sections.append(_endings(figures["endings"]))
@@ -98,7 +98,7 @@ def _reconstruction(found: Mapping[str, Any]) -> Section:
                 (f"{role}: nearest to its own span", _share(part["nearest"])),
                 _row(part, f"{role}: cosine with its own / another span", ["similarity", "unrelated"]),
             ]
-    return Section("Reconstruction", f"{found['spans']} spans written from their latents alone", _present(*rows))
+    return Section("Reconstruction", f"{found['spans']} spans, from latents alone", _present(*rows))
 
 
 def _bound(found: Mapping[str, Any]) -> Section:
@@ -108,7 +108,7 @@ def _bound(found: Mapping[str, Any]) -> Section:
         _row(found, "ELBO in parts: NLL / KL divergence", ["noisy_nll", "kl"]),
         _row(found, "bare base without a latent", ["base_nll"]),
     )
-    return Section("Likelihood", f"upper bounds on the NLL of {found['spans']} spans without context", rows)
+    return Section("Likelihood", f"bounds on the NLL of {found['spans']} spans", rows)
 
 
 def _paths(found: Mapping[str, Any]) -> Section:
@@ -124,7 +124,7 @@ def _paths(found: Mapping[str, Any]) -> Section:
         ("as fluent as the less fluent end", _share(found["as_fluent"])),
         (f"different texts of {len(found['t'])}", f"{found['distinct']:.1f}"),
     )
-    return Section("Interpolation", f"{found['paths']} lines between sentences A and B", rows)
+    return Section("Interpolation", f"{found['paths']} lines from A to B", rows)
 
 
 def _averages(found: Mapping[str, Any]) -> Section:
@@ -143,7 +143,7 @@ def _averages(found: Mapping[str, Any]) -> Section:
                 (f"{size} of {size} stories: nearest to them", _share(mixed["own"])),
                 (f"{size}, one story / several: base NLL", f"{one['base_nll']:.2f} / {mixed['base_nll']:.2f}"),
             ]
-    return Section("Averages", f"mean latents, told apart among {found['stories']} stories", tuple(rows))
+    return Section("Averages", f"told apart among {found['stories']} stories", tuple(rows))
 
 
 def _contexts(found: Mapping[str, Any]) -> Section:
@@ -155,7 +155,7 @@ def _contexts(found: Mapping[str, Any]) -> Section:
         ("names someone of the other context only", _share(found["other_named"])),
         ("the two texts differ", _share(found["differ"])),
     )
-    return Section("Two contexts", f"{found['sentences']} sentences, each in two other stories", rows)
+    return Section("Two contexts", f"{found['sentences']} sentences in two stories", rows)
 
 
 def _plays(found: Mapping[str, Any]) -> Section:
@@ -165,7 +165,7 @@ def _plays(found: Mapping[str, Any]) -> Section:
         ("written lines that are speech", _share(found["speech"])),
         ("the plays' own lines that are speech", _share(found["own_speech"])),
     )
-    return Section("Plays", f"{found['lines']} lines `Name: ...`, written without guidance", rows)
+    return Section("Plays", f"{found['lines']} lines `Name: ...`, unguided", rows)
 
 
 def _endings(found: Mapping[str, Any]) -> Section:
