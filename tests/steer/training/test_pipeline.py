@@ -48,27 +48,30 @@ def test_all_stages_and_then_nothing(files: tuple[Path, Path], monkeypatch: pyte
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
-def with_reach(files: tuple[Path, Path]) -> tuple[Path, Path]:
+def with_heads(files: tuple[Path, Path]) -> tuple[Path, Path]:
     recipe = yaml.safe_load(files[0].read_text(encoding="utf-8"))
     recipe["reach"] = {"stories": 30, "steps": 2, "batch_size": 64, "width": 8}
+    recipe["prior"] = {"stories": 30, "steps": 2, "batch_size": 16, "width": 8}
     files[0].write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return files
 
 
-def test_a_reach_head_that_is_wished_for_later_is_packaged(
+def test_heads_that_are_wished_for_later_are_packaged(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
     path, data = files
     folder = run_recipe(path, data / "out", data)
     assert LatentModel.from_pretrained(str(folder)).reach is None
-    with_reach(files)
+    with_heads(files)
     assert run_recipe(path, data / "out", data) == folder
     model = LatentModel.from_pretrained(str(folder))
     assert model.reach is not None and model.reach.config.encoder_id == model.latent_config.encoder_id
-    figures = json.loads((folder / "eval.json").read_text(encoding="utf-8"))["reach"]
+    assert model.prior is not None and model.prior.config.encoder_id == model.latent_config.encoder_id
+    figures = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert f"| reach head | {figures['reach']['auc_other']:.3f}" in card and "passages of 30 stories" in card
+    assert f"| reach head | {figures['reach']['reach']['auc_other']:.3f}" in card and "passages of 30 stories" in card
+    assert f": {figures['prior']['nll']:.3f} nats per number" in card and "spans of 30 stories" in card
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     run_recipe(path, data / "out", data)
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
@@ -78,7 +81,7 @@ def test_a_reach_head_that_is_wished_for_later_is_packaged(
     ("stage", "missing"), [("autoencoder", "base"), ("reach", "autoencoder"), ("package", "autoencoder")]
 )
 def test_a_stage_needs_the_one_before(files: tuple[Path, Path], stage: str, missing: str) -> None:
-    path, data = with_reach(files)
+    path, data = with_heads(files)
     with pytest.raises(TrainingError, match=f"{missing}.*not finished"):
         run_recipe(path, data / "out", data, stages=(stage,))
 
