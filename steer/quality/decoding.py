@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steer.adapters import DECODER, use_adapter
+from steer.adapters import DECODER, ROUTER, use_adapter
+from steer.arm import Arm
 from steer.base import backbone
 from steer.sampling import SamplingConfig
 from steer.writing import open_writer
@@ -52,22 +53,42 @@ def decode(
     Args:
         model: a `LatentModel`.
         z: `[n, z_dim]`.
-        contexts: visible token ids per row; by default nothing, which a model reads as the beginning of a text.
+        contexts: visible token ids per row. By default there is none at all, not even the token with which a text
+            begins, as for the isolated spans of training: behind that token the router begins a story.
         what, progress: told with rows done and rows in all.
 
     Returns:
         Up to S token ids per row, cut behind the end of a story.
     """
     rows: list[Ids] = []
-    visible = [[]] * len(z) if contexts is None else contexts
     for start in range(0, len(z), BATCH):
         chunk = z[start : start + BATCH]
-        seeds = [0] * len(chunk)  # greedy writing draws nothing
-        writer = open_writer(model, visible[start : start + BATCH], seeds=seeds, spans=1, sampling=GREEDY)
-        rows += [span.ids for span in writer.write(chunk)]
+        if contexts is None:
+            rows += _decode_alone(model, chunk)
+        else:
+            seeds = [0] * len(chunk)  # greedy writing draws nothing
+            writer = open_writer(model, contexts[start : start + BATCH], seeds=seeds, spans=1, sampling=GREEDY)
+            rows += [span.ids for span in writer.write(chunk)]
         if progress:
             progress(what, len(rows), len(z))
     return rows
+
+
+@torch.inference_mode()
+def _decode_alone(model: Any, z: Tensor) -> list[Ids]:
+    """`decode` without context: a writer begins with a token, so this is its loop without one."""
+    embeds, tokens = model.soft(z), []
+    arm = Arm(model, ROUTER, [[]] * len(z), embeds.shape[1] + model.span_tokens)
+    for _ in range(model.span_tokens):
+        tokens.append(arm.forward(embeds)[:, -1].argmax(-1))
+        embeds = arm.embed(tokens[-1])
+    return [_cut(model, ids) for ids in torch.stack(tokens, dim=1).tolist()]
+
+
+def _cut(model: Any, ids: list[int]) -> Ids:
+    """Tokens up to the end of a story."""
+    eos = model.tokenizer.eos_token_id
+    return tuple(ids[: ids.index(eos) + 1] if eos in ids else ids)
 
 
 @torch.no_grad()
@@ -86,7 +107,7 @@ def decode_stage_one(model: Any, z: Tensor, *, what: str = "decoding", progress:
     Returns:
         See `decode`.
     """
-    size, eos = model.span_tokens, model.tokenizer.eos_token_id
+    size = model.span_tokens
     rows: list[Ids] = []
     for start in range(0, len(z), BATCH):
         soft = model.soft(z[start : start + BATCH])
@@ -106,8 +127,7 @@ def decode_stage_one(model: Any, z: Tensor, *, what: str = "decoding", progress:
                 ).last_hidden_state[:, -1]
                 likeliest = base.get_output_embeddings()(hidden).argmax(-1, keepdim=True)
                 written = torch.cat([written, likeliest], dim=1)
-        for ids in written.tolist():
-            rows.append(tuple(ids[: ids.index(eos) + 1] if eos in ids else ids))
+        rows += [_cut(model, ids) for ids in written.tolist()]
         if progress:
             progress(what, len(rows), len(z))
     return rows
