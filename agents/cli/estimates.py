@@ -42,6 +42,30 @@ def dry_run(
     show(say, estimates, measured, as_json=as_json)
 
 
+def warn(say: Output, recipe: Any, path: Path, stages: Sequence[str], out: Path) -> None:
+    """Say which stages of a recipe do not fit, before they are tried."""
+    from steer.base import resolve_device
+    from steer.training.plan import advice, plan
+
+    with say.status("counting"):
+        estimates = plan(recipe, stages, out, resolve_device(), path=path)
+    for estimate in estimates:
+        if not estimate.fits:
+            needs = f"about {size(estimate.total)} of memory and {size(sum(estimate.disk.values()))} of disk"
+            say.note(f"stage {estimate.stage} needs {needs}, which is not free; try: {'; or '.join(advice(estimate))}")
+
+
+def dry_run_reach(say: Output, model: str | None, reach: Any, out: Path, *, as_json: bool) -> None:
+    """Estimate a reach head for a model folder, and print that."""
+    from steer.base import resolve_device
+    from steer.checkpoint import fetch, packaged_model
+    from steer.training.plan import plan_reach
+
+    with say.status("counting"):
+        found = plan_reach(fetch(model or str(packaged_model())), reach, out, resolve_device())
+    show(say, [found], {}, as_json=as_json)
+
+
 def show(say: Output, estimates: Sequence[Any], measured: dict[str, Any], *, as_json: bool) -> None:
     """Print estimates, as tables or as one JSON document."""
     from steer.training.plan import advice

@@ -11,7 +11,13 @@ WRITTEN = "recipe.yaml"  # in the folder of the run
 
 
 def choose_recipe(
-    recipe: Path | None, base: str | None, data: Sequence[Path], out: Path, *, steps: int | None = None
+    recipe: Path | None,
+    base: str | None,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    steps: int | None = None,
+    load_in: str | None = None,
 ) -> tuple[Any, Path]:
     """The recipe of a run, and its file; the file need not be written yet, see `keep_recipe`.
 
@@ -20,7 +26,7 @@ def choose_recipe(
         base: folder or hub id of a base, which replaces the recipe's.
         data: files or folders of stories, which replace the recipe's; needed where there is no recipe.
         out: the run's folder. If it was begun without a recipe, it holds the one that was made.
-        steps: in place of the recipe's.
+        steps, load_in: in place of the recipe's.
 
     Raises:
         InputError: too little is given, or other things than the run was begun with.
@@ -38,22 +44,14 @@ def choose_recipe(
     if recipe is None and kept.is_file():
         found = load_recipe(kept)
         _compare(found, base, data, out)
-        if steps is not None and steps != found.autoencoder.train.steps:
-            raise InputError(f"{out} was begun with {found.autoencoder.train.steps} steps; edit {kept}")
+        if _with(found, steps, load_in) != found:
+            raise InputError(f"{out} was begun with other --steps or --load-in; edit {kept}, or choose another --out")
         return found, kept
     if recipe is None:
         if base is None or not data:
             raise InputError("give a RECIPE, or --base FOLDER_OR_ID and --data FILE, or the --out of a begun run")
-        return _made(base, data, steps), kept
-    found = load_recipe(recipe)
-    if base is None and not data and steps is None:
-        return found, recipe
-    if base is not None or data:
-        found = on_base(found, base or found.pretrained or "", data)
-    if steps is not None:
-        latent = found.autoencoder
-        train = latent.train.model_copy(update={"steps": steps})
-        found = found.model_copy(update={"autoencoder": latent.model_copy(update={"train": train})})
+        return _with(_made(base, data), steps, load_in), kept
+    found = _with(on_base(load_recipe(recipe), base, data), steps, load_in)
     if kept.is_file() and load_recipe(kept) != found:
         raise InputError(
             f"{out} was begun with another recipe, {kept}; leave out RECIPE to go on, or choose another --out"
@@ -61,17 +59,27 @@ def choose_recipe(
     return found, kept
 
 
-def keep_recipe(say: Output, recipe: Any, path: Path) -> None:
-    """Write a recipe that was made into the run's folder, once."""
+def keep_recipe(say: Output, recipe: Any, path: Path) -> bool:
+    """Write a recipe that was made into the run's folder, once. Returns whether it was not there yet."""
     if path.exists():
-        return
+        return False
     from steer.training.defaults import write_recipe
 
     write_recipe(recipe, path)
     say.note(f"the recipe is {path}")
+    return True
 
 
-def _made(base: str, data: Sequence[Path], steps: int | None) -> Any:
+def _with(recipe: Any, steps: int | None, load_in: str | None) -> Any:
+    """A recipe with other steps, or its base held otherwise."""
+    latent = recipe.autoencoder
+    changes: dict[str, Any] = {} if load_in is None else {"load_in": load_in}
+    if steps is not None:
+        changes["train"] = latent.train.model_copy(update={"steps": steps})
+    return recipe.model_copy(update={"autoencoder": latent.model_copy(update=changes)})
+
+
+def _made(base: str, data: Sequence[Path]) -> Any:
     from steer.training.defaults import default_recipe
     from steer.training.estimate import read_config
     from steer.training.hollow import hollow_base
@@ -79,7 +87,7 @@ def _made(base: str, data: Sequence[Path], steps: int | None) -> Any:
     config = read_config(base)
     parameters = sum(p.numel() for p in hollow_base(config).parameters())
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return default_recipe(base, data, parameters, positions=positions, steps=steps)
+    return default_recipe(base, data, parameters, positions=positions)
 
 
 def _compare(found: Any, base: str | None, data: Sequence[Path], out: Path) -> None:

@@ -3,12 +3,13 @@
 import json
 import logging
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from agents.cli.estimates import DryRunOption, ProbeOption, dry_run
+from agents.cli.estimates import DryRunOption, ProbeOption, dry_run, dry_run_reach, warn
 from agents.cli.guard import InputError
 from agents.cli.models import (
     JsonOption,
@@ -29,6 +30,16 @@ UNSEEN = 0.05  # share of the stories kept out by `steer train reach` and `steer
 BASE = ("base",)
 AUTOENCODER = ("autoencoder", "reach", "prior", "package")
 ALL = ("base", "autoencoder", "reach", "prior", "package")
+
+
+class Held(StrEnum):
+    """How a frozen base is held in memory; see `steer.quantised`."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    EIGHT = "8bit"
+    FOUR = "4bit"
+
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, such as those in recipes/.")]
 DataRootOption = Annotated[Path, typer.Option("--data-root", help="Folder that the recipe's paths start from.")]
@@ -72,6 +83,9 @@ def train_autoencoder(
     ] = None,
     data_root: DataRootOption = Path("."),
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of training.")] = None,
+    load_in: Annotated[
+        Held | None, typer.Option("--load-in", help="How the frozen base is held; 4bit and 8bit need bitsandbytes.")
+    ] = None,
     report_to: ReportOption = "none",
     dry: DryRunOption = False,
     probe: ProbeOption = False,
@@ -81,13 +95,17 @@ def train_autoencoder(
 
     Without RECIPE settings go by the base's size; they are written to OUT/recipe.yaml.
     """
+    if recipe is not None and not (base or data or steps or load_in):
+        if not _dry_run(ctx, recipe, out, AUTOENCODER, dry=dry, probe=probe, as_json=as_json):
+            _run(ctx, recipe, data_root, out, report_to, AUTOENCODER)
+        return
     say = _talk(ctx)
-    chosen, path = choose_recipe(recipe, base, data or (), out, steps=steps)
+    chosen, path = choose_recipe(recipe, base, data or (), out, steps=steps, load_in=load_in and load_in.value)
     if dry:
         dry_run(say, chosen, path, AUTOENCODER, out, with_probe=probe, as_json=as_json)
         return
-    if path != recipe:
-        keep_recipe(say, chosen, path)
+    if path != recipe and keep_recipe(say, chosen, path):
+        warn(say, chosen, path, AUTOENCODER, out)
     _run(ctx, path, data_root, out, report_to, AUTOENCODER)
 
 
@@ -155,6 +173,8 @@ def train_reach(
     stories: Annotated[int, typer.Option("--stories", min=20, help="Stories to encode, at most.")] = 12_000,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 3000,
     seed: SeedOption = 0,
+    dry: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Give a model a reach head, which tells how near an ending is: a potential for `steer search`.
 
@@ -164,7 +184,11 @@ def train_reach(
     from steer.training.reach_stage import train_reach as run
     from steer.training.recipe import ReachRecipe
 
-    figures = _train_head(ctx, run, ReachRecipe(stories=stories, steps=steps), corpus, out, model, seed)
+    recipe = ReachRecipe(stories=stories, steps=steps)
+    if dry:
+        dry_run_reach(_talk(ctx), model, recipe, out, as_json=as_json)
+        return
+    figures = _train_head(ctx, run, recipe, corpus, out, model, seed)
     _tell(ctx, figures["reach"], out)
 
 

@@ -104,15 +104,15 @@ def default_recipe(
     )
 
 
-def on_base(recipe: Recipe, base: str, data: Sequence[Path] = ()) -> Recipe:
-    """A recipe on another base, and on other text where some is given.
+def on_base(recipe: Recipe, base: str | None, data: Sequence[Path] = ()) -> Recipe:
+    """A recipe on another base, and on other text, where they are given.
 
     Raises:
-        RecipeError: it continues another recipe, whose base it has.
+        RecipeError: it continues another recipe, whose base it has and beside which its file must lie.
     """
     if recipe.continues is not None:
-        raise RecipeError(f"{recipe.name} continues another recipe and has its base; it takes no --base")
-    changes: dict[str, Any] = {"base": None, "pretrained": base}
+        raise RecipeError(f"{recipe.name} continues another recipe; change its settings in its file")
+    changes: dict[str, Any] = {} if base is None else {"base": None, "pretrained": base}
     if data:
         sources = [SourceRecipe.model_validate({"path": str(path)}) for path in data]
         changes["data"] = recipe.data.model_copy(update={"sources": sources})

@@ -217,9 +217,8 @@ def estimate_reach(
     from steer.rewards.reach import ReachHead
 
     head = sum(p.numel() for p in ReachHead(reach.config("", latent.z_dim)).parameters())
-    model = hollow_model(
-        config, rank=rank, z_dim=latent.z_dim, soft_tokens=latent.soft_tokens, span_tokens=latent.span_tokens
-    )
+    sizes: dict[str, Any] = {"rank": rank, "z_dim": latent.z_dim, "soft_tokens": latent.soft_tokens}
+    model = hollow_model(config, span_tokens=latent.span_tokens, layout=latent.layout, **sizes)
     count, adapters = _base_count(model), _trained_count(model)
     size = 4 if device.type == "cpu" else 2  # as `LatentModel.from_pretrained` loads it
     fused = count * size if count * size <= FUSE_LIMIT else 0

@@ -32,7 +32,6 @@ class LatentObjective(nn.Module):
         body = backbone(model.peft.get_base_model())
         # In a list, so that its parameters are not registered twice.
         self._run = [torch.compile(body, dynamic=False) if compiled else body]
-        self._compiled = compiled
         self._role = ENCODER
 
     def _hidden(self, role: str, mask: Tensor | None, **inputs: Any) -> Tensor:
@@ -44,12 +43,15 @@ class LatentObjective(nn.Module):
         """Trade time for memory: the base's layers are computed again in the backward pass.
 
         Called by `transformers.Trainer` where the recipe asks for it. A layer must be computed again with the adapter
-        it was computed with, which by then is no longer in force. (A compiled graph holds the adapter itself.)
+        it was computed with, which by then is no longer in force. What is compiled cannot be told that, so the
+        backbone runs as it is.
         """
         base = self.model.peft.get_base_model()
-        options: dict[str, Any] = {"use_reentrant": False}
-        if not self._compiled:
-            options["context_fn"] = lambda: (contextlib.nullcontext(), self._again(self._role))
+        self._run = [backbone(base)]
+        options = {
+            "use_reentrant": False,
+            "context_fn": lambda: (contextlib.nullcontext(), self._again(self._role)),
+        }
         # transformers 5 renamed it on the way.
         enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
         enable(options)

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftConfig
 
+from steer.adapters import ENCODER
+from steer.checkpoint import PACKAGED_BASE
 from steer.config import BaseIdentity, LatentConfig
 from steer.errors import RecipeError
 from steer.training.base_stage import base_config
 from steer.training.estimate import Estimate, estimate_autoencoder, estimate_base, estimate_reach, read_config
 from steer.training.probe import Measured, probe_autoencoder, probe_base
-from steer.training.recipe import LatentRecipe, Recipe, load_recipe
+from steer.training.recipe import LatentRecipe, ReachRecipe, Recipe, load_recipe
 
 ESTIMATED = ("base", "autoencoder", "reach")
 
@@ -60,6 +63,24 @@ def plan(
     }
     found = (makers[stage]() for stage in ESTIMATED if stage in stages)
     return [estimate for estimate in found if estimate is not None]
+
+
+def plan_reach(folder: Path, reach: ReachRecipe, out: Path, device: torch.device) -> Estimate:
+    """An estimate of training a reach head for a model that is there.
+
+    Args:
+        folder: of the model.
+        reach: settings.
+        out: where it would be written; need not exist.
+        device: where it would run.
+
+    Raises:
+        CheckpointError, ModelNotFound: no model there, or its base has no configuration.
+    """
+    latent = LatentConfig.load(folder)
+    where = folder / PACKAGED_BASE if latent.base.name == PACKAGED_BASE else latent.base.name
+    rank = PeftConfig.from_pretrained(str(folder / ENCODER)).to_dict()["r"]
+    return estimate_reach(reach, latent, read_config(where), out, device, rank=rank)
 
 
 def probe(recipe: Recipe, stage: str, device: torch.device, *, path: Path | None = None) -> Measured | None:

@@ -163,11 +163,16 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
+def _is_memory(error: Exception) -> bool:
+    """Whether memory ran out, of a GPU or of this machine."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def train_or_resume(trainer: Trainer, folder: Path) -> dict[str, float]:
     """Train, from the last checkpoint where there is one, and evaluate at the end.
 
     Raises:
-        TrainingError: the loss became NaN, or the last checkpoint does not fit the recipe.
+        TrainingError: memory ran out, the loss became NaN, or the last checkpoint does not fit the recipe.
     """
     last = last_checkpoint(folder / "checkpoints")
     figures: dict[str, float] = {}
@@ -178,7 +183,13 @@ def train_or_resume(trainer: Trainer, folder: Path) -> dict[str, float]:
             if last:
                 logger.info("resuming from %s", last)
             figures = trainer.train(resume_from_checkpoint=str(last) if last else None).metrics
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
+        if _is_memory(error):
+            raise TrainingError(
+                "out of memory; lower train.batch_size and raise gradient_accumulation_steps, set "
+                "gradient_checkpointing: true, or hold the base narrower (autoencoder.load_in); `--dry-run` tells what "
+                "takes how much"
+            ) from error
         if last and not isinstance(error, TrainingError):
             raise TrainingError(
                 f"cannot go on from {last}: {error}; if the recipe was changed, train into a new folder"

@@ -10,11 +10,11 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from steer import evaluation
-from steer.errors import ModelNotFound, RecipeError, UnsupportedBase
+from steer.errors import ModelNotFound, RecipeError, TrainingError, UnsupportedBase
 from steer.evaluation import latent_figures
 from steer.fresh import fresh_model
 from steer.model import LatentModel
-from steer.training.autoencoder_stage import trainable
+from steer.training.autoencoder_stage import AutoencoderTrainer, train_autoencoder, trainable
 from steer.training.defaults import SIZES, default_recipe, on_base, size_of, write_recipe
 from steer.training.pipeline import run_recipe
 from steer.training.recipe import Recipe, load_recipe
@@ -134,6 +134,7 @@ def test_a_recipe_on_another_base() -> None:
     assert (other.base, other.pretrained) == (None, "owner/other")
     assert [source.path for source in other.data.sources] == ["/more.txt"]
     assert other.autoencoder == recipe.autoencoder
+    assert on_base(recipe, None, [Path("/more.txt")]).base == recipe.base
     going_on = recipe.model_copy(update={"continues": "first.yaml"})
     with pytest.raises(RecipeError, match="continues another recipe"):
         on_base(going_on, "owner/other")
@@ -181,3 +182,17 @@ def test_a_written_recipe_names_its_settings(tmp_path: Path) -> None:
     text = (tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8")
     assert text.startswith("# Made by `steer train autoencoder --base owner/base`")
     assert yaml.safe_load(text)["autoencoder"]["beta"] == recipe.autoencoder.beta
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_memory_that_runs_out_says_what_to_lower(
+    error: Exception, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def training_step(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(AutoencoderTrainer, "training_step", training_step)
+    stories(tmp_path)
+    recipe = small(recipe_of(pretrained=str(tiny_llama)), {})
+    with pytest.raises(TrainingError, match="out of memory; lower train.batch_size"):
+        train_autoencoder(recipe, tmp_path / "out", tmp_path, tiny_llama)

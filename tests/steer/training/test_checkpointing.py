@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steer.adapters import ENCODER, ROUTER, switch_adapter, use_adapter
+from steer.base import backbone
 from steer.errors import LatentError
 from steer.training.autoencoder_stage import trainable
 from tests.steer.families import make_base
@@ -79,3 +80,11 @@ def test_a_switched_adapter_stays_and_gradients_flags_do_not_move(tiny_llama: Pa
     assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
     with pytest.raises(LatentError, match="no adapter 'nobody'"):
         switch_adapter(model.peft, "nobody")
+
+
+def test_a_compiled_backbone_is_not_compiled_where_it_is_computed_again(tiny_llama: Path) -> None:
+    objective = objective_of(tiny_model(tiny_llama), compiled=True)
+    body = backbone(objective.model.peft.get_base_model())
+    assert objective._run[0] is not body
+    objective.activation_checkpointing_enable()
+    assert objective._run[0] is body

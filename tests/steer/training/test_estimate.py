@@ -1,0 +1,155 @@
+"""Estimates: parameters are those of the real model, and counted memory is that of the real step."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from steer.errors import ModelNotFound, RecipeError, TrainingError
+from steer.fresh import fresh_model
+from steer.training import estimate as estimates
+from steer.training.autoencoder_stage import trainable
+from steer.training.estimate import Estimate, estimate_autoencoder, estimate_base, read_config
+from steer.training.hollow import _Counter, hollow_model, peak_of
+from steer.training.objective import SpanObjective
+from steer.training.plan import advice, config_of, plan, probe
+from steer.training.probe import autoencoder_step
+from steer.training.recipe import LatentRecipe, Recipe
+from tests.steer.families import make_base
+from tests.steer.training.test_stages import recipe_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
+
+CPU = torch.device("cpu")
+SIZES: dict[str, Any] = {"rank": 4, "z_dim": 6, "soft_tokens": 2, "span_tokens": 8}
+
+
+def latent_of(recipe: Recipe, **changes: Any) -> Recipe:
+    latent = recipe.autoencoder
+    train = latent.train.model_copy(update={k: v for k, v in changes.items() if k in type(latent.train).model_fields})
+    rest = {k: v for k, v in changes.items() if k in type(latent).model_fields}
+    return recipe.model_copy(update={"autoencoder": latent.model_copy(update={**rest, "train": train})})
+
+
+@pytest.mark.parametrize("family", ["llama_tied", "mistral_window", "qwen2", "gpt2", "gpt_neox", "gemma2"])
+def test_a_model_without_weights_is_counted_like_a_real_one(family: str, tiny_llama: Path, tmp_path: Path) -> None:
+    base = make_base(family, tiny_llama, tmp_path)
+    hollow = hollow_model(AutoConfig.from_pretrained(base), **SIZES)
+    real = fresh_model(base, dtype="float32", device="cpu", alpha=4, **SIZES)
+    assert {n: p.shape for n, p in hollow.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
+    latent = recipe_of().autoencoder
+    assert isinstance(latent, LatentRecipe)
+    for model in (hollow, real):
+        list(trainable(model))
+    objectives = [SpanObjective(model).train() for model in (hollow, real)]
+    counted = peak_of([objectives[0]], autoencoder_step(objectives[0], latent), vocabulary=258, bf16=False)
+    counter = _Counter(258)
+    for parameter in real.parameters():
+        counter.know(parameter)
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+            counter.know(parameter.grad)
+    with counter:
+        autoencoder_step(objectives[1], latent)().backward()
+    # Where values decide (whether rows are packed), the count takes the dearer way.
+    assert counted.activations == pytest.approx(counter.fullest, rel=0.1)
+    assert counted.activations >= counter.fullest
+    assert counted.logits == pytest.approx(counter.fullest_logits, rel=0.1)
+
+
+def test_few_layers_tell_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(pretrained="nowhere")
+    config = AutoConfig.for_model(
+        "llama", hidden_size=32, intermediate_size=64, num_hidden_layers=9, num_attention_heads=4, vocab_size=300
+    )
+    for changes in ({}, {"gradient_checkpointing": True}):
+        changed = latent_of(recipe, **changes)
+        short = estimate_autoencoder(changed, config, Path("."), CPU)
+        with monkeypatch.context() as patch:
+            patch.setattr(estimates, "MORE", 10)
+            whole = estimate_autoencoder(changed, config, Path("."), CPU)
+        assert short.parameters == whole.parameters
+        assert short.total == pytest.approx(whole.total, rel=0.01)
+        activations = [found.memory["activations"] + found.memory["logits"] for found in (short, whole)]
+        assert activations[0] == pytest.approx(activations[1], rel=0.1)
+
+
+def test_what_a_recipe_saves_is_seen() -> None:
+    recipe = recipe_of(pretrained="nowhere")
+    config = AutoConfig.for_model(
+        "llama", hidden_size=64, intermediate_size=128, num_hidden_layers=6, num_attention_heads=4, vocab_size=300
+    )
+
+    def memory(**changes: Any) -> dict[str, int]:
+        return estimate_autoencoder(latent_of(recipe, **changes), config, Path("."), CPU).memory
+
+    plain = memory()
+    assert memory(gradient_checkpointing=True)["activations"] < 0.6 * plain["activations"]
+    assert memory(batch_size=32)["activations"] > 1.8 * plain["activations"]
+    assert memory(load_in="bfloat16")["base weights"] == plain["base weights"] / 2
+    linear = 6 * (4 * 64 * 64 + 3 * 64 * 128)
+    rest = plain["base weights"] // 4 - linear
+    assert memory(load_in="8bit")["base weights"] == linear + 2 * rest
+    assert memory(load_in="4bit")["base weights"] == pytest.approx(0.516 * linear + 2 * rest, rel=0.01)
+    assert memory(optimizer="muon")["optimizer"] < 0.6 * plain["optimizer"]
+
+
+def test_a_base_from_scratch_is_estimated() -> None:
+    found = estimate_base(recipe_of(), Path("."), CPU)
+    assert found.parameters == found.trained and found.memory["weights"] == 4 * found.parameters
+    assert found.tokens_per_step == 2 * 32
+    assert found.fits
+    with pytest.raises(TrainingError, match="trains no base"):
+        estimate_base(recipe_of(pretrained="nowhere"), Path("."), CPU)
+
+
+def test_a_hub_model_needs_no_more_than_its_configuration(tmp_path: Path) -> None:
+    config = {"model_type": "qwen2", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config |= {"num_key_value_heads": 2, "intermediate_size": 48, "vocab_size": 300}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    recipe = recipe_of(pretrained=str(tmp_path))
+    found = plan(recipe, ("base", "autoencoder", "reach", "package"), tmp_path / "out", CPU)
+    assert [estimate.stage for estimate in found] == ["autoencoder"]
+    assert config_of(recipe).model_type == "qwen2"
+    with pytest.raises(ModelNotFound, match="no configuration of a model"):
+        read_config(tmp_path / "none")
+
+
+def test_stages_of_a_recipe_are_planned_in_order(tmp_path: Path) -> None:
+    data = recipe_of().model_dump(exclude_none=True) | {"reach": {"stories": 100, "width": 8}}
+    found = plan(Recipe.model_validate(data), ("base", "autoencoder", "reach"), tmp_path, CPU)
+    assert [estimate.stage for estimate in found] == ["base", "autoencoder", "reach"]
+    assert found[2].disk["latents"] == 2 * 100 * 16 * 6
+    assert all(estimate.total > 0 and estimate.disk_free > 0 for estimate in found)
+
+
+def test_a_recipe_that_goes_on_has_the_base_of_the_first(tmp_path: Path) -> None:
+    import yaml
+
+    first = recipe_of().model_dump(exclude_none=True)
+    (tmp_path / "first.yaml").write_text(yaml.safe_dump(first), encoding="utf-8")
+    second = Recipe.model_validate({**{k: v for k, v in first.items() if k != "base"}, "continues": "first.yaml"})
+    assert config_of(second, tmp_path / "second.yaml").hidden_size == 32
+    with pytest.raises(RecipeError, match="names no base"):
+        config_of(second)
+
+
+def test_advice_names_the_largest_parts() -> None:
+    def of(**memory: int) -> Estimate:
+        return Estimate("autoencoder", "cpu", 1, 1, 1, 1, 1, memory, 10, {}, 0)
+
+    big = of(**{"base weights": 100, "activations": 50, "optimizer": 1})
+    assert not big.fits
+    assert "load_in" in advice(big)[0] and "gradient_checkpointing" in advice(big)[1]
+    assert of(activations=1).fits
+
+
+def test_a_probe_runs_steps(tmp_path: Path) -> None:
+    for stage in ("base", "autoencoder"):
+        measured = probe(recipe_of(), stage, CPU)
+        assert measured is not None and measured.seconds > 0 and measured.memory > 2**20
+    with pytest.raises(TrainingError, match="4bit cannot be probed"):
+        probe(latent_of(recipe_of(), load_in="4bit"), "autoencoder", CPU)
