@@ -1,5 +1,6 @@
 """Stories of one block: nothing of one is seen by another, and each is read as if it stood alone."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, BloomConfig
 
 from steer.errors import UnsupportedBase
+from steer.training.base_stage import train_base
 from steer.training.packing import BorderedCollator, check_borders, restarting_positions
 from tests.steer.families import EOS, make_base
 from tests.steer.tiny import assert_near
+from tests.steer.training.test_stages import recipe_of
 
 FAMILIES = ("llama", "mistral_window", "qwen2", "qwen3", "gemma2", "gpt2", "gpt_neox")
 STORIES = [[EOS, *b"The fox ran home."], [EOS, *b"A hen."], [EOS, *b"Once a dog saw a bird in the old"]]
@@ -56,3 +59,17 @@ def test_a_family_that_sees_across_borders_is_refused() -> None:
     model = AutoModelForCausalLM.from_config(BloomConfig(vocab_size=258, hidden_size=32, n_layer=2, n_head=4))
     with pytest.raises(UnsupportedBase, match=r"bloom .*; leave out `base.packing`"):
         check_borders(model, EOS)
+
+
+@pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
+def test_a_base_is_trained_on_bordered_blocks(tmp_path: Path) -> None:
+    texts = [f"The fox saw {i} birds. It ran home." for i in range(60)]
+    (tmp_path / "stories.txt").write_text("\n<|endoftext|>\n".join(texts), encoding="utf-8")
+    losses = {}
+    for packing in ("joined", "bordered"):
+        recipe = recipe_of(steps=2)
+        assert recipe.base is not None
+        recipe = recipe.model_copy(update={"base": recipe.base.model_copy(update={"packing": packing})})
+        train_base(recipe, tmp_path / packing, tmp_path)
+        losses[packing] = json.loads((tmp_path / packing / "base" / "done.json").read_text())["eval_loss"]
+    assert losses["joined"] != losses["bordered"] and all(loss > 0 for loss in losses.values())
