@@ -203,6 +203,7 @@ def train_base(
     )
     metrics = train_or_resume(trainer, stage)
     if trainer.is_world_process_zero():
+        model.config.use_cache = True  # `Trainer` switched it off
         model.save_pretrained(model_folder)
         mark_done(stage, {**metrics, "parameters": parameters, "tokens_per_epoch": int(blocks.size)})
     PartialState().wait_for_everyone()

@@ -116,7 +116,7 @@ def test_a_base_is_trained_from_scratch_and_loads(base_run: Path) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|endoftext|>", "<|pad|>")
-    assert model.config.eos_token_id == tokenizer.eos_token_id
+    assert model.config.eos_token_id == tokenizer.eos_token_id and model.config.use_cache
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer)
     text = "The fox saw 3 birds.\n\tNaïve – “quoted”."
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
