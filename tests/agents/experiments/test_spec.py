@@ -25,9 +25,8 @@ ARMS_LINE = "arms:\n  - {name: plain, method: unguided}\n"
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_are_experiments(path: Path) -> None:
     loaded = load_experiment(path)
-    assert loaded.pairs.packaged in packaged_pairs()
     pairs = load_pairs(loaded.pairs, lambda: pytest.fail("no model is needed for a file of pairs"))
-    assert loaded.limit is not None and len(pairs) >= loaded.limit
+    assert len(pairs) >= (loaded.limit or 2)
 
 
 def test_a_file_is_read_back_equal(tmp_path: Path) -> None:
