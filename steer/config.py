@@ -135,6 +135,8 @@ class PriorConfig(pydantic.BaseModel):
         axes: principal axes of the latents that it tells apart; the others are taken to be as they are on average.
         width: of its hidden layers.
         components: of the mixture.
+        spread: factor on the standard deviations of what is drawn. 0 gives the mean, from which text is most fluent and
+            comes nearest to its goal; 1 draws from what the head holds possible, and text varies more.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -145,6 +147,7 @@ class PriorConfig(pydantic.BaseModel):
     axes: int = pydantic.Field(ge=1)
     width: int = pydantic.Field(256, ge=8)
     components: int = pydantic.Field(1, ge=1)
+    spread: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class LatentConfig(pydantic.BaseModel):

@@ -104,7 +104,7 @@ class PriorHead(nn.Module):
 
     @torch.no_grad()
     def expect(self, states: Tensor) -> Tensor:
-        """The mean `[n, z_dim]` float32 of the next latent: for figures; text written from means is bland.
+        """The mean `[n, z_dim]` float32 of the next latent, over all components.
 
         Raises:
             LatentError: see `sample`.
@@ -113,7 +113,9 @@ class PriorHead(nn.Module):
         return self._latents((means * log_weights.exp()[..., None]).sum(1)).float()
 
     @torch.no_grad()
-    def sample(self, states: Tensor, noise: RowNoise, step: int, *, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, states: Tensor, noise: RowNoise, step: int, *, temperature: float = 1.0, spread: float | None = None
+    ) -> Tensor:
         """Draw the next latents.
 
         The temperature does what it does to tokens: each component's density and the weights are taken to the power
@@ -124,6 +126,7 @@ class PriorHead(nn.Module):
             noise: of the rows; a row's draft depends on its own seed.
             step: of the noise.
             temperature: 0 or more.
+            spread: factor on the standard deviations; by default the configuration's.
 
         Returns:
             `[n, z_dim]` float32 on the CPU.
@@ -136,9 +139,9 @@ class PriorHead(nn.Module):
             log_weights = log_weights / temperature + noise.gumbel(step, log_weights.shape[1])
         rows, chosen = torch.arange(len(means)), log_weights.argmax(dim=1)
         drawn = means[rows, chosen]
-        if temperature:
-            spread = spreads[rows, chosen].exp() * temperature**0.5
-            drawn = drawn + spread * noise.normal(step, drawn.shape[1])
+        factor = (self.config.spread if spread is None else spread) * temperature**0.5
+        if factor:
+            drawn = drawn + factor * spreads[rows, chosen].exp() * noise.normal(step, drawn.shape[1])
         return self._latents(drawn).float().cpu()
 
     def _latents(self, z: Tensor) -> Tensor:

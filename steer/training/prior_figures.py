@@ -38,9 +38,9 @@ def prior_figures(
     Returns:
         `nll` and, for comparison, `nll_marginal`: nats per number of the true next latent, under the head and under
         the Gaussian with mean and covariance of the training latents, both in standardised principal axes.
-        `cosine`: of the true next latent with the head's `mean`, with a draft that it draws at temperature 0.7
-        (`drawn`), with a `written` draft at that temperature, and with the mean of all latents (`nothing`). `written`
-        is measured at one place in each of 100 stories, the others at all `spans`.
+        `cosine`: of the true next latent with the head's `mean`, with a latent drawn from what it holds possible at
+        temperature 0.7 (`drawn`), with a `written` draft at that temperature, and with the mean of all latents
+        (`nothing`). `written` is measured at one place in each of 100 stories, the others at all `spans`.
 
     Raises:
         CorpusError: no stories, or none of two spans.
@@ -72,7 +72,7 @@ def prior_figures(
         "nll_marginal": float(0.5 * (z**2).mean() + 0.5 * math.log(2 * math.pi)),
         "cosine": {
             "mean": nearness(head.expect(states)),
-            "drawn": nearness(head.sample(states, noise, 0, temperature=TEMPERATURE)),
+            "drawn": nearness(head.sample(states, noise, 0, temperature=TEMPERATURE, spread=1)),
             "written": written_nearness(model, texts, seed=seed),
             "nothing": nearness(head.mean.float()[None].expand(len(found.story), -1)),
         },

@@ -37,7 +37,13 @@ def head_of(encoder_id: str = "e", *, state_dim: int = WIDTH, z_dim: int = Z_DIM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = PriorConfig(
-            encoder_id=encoder_id, state_dim=state_dim, z_dim=z_dim, axes=z_dim, width=8, components=components
+            encoder_id=encoder_id,
+            state_dim=state_dim,
+            z_dim=z_dim,
+            axes=z_dim,
+            width=8,
+            components=components,
+            spread=1.0,
         )
         head = PriorHead(config).eval()
         head.fit_scales(torch.randn(50, state_dim), torch.randn(50, z_dim) * 2 + 1)
@@ -116,6 +122,8 @@ def test_draws_have_the_mixture_s_share_mean_and_spread() -> None:
     cool = head.standardize(head.sample(states, noise(4000), 0, temperature=0.25))
     assert float((cool[:, 0] > 0).float().mean()) == pytest.approx(256 / 257, abs=0.01)
     assert_near(cool[cool[:, 0] > 0].std(0), spreads[1] / 2, atol=0.04)
+    narrow = head.standardize(head.sample(states, noise(4000), 0, spread=0.5))
+    assert_near(narrow[narrow[:, 0] > 0].std(0), spreads[1] / 2, atol=0.04)
     greedy = head.standardize(head.sample(states[:3], noise(3), 0, temperature=0))
     assert_near(greedy, means[1].expand(3, -1), atol=1e-4)
     assert_near(head.standardize(head.expect(states[:1]))[0], torch.full((Z_DIM,), 3.0), atol=1e-4)

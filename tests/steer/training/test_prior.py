@@ -102,7 +102,7 @@ def test_a_head_learns_means_spreads_and_both_sides_of_a_coin() -> None:
     best = (3 * (normal + math.log(0.3 / 2.022)) + normal + math.log(0.3 / 3.015) + math.log(2) + normal) / 5
     assert best <= nll + 0.02 and nll < best + 0.15
     assert losses["held_out_loss"] == pytest.approx(nll, abs=0.1)
-    drawn = head.sample(unseen.states, _noise(1000), 0)
+    drawn = head.sample(unseen.states, _noise(1000), 0, spread=1)
     assert 0.4 < float((drawn[:, 0] > 0).float().mean()) < 0.6 and float((drawn[:, 0].abs() > 2).float().mean()) > 0.9
     assert float((drawn[:, 1] - 2 * unseen.states[:, 1]).std()) == pytest.approx(0.3, abs=0.15)
 
