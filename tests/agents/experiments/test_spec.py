@@ -9,7 +9,7 @@ from agents.errors import ExperimentError
 from agents.experiments.arms import ARMS, Sample, Task
 from agents.experiments.measures import MEASURES, Bench
 from agents.experiments.options import Options
-from agents.experiments.pairs import load_pairs, packaged_pairs, read_pairs
+from agents.experiments.pairs import load_pairs, read_pairs
 from agents.experiments.play_file import holds_scenarios, load_plays
 from agents.experiments.spec import PairSource, load_experiment
 from tests.agents.experiments.kit import PAIRS, ROOT, experiment, record
