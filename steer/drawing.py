@@ -19,7 +19,8 @@ class Limits:
 
     Attributes:
         may_end: whether a story may end, that is whether the end token may be drawn.
-        whole_words: whether the first token must not go on inside the context's last word, as in "Max" + "ed".
+        whole_words: whether the first token must not go on inside the context's last word, as in "Max" + "ed", nor make
+            a speaker's label of it, as in "Max" + ":".
     """
 
     may_end: bool = True

@@ -176,7 +176,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
     @property
     def inside_words(self) -> Tensor:
-        """`[V]` bool: tokens that go on inside a word.
+        """`[V]` bool: tokens that go on inside a word, or make a speaker's label of it with a colon.
 
         Told by the tokens' own spelling, since decoding one token alone drops the space of a SentencePiece word.
         """
@@ -190,7 +190,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             "\u010a",
             "\u0109",
         )  # a space (SentencePiece), space, newline and tab (byte-level)
-        inside = [bool(t) and not t.startswith(starts) and (t[0].isalnum() or t[0] == "'") for t in tokens]
+        inside = [bool(t) and not t.startswith(starts) and (t[0].isalnum() or t[0] in "':") for t in tokens]
         return torch.tensor(inside, device=self.device)
 
     # -- encoding ----------------------------------------------------------------------------------------------------
