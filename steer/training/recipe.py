@@ -133,7 +133,6 @@ class MiniHFRecipe(_Strict):
         1920, ge=1, description="visible tokens kept when writing; longer contexts are cut on the left"
     )
     load_in: LoadIn = pydantic.Field("float32", description="of the frozen base; BigVAE's is 4bit")
-    load_in: LoadIn = pydantic.Field("float32", description="of the frozen base; BigVAE's is 4bit")
     lora_rank: int = pydantic.Field(32, ge=1)
     lora_alpha: int = pydantic.Field(8, ge=1)
     beta: float = pydantic.Field(0.1, ge=0)
