@@ -1,6 +1,7 @@
 """A tiny untrained model and a short scenario with two characters and every kind of goal."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def saved(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny_model(base: Path, *, seed: int = 0) -> LatentModel:
-    sizes = {"span_tokens": 8, "z_dim": 8, "soft_tokens": 1, "rank": 4, "alpha": 4, "max_context": 48}
+    sizes: Any = {"span_tokens": 8, "z_dim": 8, "soft_tokens": 1, "rank": 4, "alpha": 4, "max_context": 48}
     model = fresh_model(base, name="tiny", seed=seed, **sizes)
     # Untrained soft tokens whisper; louder ones make guided and unguided text differ.
     model.head.w_d.weight.data.mul_(20)
