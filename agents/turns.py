@@ -106,8 +106,11 @@ def write_turn(
         memory=memory,
     )
     seed = derive_seed(scenario.seed, "turn", turn, character.id)
-    # A story's end before the last turn would leave the others nothing to do; and a cue's name is a whole word.
-    limits = Limits(may_end=scenario.stop_at_end or turn == scenario.turns, whole_words=True)
+    # A story's end before the last turn would leave the others nothing to do; a cue's name is a whole word; and prose
+    # stays prose.
+    limits = Limits(
+        may_end=scenario.stop_at_end or turn == scenario.turns, whole_words=True, plays=scenario.format == "script"
+    )
     rewards = None if plan.hopes is None else turn_rewards(scenario, model, plan.hopes)
     if plan.hopes is None or rewards is None:
         written, spans, drafts = _write(scenario, model, visible, plan, seed, limits)

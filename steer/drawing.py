@@ -1,5 +1,6 @@
 """Drawing the next token of a span: what may not be drawn, what was written before, and a row's own noise."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -10,6 +11,8 @@ from torch import Tensor
 from steer.sampling import RowNoise, SamplingConfig, sample_with
 
 PENALTY_WINDOW = 256  # tokens on which a repetition penalty looks back
+NAME_WINDOW = 12  # tokens in which a name at the beginning of a line is looked for
+NAME = re.compile(r"\n\s*[A-Z][\w.'-]*(?: [A-Z][\w.'-]*){0,2}\Z")
 
 
 @final
@@ -19,12 +22,14 @@ class Limits:
 
     Attributes:
         may_end: whether a story may end, that is whether the end token may be drawn.
-        whole_words: whether the first token must not go on inside the context's last word, as in "Max" + "ed", nor make
-            a speaker's label of it, as in "Max" + ":".
+        whole_words: whether the first token must not go on inside the context's last word, as in "Max" + "ed".
+        plays: whether a line may begin as one of a play does, with a name and a colon. A model that was trained on
+            plays turns prose into one now and then.
     """
 
     may_end: bool = True
     whole_words: bool = False
+    plays: bool = True
 
 
 def draw_next(
@@ -48,7 +53,7 @@ def draw_next(
         sampling: settings.
         limits: what may not be drawn.
         at_start: bool, of all rows or `[B]`: whether this token follows the context's last word.
-        before: gives the visible tokens of each row so far; asked only where a repetition penalty looks at them.
+        before: gives the visible tokens of each row so far; asked only where a limit or a penalty looks at them.
 
     Returns:
         Token ids, int64 `[B]`; and the logits `[B, V]`, those that the limits forbid at minus infinity.
@@ -61,6 +66,9 @@ def draw_next(
     if limits.whole_words and at_start is not False:
         start = torch.as_tensor(at_start, device=logits.device).reshape(-1, 1)
         logits = logits.masked_fill(start & model.inside_words, -torch.inf)
+    if not limits.plays:
+        named = torch.tensor([_ends_in_name(model, row) for row in before()], device=logits.device)
+        logits = logits.masked_fill(named[:, None] & model.colons, -torch.inf)
     gumbel = noise.gumbel(step, logits.shape[1], device=logits.device) if sampling.temperature else None
     previous = mask = None
     if sampling.repetition_penalty != 1:
@@ -70,3 +78,9 @@ def draw_next(
         previous = torch.tensor(padded, dtype=torch.long, device=logits.device)
         mask = previous >= 0
     return sample_with(sampling, logits, noise=gumbel, previous=previous, mask=mask), logits
+
+
+def _ends_in_name(model: Any, row: Sequence[int]) -> bool:
+    """Whether the last line of a row is a name so far: up to three words with capitals."""
+    text = model.tokenizer.decode(list(row[-NAME_WINDOW:]))
+    return NAME.search(text if len(row) > NAME_WINDOW else f"\n{text}") is not None

@@ -176,7 +176,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
     @property
     def inside_words(self) -> Tensor:
-        """`[V]` bool: tokens that go on inside a word, or make a speaker's label of it with a colon.
+        """`[V]` bool: tokens that go on inside a word.
 
         Told by the tokens' own spelling, since decoding one token alone drops the space of a SentencePiece word.
         """
@@ -190,8 +190,17 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             "\u010a",
             "\u0109",
         )  # a space (SentencePiece), space, newline and tab (byte-level)
-        inside = [bool(t) and not t.startswith(starts) and (t[0].isalnum() or t[0] in "':") for t in tokens]
+        inside = [bool(t) and not t.startswith(starts) and (t[0].isalnum() or t[0] == "'") for t in tokens]
         return torch.tensor(inside, device=self.device)
+
+    @property
+    def colons(self) -> Tensor:
+        """`[V]` bool: tokens that begin with a colon, a space before it or not."""
+        return self.derived("colons", self._colons)
+
+    def _colons(self) -> Tensor:
+        tokens = self.tokenizer.convert_ids_to_tokens(list(range(self.latent_config.base.vocab_size)))
+        return torch.tensor([bool(t) and t.lstrip("\u2581\u0120").startswith(":") for t in tokens], device=self.device)
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 

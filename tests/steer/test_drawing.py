@@ -12,9 +12,13 @@ from steer.drawing import PENALTY_WINDOW, Limits, draw_next
 from steer.errors import SamplingError
 from steer.sampling import RowNoise, SamplingConfig, sample_with
 
-VOCAB, EOS, INSIDE = 12, 11, 5
+VOCAB, EOS, INSIDE, COLON = 12, 11, 5, 6
+WORDS = {0: "\n", 1: "Max", 2: " Fox", 3: " ran", 4: " to", COLON: ":"}
 MODEL = SimpleNamespace(
-    tokenizer=SimpleNamespace(eos_token_id=EOS), inside_words=torch.arange(VOCAB) == INSIDE, device="cpu"
+    tokenizer=SimpleNamespace(eos_token_id=EOS, decode=lambda ids: "".join(WORDS[i] for i in ids)),
+    inside_words=torch.arange(VOCAB) == INSIDE,
+    colons=torch.arange(VOCAB) == COLON,
+    device="cpu",
 )
 NOISE = RowNoise((1, 2, 3))
 
@@ -62,6 +66,28 @@ def test_words_are_not_gone_on_with_at_the_start_of_each_row() -> None:
     assert ids[1] == INSIDE and INSIDE not in ids[[0, 2]].tolist()
     assert (allowed == -torch.inf).nonzero().tolist() == [[0, INSIDE], [2, INSIDE]]
     assert draw(logits(INSIDE), at_start=True)[0].tolist() == [INSIDE] * 3
+
+
+@pytest.mark.parametrize(
+    ("row", "free"),
+    [
+        ([1], False),
+        ([1, 2], False),
+        ([3, 0, 1], False),
+        ([3] * 20 + [0, 0, 1, 2], False),
+        ([1, 3], True),
+        ([3, 4, 2], True),
+        ([3] * 20 + [2], True),
+        ([1, 0], True),
+        ([], True),
+    ],
+)
+def test_prose_does_not_turn_into_a_play(row: list[int], free: bool) -> None:
+    prose = Limits(plays=False)
+    ids, allowed = draw(logits(COLON), [row, [3, 4], row], limits=prose)
+    assert (ids.tolist()[0] == COLON) is free and ids.tolist()[1] == COLON
+    assert bool(torch.isfinite(allowed[0, COLON])) is free
+    assert draw(logits(COLON))[0].tolist() == [COLON] * 3
 
 
 def test_a_penalty_looks_at_each_rows_own_tokens_and_not_too_far_back() -> None:

@@ -297,15 +297,9 @@ def test_a_fresh_model_writes_like_its_base_and_depends_on_its_seed_alone(tiny_l
     assert not any("lora" in name for name, _ in base.named_parameters())
 
 
-def test_tokens_that_go_on_with_a_word(tiny_llama: Path) -> None:
+def test_tokens_by_their_first_character(tiny_llama: Path) -> None:
     model = tiny_model(tiny_llama)
-    inside = {
-        t
-        for t, flag in zip(
-            model.tokenizer.convert_ids_to_tokens(range(model.latent_config.base.vocab_size)),
-            model.inside_words.tolist(),
-            strict=True,
-        )
-        if flag
-    }
-    assert {"e", "7", "'", ":"} <= inside and not inside & {"\u0120", ".", ",", "!", "\u010a"}
+    tokens = model.tokenizer.convert_ids_to_tokens(range(model.latent_config.base.vocab_size))
+    inside = {token for token, flag in zip(tokens, model.inside_words.tolist(), strict=True) if flag}
+    assert {"e", "7", "'"} <= inside and not inside & {"\u0120", ".", ",", "!", ":", "\u010a"}
+    assert [token for token, flag in zip(tokens, model.colons.tolist(), strict=True) if flag] == [":"]
