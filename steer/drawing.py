@@ -13,6 +13,7 @@ from steer.sampling import RowNoise, SamplingConfig, sample_with
 PENALTY_WINDOW = 256  # tokens on which a repetition penalty looks back
 NAME_WINDOW = 12  # tokens in which a name at the beginning of a line is looked for
 NAME = re.compile(r"\n\s*[A-Z][\w.'-]*(?: [A-Z][\w.'-]*){0,2}\Z")
+LABEL = re.compile(r"\n\s*[A-Z][\w.'-]*(?: [A-Z][\w.'-]*){0,2}:")
 
 
 @final
@@ -23,8 +24,8 @@ class Limits:
     Attributes:
         may_end: whether a story may end, that is whether the end token may be drawn.
         whole_words: whether the first token must not go on inside the context's last word, as in "Max" + "ed".
-        plays: whether a line may begin as one of a play does, with a name and a colon. A model that was trained on
-            plays turns prose into one now and then.
+        plays: whether prose may turn into a play, with a line that begins with a name and a colon, where none of the
+            row's lines did before. A model that was trained on plays does that now and then.
     """
 
     may_end: bool = True
@@ -67,7 +68,7 @@ def draw_next(
         start = torch.as_tensor(at_start, device=logits.device).reshape(-1, 1)
         logits = logits.masked_fill(start & model.inside_words, -torch.inf)
     if not limits.plays:
-        named = torch.tensor([_ends_in_name(model, row) for row in before()], device=logits.device)
+        named = torch.tensor([_begins_play(model, row) for row in before()], device=logits.device)
         logits = logits.masked_fill(named[:, None] & model.colons, -torch.inf)
     gumbel = noise.gumbel(step, logits.shape[1], device=logits.device) if sampling.temperature else None
     previous = mask = None
@@ -80,7 +81,9 @@ def draw_next(
     return sample_with(sampling, logits, noise=gumbel, previous=previous, mask=mask), logits
 
 
-def _ends_in_name(model: Any, row: Sequence[int]) -> bool:
-    """Whether the last line of a row is a name so far: up to three words with capitals."""
-    text = model.tokenizer.decode(list(row[-NAME_WINDOW:]))
-    return NAME.search(text if len(row) > NAME_WINDOW else f"\n{text}") is not None
+def _begins_play(model: Any, row: Sequence[int]) -> bool:
+    """Whether a colon would make the last line of a row the first one of a play: a name so far, and none before."""
+    end = model.tokenizer.decode(list(row[-NAME_WINDOW:]))
+    if NAME.search(end if len(row) > NAME_WINDOW else f"\n{end}") is None:
+        return False
+    return LABEL.search("\n" + model.tokenizer.decode(list(row[-PENALTY_WINDOW:]))) is None

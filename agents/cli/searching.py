@@ -149,6 +149,7 @@ class Search:
             on_progress: is told the tokens generated so far, and how many there can be (None: not known).
             tree: of an earlier search to go on with.
         """
+        from steer.drawing import Limits
         from steer.search.writing import write_searched
 
         return write_searched(
@@ -165,6 +166,7 @@ class Search:
             schedule=self.schedule,
             drafts=self.drafts,  # pyright: ignore[reportArgumentType]  # one of the two, by the command's choices
             rewards=self.chosen_rewards(model, bool(terminals)),
+            limits=Limits(plays=False),
             tree=tree,
             on_progress=on_progress,
         )

@@ -123,6 +123,7 @@ class Settings:
 
     def write(self, model: Any, contexts: Sequence[str], terminals: Sequence[str], seeds: Sequence[int]) -> list[Any]:
         """Write a batch of rows; a list of `steer.guided.Written`. `terminals` may be empty where nothing guides."""
+        from steer.drawing import Limits
         from steer.guidance import Pull
         from steer.guided import write_guided
         from steer.sampling import SamplingConfig
@@ -141,6 +142,7 @@ class Settings:
             sampling=sampling,
             scale=self.scale,
             drafts=self.drafts.value,
+            limits=Limits(plays=False),
         )
 
 

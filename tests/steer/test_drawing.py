@@ -80,6 +80,8 @@ def test_words_are_not_gone_on_with_at_the_start_of_each_row() -> None:
         ([3] * 20 + [2], True),
         ([1, 0], True),
         ([], True),
+        ([1, COLON, 3, 0, 2], True),
+        ([3, COLON, 3, 0, 2], False),
     ],
 )
 def test_prose_does_not_turn_into_a_play(row: list[int], free: bool) -> None:
