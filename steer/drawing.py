@@ -67,13 +67,14 @@ def draw_next(
     if limits.whole_words and at_start is not False:
         start = torch.as_tensor(at_start, device=logits.device).reshape(-1, 1)
         logits = logits.masked_fill(start & model.inside_words, -torch.inf)
+    rows = [] if limits.plays and sampling.repetition_penalty == 1 else before()
     if not limits.plays:
-        named = torch.tensor([_begins_play(model, row) for row in before()], device=logits.device)
+        named = torch.tensor([_begins_play(model, row) for row in rows], device=logits.device)
         logits = logits.masked_fill(named[:, None] & model.colons, -torch.inf)
     gumbel = noise.gumbel(step, logits.shape[1], device=logits.device) if sampling.temperature else None
     previous = mask = None
     if sampling.repetition_penalty != 1:
-        lists = [list(row[-PENALTY_WINDOW:]) for row in before()]
+        lists = [list(row[-PENALTY_WINDOW:]) for row in rows]
         width = max(map(len, lists))
         padded = [[*x, *[-1] * (width - len(x))] for x in lists]
         previous = torch.tensor(padded, dtype=torch.long, device=logits.device)

@@ -11,7 +11,6 @@ done.json               figures on unseen stories
 
 import json
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from torch import Tensor, nn
 from steer.errors import CorpusError, TrainingError
 from steer.model import LatentModel
 from steer.prior import PriorHead, principal_axes
+from steer.training.head_stage import train_head
 from steer.training.parts import PART, encode_in_parts
 from steer.training.prior_data import Continuations, encode_continuations, join_continuations
 from steer.training.prior_figures import prior_figures
 from steer.training.recipe import PriorRecipe
-from steer.training.runner import is_done, mark_done
 
 logger = logging.getLogger(__name__)
 
@@ -65,41 +64,30 @@ def train_prior(
         CorpusError: no stories, or too few that are long enough.
         TrainingError: `stage` was begun with another model, recipe or text, or the loss became NaN.
     """
-    target = stage / "model"
-    if is_done(stage):
-        logger.info("prior: already done")
-        return target
-    if not stories:
-        raise CorpusError("no stories to train the draft head on")
-    begin = time.monotonic()
-    model = LatentModel.from_pretrained(model_folder, **options)
-    rng = np.random.default_rng((seed, 0))
-    share = None if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
-    chosen = rng.choice(len(stories), min(recipe.stories, len(stories)), replace=False, p=share)
-    texts = [stories[int(i)] for i in chosen]
-    config = model.latent_config
-    plan = {"encoder_id": config.encoder_id, "seed": seed, "spans": recipe.spans}
 
-    def encode(part: Sequence[str], first: int) -> dict[str, Tensor]:
-        return encode_continuations(model, part, seed=seed, first=first, spans=recipe.spans)
+    def fit(model: LatentModel, texts: list[str]) -> tuple[PriorHead, dict[str, Any]]:
+        def encode(part: Sequence[str], first: int) -> dict[str, Tensor]:
+            return encode_continuations(model, part, seed=seed, first=first, spans=recipe.spans)
 
-    found = join_continuations(encode_in_parts(texts, encode, stage, plan, size=PART))
-    head, losses = fit_prior(found, recipe, config.encoder_id, seed=seed, stage=stage)
-    model.prior = head.to(model.device)
-    figures = prior_figures(model, unseen, seed=seed)
-    model.save_pretrained(target)
-    mark_done(
+        encoder_id = model.latent_config.encoder_id
+        plan = {"encoder_id": encoder_id, "seed": seed, "spans": recipe.spans}
+        found = join_continuations(encode_in_parts(texts, encode, stage, plan, size=PART))
+        head, losses = fit_prior(found, recipe, encoder_id, seed=seed, stage=stage)
+        return head, {**losses, "spans": len(found.story)}
+
+    return train_head(
+        "prior",
+        "draft head",
+        model_folder,
+        stories,
         stage,
-        {
-            **losses,
-            "figures": figures,
-            "parameters": sum(p.numel() for p in head.parameters()),
-            "stories": len(texts),
-            "spans": len(found.story),
-            "seconds": round(time.monotonic() - begin),
-        },
+        fit=fit,
+        measure=lambda model: prior_figures(model, unseen, seed=seed),
+        count=recipe.stories,
+        weights=weights,
+        seed=seed,
+        **options,
     )
-    return target
 
 
 def fit_prior(

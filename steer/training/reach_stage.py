@@ -12,7 +12,6 @@ Encoding takes most of the time, and is what resuming saves; the head itself tra
 
 import json
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,16 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from steer.config import ReachConfig
-from steer.errors import CorpusError, TrainingError
+from steer.errors import TrainingError
 from steer.model import LatentModel
 from steer.rewards.reach import ReachHead
 from steer.training.arrival import calibrate_told, middling_telling
+from steer.training.head_stage import train_head
 from steer.training.parts import PART, encode_in_parts
 from steer.training.reach_data import Passages, encode_passages, find_rivals, join_passages
 from steer.training.reach_figures import reach_figures
 from steer.training.reach_pairs import Pairs, PairSampler, bucket_of
 from steer.training.recipe import ReachRecipe
-from steer.training.runner import is_done, mark_done
 
 logger = logging.getLogger(__name__)
 
@@ -69,42 +68,26 @@ def train_reach(
         CorpusError: no stories, or none that are long enough.
         TrainingError: `stage` was begun with another model, recipe or text, or the loss became NaN.
     """
-    target = stage / "model"
-    if is_done(stage):
-        logger.info("reach: already done")
-        return target
-    if not stories:
-        raise CorpusError("no stories to train the reach head on")
-    begin = time.monotonic()
-    model = LatentModel.from_pretrained(model_folder, **options)
-    rng = np.random.default_rng((seed, 0))
-    share = None if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
-    chosen = rng.choice(len(stories), min(recipe.stories, len(stories)), replace=False, p=share)
-    texts = [stories[int(i)] for i in chosen]
-    passages = encode_stories(model, texts, recipe, stage, seed=seed)
-    head, losses = fit_reach(
-        passages,
-        recipe,
-        recipe.config(model.latent_config.encoder_id, model.latent_config.z_dim),
-        seed=seed,
-        stage=stage,
-    )
-    model.reach = head.to(model.device)
-    figures = reach_figures(model, unseen, seed=seed)
-    model.save_pretrained(target)
-    mark_done(
+
+    def fit(model: LatentModel, texts: list[str]) -> tuple[ReachHead, dict[str, Any]]:
+        passages = encode_stories(model, texts, recipe, stage, seed=seed)
+        config = recipe.config(model.latent_config.encoder_id, model.latent_config.z_dim)
+        head, losses = fit_reach(passages, recipe, config, seed=seed, stage=stage)
+        return head, {**losses, "passages": len(passages.story), "temperature": head.config.temperature}
+
+    return train_head(
+        "reach",
+        "reach head",
+        model_folder,
+        stories,
         stage,
-        {
-            **losses,
-            "figures": figures,
-            "parameters": sum(p.numel() for p in head.parameters()),
-            "stories": len(texts),
-            "passages": len(passages.story),
-            "temperature": head.config.temperature,
-            "seconds": round(time.monotonic() - begin),
-        },
+        fit=fit,
+        measure=lambda model: reach_figures(model, unseen, seed=seed),
+        count=recipe.stories,
+        weights=weights,
+        seed=seed,
+        **options,
     )
-    return target
 
 
 def encode_stories(model: Any, texts: Sequence[str], recipe: ReachRecipe, stage: Path, *, seed: int) -> Passages:
