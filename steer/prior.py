@@ -7,24 +7,22 @@ last S visible tokens, and draws the next latent. It is trained on nothing but s
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from steer.checkpoint import load_head, read_tensors
 from steer.config import PriorConfig
-from steer.errors import CheckpointError, GuidanceError, LatentError
+from steer.errors import GuidanceError, LatentError
 from steer.sampling import RowNoise
+from steer.stored_head import StoredHead
 
 Drafts = Literal["write", "head"]  # how the model proposes its next latent: by writing a span, or by this head
 
 _NARROWEST, _WIDEST = -5.0, 2.0  # bounds on the logarithm of a spread, in standard deviations of the latents
 
 
-class PriorHead(nn.Module):
+class PriorHead(StoredHead):
     """A mixture of Gaussians over the next latent, from a state as `read_state` makes it.
 
     Latents are turned into their principal axes and standardised there, so that independent noise in each number is
@@ -37,6 +35,9 @@ class PriorHead(nn.Module):
         dropout: of the hidden layers, in training.
     """
 
+    what = "draft head gives"
+    trained_by = "steer train prior"
+    config: PriorConfig
     mean: Tensor
     axes: Tensor
     std: Tensor
@@ -153,41 +154,6 @@ class PriorHead(nn.Module):
         if not bool(torch.isfinite(states).all()):
             raise LatentError("the model gave NaN or infinite states; the dtype may be too narrow (try float32)")
         return states
-
-    def check_encoder(self, encoder_id: str) -> None:
-        """Compare the encoder with the one whose latents it was trained on.
-
-        Raises:
-            CheckpointError: it is another one.
-        """
-        if self.config.encoder_id != encoder_id:
-            raise CheckpointError(
-                f"this draft head gives latents of encoder {self.config.encoder_id!r}, the model's is {encoder_id!r}; "
-                "train one for this model: steer train prior"
-            )
-
-    def save(self, path: Path, dtype: torch.dtype | None = None) -> None:
-        """Write the weights as safetensors, cast to `dtype`. The configuration is kept in the model's."""
-        tensors = {name: t.detach().to(dtype or t.dtype).contiguous().cpu() for name, t in self.state_dict().items()}
-        save_file(tensors, path)
-
-    @classmethod
-    def load(cls, path: Path, config: PriorConfig, encoder_id: str) -> "PriorHead":
-        """Read and check a head; it comes frozen and in evaluation mode.
-
-        Args:
-            path: as written by `save`.
-            config: its configuration.
-            encoder_id: of the model that it is to serve.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, of other shapes or holds NaN, or the head belongs to another
-                encoder.
-        """
-        head = cls(config)
-        head.check_encoder(encoder_id)
-        load_head(head, read_tensors(path), path)
-        return head.eval()
 
 
 def principal_axes(latents: Tensor) -> tuple[Tensor, Tensor]:

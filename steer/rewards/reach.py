@@ -5,20 +5,18 @@ be reached from it, passages of other stories and those already told cannot.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from steer.checkpoint import load_head, read_tensors
 from steer.config import ReachConfig
-from steer.errors import CheckpointError, LatentError
+from steer.errors import LatentError
+from steer.stored_head import StoredHead
 
 COSINES = 8
 
 
-class ReachHead(nn.Module):
+class ReachHead(StoredHead):
     """Classifies pairs of latents by distance in spans: the buckets of the configuration, and last `unreachable`.
 
     Both latents are standardised and mapped by a linear layer each. Their maps, the product, the difference, and the
@@ -29,6 +27,9 @@ class ReachHead(nn.Module):
         dropout: of the hidden layers, in training.
     """
 
+    what = "reach head reads"
+    trained_by = "steer train reach"
+    config: ReachConfig
     mean: Tensor
     std: Tensor
 
@@ -140,38 +141,3 @@ class ReachHead(nn.Module):
         starts = self.config.buckets
         middles = [(a + b - 1) / 2 for a, b in zip(starts[:-1], starts[1:], strict=True)] + [self.config.tail]
         return (chances * chances.new_tensor(middles)).sum(1) / chances.sum(1).clamp_min(1e-9)
-
-    def check_encoder(self, encoder_id: str) -> None:
-        """Compare the encoder with the one whose latents it was trained on.
-
-        Raises:
-            CheckpointError: it is another one.
-        """
-        if self.config.encoder_id != encoder_id:
-            raise CheckpointError(
-                f"this reach head reads latents of encoder {self.config.encoder_id!r}, the model's is {encoder_id!r}; "
-                "train one for this model: steer train reach"
-            )
-
-    def save(self, path: Path, dtype: torch.dtype | None = None) -> None:
-        """Write the weights as safetensors, cast to `dtype`. The configuration is kept in the model's."""
-        tensors = {name: t.detach().to(dtype or t.dtype).contiguous().cpu() for name, t in self.state_dict().items()}
-        save_file(tensors, path)
-
-    @classmethod
-    def load(cls, path: Path, config: ReachConfig, encoder_id: str) -> "ReachHead":
-        """Read and check a head; it comes frozen and in evaluation mode.
-
-        Args:
-            path: as written by `save`.
-            config: its configuration.
-            encoder_id: of the model that it is to serve.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, of other shapes or holds NaN, or the head belongs to another
-                encoder.
-        """
-        head = cls(config)
-        head.check_encoder(encoder_id)
-        load_head(head, read_tensors(path), path)
-        return head.eval()
