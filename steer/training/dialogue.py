@@ -54,8 +54,9 @@ def to_script(story: str, *, lines: int = 3, least_known: float = 0.75) -> str |
         least_known: share of the paragraphs with speech whose speakers must be known; the others are left out.
 
     Returns:
-        Lines `Name: speech` between lines of narration, or None: fewer lines of speech, fewer than two speakers, too
-        many unknown ones, or quotation marks that do not pair.
+        Lines `Name: speech` between lines of narration, the first of them speech, or None: fewer lines of speech, fewer
+        than two speakers, too many unknown ones, or quotation marks that do not pair. What is told before the first
+        line of speech is left out: behind it a model would learn that any telling may turn into a play.
     """
     if story.count('"') % 2 or story.count('"') < 2 * lines:
         return None
@@ -80,7 +81,8 @@ def to_script(story: str, *, lines: int = 3, least_known: float = 0.75) -> str |
     spoken = [who for who, _ in out if who]
     if len(spoken) < lines or len(set(spoken)) < 2 or known < least_known * (known + unknown):
         return None
-    return "\n".join(f"{who}: {text}" if who else text for who, text in out)
+    first = next(i for i, (who, _) in enumerate(out) if who)
+    return "\n".join(f"{who}: {text}" if who else text for who, text in out[first:])
 
 
 def _parts(paragraph: str, speakers: list[str]) -> list[tuple[str | None, str]] | None:

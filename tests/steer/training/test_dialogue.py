@@ -4,14 +4,16 @@ import pytest
 
 from steer.training.dialogue import to_script
 
+START = '"Well," said the owl.\n'
 REST = '\n"Good night," said the owl.\n"Good night," said Tom.\n"Sleep well," the owl said.'
 
 
 def play(paragraph: str) -> list[str]:
-    """The lines of a paragraph, which stands before a talk of Tom and an owl."""
-    script = to_script(paragraph + REST)
-    assert script is not None and script.endswith("Owl: Good night.\nTom: Good night.\nOwl: Sleep well.")
-    return script.splitlines()[:-3]
+    """The lines of a paragraph, which stands in a talk of Tom and an owl."""
+    script = to_script(START + paragraph + REST)
+    assert script is not None and script.startswith("Owl: Well.\n")
+    assert script.endswith("\nOwl: Good night.\nTom: Good night.\nOwl: Sleep well.")
+    return script.splitlines()[1:-3]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,6 @@ def play(paragraph: str) -> list[str]:
         ('Ben looked up. "A bird!"', ["Ben looked up.", "Ben: A bird!"]),
         ('Ben ran home. He cried, "Mom!"', ["Ben ran home.", "Ben: Mom!"]),
         ("It rained all day.", ["It rained all day."]),
-        ("", []),
     ],
 )
 def test_who_speaks(paragraph: str, lines: list[str]) -> None:
@@ -57,6 +58,11 @@ def test_two_speakers_take_turns_where_nobody_is_named() -> None:
 )
 def test_a_story_that_is_no_play_is_left_out(story: str) -> None:
     assert to_script(story) is None
+
+
+def test_a_play_begins_with_speech() -> None:
+    story = 'Ann had a dog. It ran.\nAnn met Ben. "Hi," said Ben.\n"Hi," said Ann. They sat.\n"Bye," said Ben.'
+    assert to_script(story) == "Ben: Hi.\nAnn: Hi.\nThey sat.\nBen: Bye."
 
 
 def test_no_line_of_a_play_is_empty() -> None:
