@@ -55,14 +55,14 @@ def warn(say: Output, recipe: Any, path: Path, stages: Sequence[str], out: Path)
             say.note(f"stage {estimate.stage} needs {needs}, which is not free; try: {'; or '.join(advice(estimate))}")
 
 
-def dry_run_reach(say: Output, model: str | None, reach: Any, out: Path, *, as_json: bool) -> None:
-    """Estimate a reach head for a model folder, and print that."""
+def dry_run_head(say: Output, model: str | None, head: Any, out: Path, *, as_json: bool) -> None:
+    """Estimate a reach head or a draft head for a model folder, and print that."""
     from steer.base import resolve_device
     from steer.checkpoint import fetch, packaged_model
-    from steer.training.plan import plan_reach
+    from steer.training.plan import plan_head
 
     with say.status("counting"):
-        found = plan_reach(fetch(model or str(packaged_model())), reach, out, resolve_device())
+        found = plan_head(fetch(model or str(packaged_model())), head, out, resolve_device())
     show(say, [found], {}, as_json=as_json)
 
 

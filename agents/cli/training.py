@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.cli.estimates import DryRunOption, ProbeOption, dry_run, dry_run_reach, warn
+from agents.cli.estimates import DryRunOption, ProbeOption, dry_run, dry_run_head, warn
 from agents.cli.guard import InputError
 from agents.cli.models import (
     JsonOption,
@@ -186,7 +186,7 @@ def train_reach(
 
     recipe = ReachRecipe(stories=stories, steps=steps)
     if dry:
-        dry_run_reach(_talk(ctx), model, recipe, out, as_json=as_json)
+        dry_run_head(_talk(ctx), model, recipe, out, as_json=as_json)
         return
     figures = _train_head(ctx, run, recipe, corpus, out, model, seed)
     _tell(ctx, figures["reach"], out)
@@ -200,6 +200,8 @@ def train_prior(
     stories: Annotated[int, typer.Option("--stories", min=20, help="Stories to read, at most.")] = 4000,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 3000,
     seed: SeedOption = 0,
+    dry: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Give a model a draft head, which proposes the next latent without writing a span: drafts by head.
 
@@ -209,7 +211,11 @@ def train_prior(
     from steer.training.prior_stage import train_prior as run
     from steer.training.recipe import PriorRecipe
 
-    figures = _train_head(ctx, run, PriorRecipe(stories=stories, steps=steps), corpus, out, model, seed)
+    recipe = PriorRecipe(stories=stories, steps=steps)
+    if dry:
+        dry_run_head(_talk(ctx), model, recipe, out, as_json=as_json)
+        return
+    figures = _train_head(ctx, run, recipe, corpus, out, model, seed)
     cosines = {f"cosine {name}": value for name, value in figures["cosine"].items()}
     _tell(ctx, {"nll": figures["nll"], "nll_marginal": figures["nll_marginal"], **cosines}, out)
 

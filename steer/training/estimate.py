@@ -1,8 +1,9 @@
 """What a stage of a recipe will take: parameters, tokens, memory by part, and disk, from configurations alone.
 
-No weights are loaded or downloaded. Parameters are counted on a model without weights; what a step needs besides them
-is counted in a step without contents (`steer.training.hollow`), with few layers and with a few more, and continued to
-all of them: each layer adds the same.
+Here is what the stages share, and the base stage; the others are in `estimate_latent` and `estimate_heads`. No weights
+are loaded or downloaded. Parameters are counted on a model without weights; what a step needs besides them is counted
+in a step without contents (`steer.training.hollow`), with few layers and with a few more, and continued to all of them:
+each layer adds the same.
 """
 
 import shutil
@@ -15,24 +16,19 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
-from steer.config import LatentConfig
 from steer.errors import ModelNotFound, TrainingError
-from steer.model import FUSE_LIMIT, LatentModel
+from steer.model import LatentModel
 from steer.training.base_stage import base_config
-from steer.training.hollow import Peak, hollow_base, hollow_model, peak_of, with_layers
-from steer.training.objective import SpanObjective
+from steer.training.hollow import Peak, hollow_base, peak_of, with_layers
 from steer.training.optimizers import build_optimizer
-from steer.training.probe import autoencoder_step, base_step
-from steer.training.recipe import LatentRecipe, ReachRecipe, Recipe, TrainRecipe
+from steer.training.probe import base_step
+from steer.training.recipe import Recipe, TrainRecipe
 
 FEW, MORE = 2, 4  # layers of the two counted steps; even, as some families take turns of two kinds of layers
 # On a CPU: what the C library keeps of freed blocks; mean over four sizes of base, of 0.2 to 0.6 GiB measured.
 HEAP = 0.35 * 2**30
 KEPT = 2  # checkpoints that stay, see `training_arguments`
 LIBRARIES = 0.52 * 2**30  # resident memory of Python, torch, transformers and PEFT before any model; measured
-# Bytes per weight of what bitsandbytes stores: nf4 with doubly quantised scales (Dettmers et al. 2023), int8 by rows.
-QUANTISED = {"4bit": 0.5 + 0.127 / 8, "8bit": 1.0}
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Estimate:
     """What a stage takes, per process.
 
     Attributes:
-        stage: its name.
+        stage: its name; of the layout `minihf` with the step's, `autoencoder/decoder`.
         device: where it runs.
         parameters: of the base.
         trained: parameters that are trained.
@@ -132,111 +128,13 @@ def estimate_base(recipe: Recipe, out: Path, device: torch.device, *, config: An
     model = hollow_base(config)
     count = sum(p.numel() for p in model.parameters())
     tokens = train.batch_size * train.gradient_accumulation_steps * base.block
-    disk = {"checkpoints": KEPT * (4 * count + _optimizer_bytes(model, train)), "model": 4 * count}
-    memory = {"weights": 4 * count, **_step_memory(model, train, _along(config, peak))}
+    disk = {"checkpoints": KEPT * (4 * count + optimizer_bytes(model, train)), "model": 4 * count}
+    memory = {"weights": 4 * count, **step_memory(model, train, along(config, peak))}
     found = Estimate("base", str(device), count, count, train.steps, tokens, tokens, memory, None, disk, 0)
-    return _finish(found, out, device)
+    return finish(found, out, device)
 
 
-def estimate_autoencoder(recipe: Recipe, config: Any, out: Path, device: torch.device) -> Estimate:
-    """The autoencoder stage on a base of a configuration.
-
-    Args:
-        recipe: with a section `autoencoder` of layout `interleaved`.
-        config: of the base.
-        out: where it will be written; need not exist.
-        device: where it will run.
-
-    Raises:
-        TrainingError: the base cannot be built or counted, or the layout is another.
-    """
-    latent = recipe.autoencoder
-    if not isinstance(latent, LatentRecipe):
-        raise TrainingError("memory is estimated for the layout interleaved alone")
-    train = latent.train
-    dtype = torch.float32 if latent.load_in == "float32" else torch.bfloat16
-    vocabulary = config.get_text_config().vocab_size
-
-    def build(of: Any) -> LatentModel:
-        model = hollow_model(
-            of,
-            rank=latent.lora_rank,
-            z_dim=latent.z_dim,
-            soft_tokens=latent.soft_tokens,
-            span_tokens=latent.span_tokens,
-            dtype=dtype,
-        )
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_("lora_" in name or name.startswith("head."))
-        return model
-
-    def peak(shorter: Any) -> Peak:
-        objective = SpanObjective(build(shorter))
-        objective.train()
-        if train.gradient_checkpointing:
-            objective.activation_checkpointing_enable()
-        return peak_of([objective], autoencoder_step(objective, latent), vocabulary=vocabulary, bf16=train.bf16)
-
-    model = build(config)
-    count, trained = _base_count(model), _trained_count(model)
-    adapted = [p for n, p in model.peft.named_parameters() if n.endswith("base_layer.weight")]
-    inner = sum(p.numel() for p in adapted)
-    weights = {"base weights": count * (4 if dtype == torch.float32 else 2), "trained weights": 4 * trained}
-    found = _along(config, peak)
-    if latent.load_in in QUANTISED:
-        weights["base weights"] -= int(inner * (2 - QUANTISED[latent.load_in]))
-        # A matrix is unpacked while it is used.
-        found = Peak(found.activations + 2 * max(p.numel() for p in adapted), found.logits)
-    rows = train.batch_size * train.gradient_accumulation_steps
-    tokens = rows * latent.spans * latent.span_tokens
-    places = rows * (max(latent.context_lengths) + latent.spans * (latent.soft_tokens + 2 * latent.span_tokens))
-    narrow = BYTES[recipe.package.dtype]
-    disk = {
-        "checkpoints": KEPT * (4 * trained + _optimizer_bytes(model, train)),
-        "model": 4 * trained,
-        "package": narrow * (trained + (count if recipe.base is not None else 0)),
-    }
-    memory = {**weights, **_step_memory(model, train, found)}
-    result = Estimate("autoencoder", str(device), count, trained, train.steps, tokens, places, memory, None, disk, 0)
-    return _finish(result, out, device)
-
-
-def estimate_reach(
-    reach: ReachRecipe, latent: LatentConfig, config: Any, out: Path, device: torch.device, *, rank: int
-) -> Estimate:
-    """The reach stage: encoding stories takes nearly all of it.
-
-    Args:
-        reach: settings.
-        latent: of the model.
-        config: of its base.
-        out: where it will be written; need not exist.
-        device: where it will run.
-        rank: of the model's adapters.
-    """
-    from steer.rewards.reach import ReachHead
-
-    head = sum(p.numel() for p in ReachHead(reach.config("", latent.z_dim)).parameters())
-    sizes: dict[str, Any] = {"rank": rank, "z_dim": latent.z_dim, "soft_tokens": latent.soft_tokens}
-    model = hollow_model(config, span_tokens=latent.span_tokens, layout=latent.layout, **sizes)
-    count, adapters = _base_count(model), _trained_count(model)
-    size = 4 if device.type == "cpu" else 2  # as `LatentModel.from_pretrained` loads it
-    fused = count * size if count * size <= FUSE_LIMIT else 0
-    passages = reach.stories * reach.spans
-    text = config.get_text_config()
-    memory = {
-        "base weights": count * size + fused,
-        "adapters": adapters * size,
-        "head, gradients, optimizer": 16 * head,
-        "latents": 4 * passages * latent.z_dim,
-        # A batch of 64 passages (`LatentModel.encode`), of which nothing is kept for a backward pass.
-        "activations": 64 * latent.span_tokens * size * 12 * text.hidden_size,
-    }
-    disk = {"latents": 2 * passages * latent.z_dim, "model": adapters * size}
-    return _finish(Estimate("reach", str(device), count, head, reach.steps, 0, 0, memory, None, disk, 0), out, device)
-
-
-def _along(config: Any, peak: Callable[[Any], Peak]) -> Peak:
+def along(config: Any, peak: Callable[[Any], Peak]) -> Peak:
     """The peak of all layers, from those of few; what each layer adds is the same."""
     layers = config.get_text_config().num_hidden_layers
     if layers <= MORE + FEW:
@@ -246,17 +144,17 @@ def _along(config: Any, peak: Callable[[Any], Peak]) -> Peak:
     return Peak(few.activations + slope * (layers - FEW), more.logits)
 
 
-def _step_memory(model: nn.Module, train: TrainRecipe, peak: Peak) -> dict[str, int]:
+def step_memory(model: nn.Module, train: TrainRecipe, peak: Peak) -> dict[str, int]:
     """What a step takes besides weights."""
     return {
         "gradients": 4 * sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "optimizer": _optimizer_bytes(model, train),
+        "optimizer": optimizer_bytes(model, train),
         "activations": int(peak.activations - peak.logits),
         "logits": int(peak.logits),
     }
 
 
-def _optimizer_bytes(model: nn.Module, train: TrainRecipe) -> int:
+def optimizer_bytes(model: nn.Module, train: TrainRecipe) -> int:
     """Bytes of the optimizer's state: two numbers per parameter for AdamW, one for Muon's matrices."""
     made = build_optimizer(model, kind=train.optimizer, learning_rate=1.0, muon_learning_rate=1.0, weight_decay=0.0)
     total = 0
@@ -266,20 +164,22 @@ def _optimizer_bytes(model: nn.Module, train: TrainRecipe) -> int:
     return total
 
 
-def _base_count(model: LatentModel) -> int:
+def base_count(model: LatentModel) -> int:
+    """Parameters of a latent model's base."""
     return sum(p.numel() for n, p in model.peft.named_parameters() if "lora_" not in n)
 
 
-def _trained_count(model: LatentModel) -> int:
-    return sum(p.numel() for p in model.parameters()) - _base_count(model)
+def trained_count(model: LatentModel) -> int:
+    """Parameters of adapters and heads."""
+    return sum(p.numel() for p in model.parameters()) - base_count(model)
 
 
-def _finish(found: Estimate, out: Path, device: torch.device) -> Estimate:
+def finish(found: Estimate, out: Path, device: torch.device) -> Estimate:
     """Add what the place where it runs says."""
     memory = dict(found.memory)
     if device.type == "cpu":
         memory["libraries"] = int(LIBRARIES)
-        if found.stage == "autoencoder":  # the other stages come back to the same sizes
+        if found.stage.startswith("autoencoder"):  # the other stages come back to the same sizes
             memory["heap"] = int(HEAP)
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     return replace(found, memory=memory, free=free_memory(device), disk_free=shutil.disk_usage(there).free)

@@ -148,6 +148,14 @@ class RouterObjective(MiniHFObjective):
         super().__init__(model, **options)  # type: ignore[arg-type]
         self.context_lengths = tuple(context_lengths)
 
+    def write(self, context: Tensor, context_mask: Tensor, z: Tensor, target: Tensor) -> Tensor:
+        """Logits `[B, T, V]` of what follows, `[B, T]`, behind contexts `[B, C]` and latents `[B, z_dim]`."""
+        tokens = self.model.embed(torch.cat([context, target[:, :-1]], dim=1))
+        places = context.shape[1]
+        embeds = torch.cat([tokens[:, :places], self.model.head.soft(z).to(tokens.dtype), tokens[:, places:]], dim=1)
+        mask = torch.cat([context_mask, torch.ones_like(target)], dim=1)
+        return self._logits(ROUTER, embeds, mask, target.shape[1])
+
     def forward(
         self, index: Tensor, context: Tensor, spans: Tensor, span_mask: Tensor, **_: Tensor
     ) -> dict[str, Tensor]:
@@ -166,10 +174,7 @@ class RouterObjective(MiniHFObjective):
         chosen = self.context_lengths[int(torch.randint(len(self.context_lengths), (), generator=generator))]
         before, before_mask = self._drop(context[:, context.shape[1] - chosen :], generator)
         target, target_mask = spans.flatten(1), span_mask.flatten(1)
-        tokens = self.model.embed(torch.cat([before, target[:, :-1]], dim=1))
-        embeds = torch.cat([tokens[:, :chosen], self.model.head.soft(z).to(tokens.dtype), tokens[:, chosen:]], dim=1)
-        mask = torch.cat([before_mask, torch.ones_like(target)], dim=1)
-        logits = self._logits(ROUTER, embeds, mask, target.shape[1])
+        logits = self.write(before, before_mask, z, target)
         nll = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
         loss = (nll * target_mask).sum() / target_mask.sum()
         return {"loss": loss, "nll": loss.detach(), "kl": 0.5 * mean.pow(2).sum(1).mean()}

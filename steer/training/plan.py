@@ -1,6 +1,6 @@
 """What the stages of a recipe will take, all together, and what to change where it is too much."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from steer.checkpoint import PACKAGED_BASE
 from steer.config import BaseIdentity, LatentConfig
 from steer.errors import RecipeError
 from steer.training.base_stage import base_config
-from steer.training.estimate import Estimate, estimate_autoencoder, estimate_base, estimate_reach, read_config
-from steer.training.probe import Measured, probe_autoencoder, probe_base
-from steer.training.recipe import LatentRecipe, ReachRecipe, Recipe, load_recipe
+from steer.training.estimate import Estimate, estimate_base, read_config
+from steer.training.estimate_heads import estimate_prior, estimate_reach
+from steer.training.estimate_latent import estimate_autoencoder, phases
+from steer.training.probe import Measured, measure, probe_base, random_model
+from steer.training.recipe import PriorRecipe, ReachRecipe, Recipe, load_recipe
 
-ESTIMATED = ("base", "autoencoder", "reach")
+ESTIMATED = ("base", "autoencoder", "reach", "prior")
 
 
 def config_of(recipe: Recipe, path: Path | None = None) -> Any:
@@ -44,6 +46,8 @@ def plan(
 ) -> list[Estimate]:
     """Estimates of the stages that a recipe has, in their order; those of `ESTIMATED` alone.
 
+    The autoencoder stage has one, or in the layout `minihf` one for each of its two steps.
+
     Args:
         recipe: the recipe.
         stages: those that would be run.
@@ -56,21 +60,25 @@ def plan(
         TrainingError: a stage cannot be estimated; says why.
     """
     config = config_of(recipe, path)
-    makers: dict[str, Callable[[], Estimate | None]] = {
-        "base": lambda: None if recipe.base is None else estimate_base(recipe, out, device, config=config),
-        "autoencoder": lambda: estimate_autoencoder(recipe, config, out, device),
-        "reach": lambda: _reach(recipe, config, out, device),
-    }
-    found = (makers[stage]() for stage in ESTIMATED if stage in stages)
-    return [estimate for estimate in found if estimate is not None]
+    found: list[Estimate] = []
+    if "base" in stages and recipe.base is not None:
+        found.append(estimate_base(recipe, out, device, config=config))
+    if "autoencoder" in stages:
+        found += estimate_autoencoder(recipe, config, out, device)
+    latent, rank = _latent_config(recipe, config), recipe.autoencoder.lora_rank
+    if "reach" in stages and recipe.reach is not None:
+        found.append(estimate_reach(recipe.reach, latent, config, out, device, rank=rank))
+    if "prior" in stages and recipe.prior is not None:
+        found.append(estimate_prior(recipe.prior, latent, config, out, device, rank=rank))
+    return found
 
 
-def plan_reach(folder: Path, reach: ReachRecipe, out: Path, device: torch.device) -> Estimate:
-    """An estimate of training a reach head for a model that is there.
+def plan_head(folder: Path, head: ReachRecipe | PriorRecipe, out: Path, device: torch.device) -> Estimate:
+    """An estimate of training a head for a model that is there.
 
     Args:
         folder: of the model.
-        reach: settings.
+        head: settings.
         out: where it would be written; need not exist.
         device: where it would run.
 
@@ -80,20 +88,25 @@ def plan_reach(folder: Path, reach: ReachRecipe, out: Path, device: torch.device
     latent = LatentConfig.load(folder)
     where = folder / PACKAGED_BASE if latent.base.name == PACKAGED_BASE else latent.base.name
     rank = PeftConfig.from_pretrained(str(folder / ENCODER)).to_dict()["r"]
-    return estimate_reach(reach, latent, read_config(where), out, device, rank=rank)
+    config = read_config(where)
+    if isinstance(head, ReachRecipe):
+        return estimate_reach(head, latent, config, out, device, rank=rank)
+    return estimate_prior(head, latent, config, out, device, rank=rank)
 
 
 def probe(recipe: Recipe, stage: str, device: torch.device, *, path: Path | None = None) -> Measured | None:
-    """Some steps of a stage on random weights, run for real; None for the stages that are short.
+    """Some steps of an estimated stage on random weights, run for real; None for the stages that are short.
 
     Raises:
-        TrainingError: see `probe_autoencoder`.
+        TrainingError: see `random_model`.
     """
     config = config_of(recipe, path)
     if stage == "base" and recipe.base is not None:
         return probe_base(config, recipe.base, device)
-    if stage == "autoencoder" and isinstance(recipe.autoencoder, LatentRecipe):
-        return probe_autoencoder(config, recipe.autoencoder, device)
+    for phase in phases(recipe.autoencoder):
+        if phase.name == stage:
+            objective = phase.prepare(random_model(config, recipe.autoencoder, device))
+            return measure(objective, phase.step(objective, device), phase.train, device)
     return None
 
 
@@ -107,18 +120,17 @@ def advice(estimate: Estimate) -> list[str]:
         "activations": "train.gradient_checkpointing: true, or a lower train.batch_size with more "
         "gradient_accumulation_steps",
         "logits": "a lower train.batch_size with more gradient_accumulation_steps",
-        "latents": "fewer reach.stories",
+        "latents": "fewer stories (reach.stories, prior.stories)",
     }
     parts = sorted(estimate.memory, key=lambda part: -estimate.memory[part])
     return [hints[part] for part in parts if part in hints][:2]
 
 
-def _reach(recipe: Recipe, config: Any, out: Path, device: torch.device) -> Estimate | None:
-    latent = recipe.autoencoder
-    if recipe.reach is None or not isinstance(latent, LatentRecipe):
-        return None
-    text = config.get_text_config()
-    settings = LatentConfig(
+def _latent_config(recipe: Recipe, config: Any) -> LatentConfig:
+    """What a recipe's model will say of itself, as far as estimates need it."""
+    latent, text = recipe.autoencoder, config.get_text_config()
+    return LatentConfig(
+        layout=latent.layout,
         span_tokens=latent.span_tokens,
         z_dim=latent.z_dim,
         soft_tokens=latent.soft_tokens,
@@ -131,4 +143,3 @@ def _reach(recipe: Recipe, config: Any, out: Path, device: torch.device) -> Esti
             layers=text.num_hidden_layers,
         ),
     )
-    return estimate_reach(recipe.reach, settings, config, out, device, rank=latent.lora_rank)

@@ -8,16 +8,18 @@ from typing import Any
 import torch
 from peft import get_peft_model
 from torch import Tensor
+from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from steer.adapters import ENCODER, ROUTER, lora_config
+from steer.adapters import DECODER, ENCODER, ROUTER, lora_config
 from steer.config import BaseIdentity, LatentConfig
 from steer.errors import TrainingError
 from steer.heads import LatentHead
 from steer.model import LatentModel
+from steer.training.minihf_objective import DecoderObjective, RouterObjective
 from steer.training.objective import SpanObjective
 from steer.training.optimizers import build_optimizer
-from steer.training.recipe import BaseRecipe, LatentRecipe, TrainRecipe
+from steer.training.recipe import BaseRecipe, LatentRecipe, MiniHFRecipe, TrainRecipe
 
 RUNS = 3  # of which the first, that warms up, is not timed
 
@@ -65,6 +67,40 @@ def autoencoder_step(
     return step
 
 
+def decoder_step(
+    objective: DecoderObjective, latent: MiniHFRecipe, device: torch.device | str = "cpu"
+) -> Callable[[], Tensor]:
+    """A forward pass of MiniHF's first step on made-up tokens, no context hidden."""
+
+    def step() -> Tensor:
+        ids = torch.ones(latent.train.batch_size, latent.span_tokens, dtype=torch.long, device=device)
+        mean = objective.encode(ids[:, :-1], ids[:, :-1])
+        logits = objective.decode(ids, ids, mean + torch.randn_like(mean), ids)
+        return _nll(logits, ids) + 0.5 * latent.beta * mean.pow(2).sum(1).mean() / latent.span_tokens
+
+    return step
+
+
+def router_step(
+    objective: RouterObjective, latent: MiniHFRecipe, device: torch.device | str = "cpu"
+) -> Callable[[], Tensor]:
+    """A forward pass of MiniHF's second step on made-up tokens, behind the longest context, none hidden."""
+
+    def step() -> Tensor:
+        ids = torch.ones(latent.router.batch_size, 2 * latent.span_tokens, dtype=torch.long, device=device)
+        context = torch.ones(len(ids), max(latent.context_lengths), dtype=torch.long, device=device)
+        span = ids[:, : latent.span_tokens]
+        with torch.no_grad():
+            mean = objective.encode(span, span)
+        return _nll(objective.write(context, context, mean + torch.randn_like(mean), ids), ids)
+
+    return step
+
+
+def _nll(logits: Tensor, ids: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.flatten(0, 1), ids.flatten())
+
+
 def probe_base(config: Any, base: BaseRecipe, device: torch.device) -> Measured:
     """Run some steps of the base stage, not compiled, on random weights."""
     with torch.device(device):
@@ -72,11 +108,11 @@ def probe_base(config: Any, base: BaseRecipe, device: torch.device) -> Measured:
     if base.train.gradient_checkpointing:
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    return _measure(model, base_step(model, base, device), base.train, device)
+    return measure(model, base_step(model, base, device), base.train, device)
 
 
-def probe_autoencoder(config: Any, latent: LatentRecipe, device: torch.device) -> Measured:
-    """Run some steps of the autoencoder stage, not compiled, behind the longest context, on random weights.
+def random_model(config: Any, latent: LatentRecipe | MiniHFRecipe, device: torch.device) -> LatentModel:
+    """A latent model of a configuration and a recipe, with random weights and without a tokenizer.
 
     Raises:
         TrainingError: the base is to be quantised, which needs its weights.
@@ -86,28 +122,34 @@ def probe_autoencoder(config: Any, latent: LatentRecipe, device: torch.device) -
     with torch.device(device):
         base: Any = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, latent.load_in))
         base.requires_grad_(False)
-        peft: Any = get_peft_model(base, lora_config(base, latent.lora_rank, latent.lora_alpha), adapter_name=ENCODER)
-        peft.add_adapter(ROUTER, lora_config(base, latent.lora_rank, latent.lora_alpha))
+        lora = lora_config(base, latent.lora_rank, latent.lora_alpha)
+        peft: Any = get_peft_model(base, lora, adapter_name=ENCODER)
+        for role in (ROUTER,) if latent.layout == "interleaved" else (DECODER, ROUTER):
+            peft.add_adapter(role, lora)
         identity = BaseIdentity.of(base, "probe")
-        head = LatentHead(identity.hidden_size, latent.z_dim, latent.soft_tokens)
+        with_null = latent.layout == "interleaved"
+        head = LatentHead(identity.hidden_size, latent.z_dim, latent.soft_tokens, with_null=with_null)
     head.reset(0.02)
     settings = LatentConfig(
+        layout=latent.layout,
         span_tokens=latent.span_tokens,
         z_dim=latent.z_dim,
         soft_tokens=latent.soft_tokens,
         max_context=latent.max_context,
         base=identity,
     )
-    model = LatentModel(peft, head, settings, None)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name or name.startswith("head."))
-    objective = SpanObjective(model).train()
-    if latent.train.gradient_checkpointing:
-        objective.activation_checkpointing_enable()
-    return _measure(objective, autoencoder_step(objective, latent, device), latent.train, device)
+    return LatentModel(peft, head, settings, None)
 
 
-def _measure(model: Any, step: Callable[[], Tensor], train: TrainRecipe, device: torch.device) -> Measured:
+def measure(model: Any, step: Callable[[], Tensor], train: TrainRecipe, device: torch.device) -> Measured:
+    """Run some steps for real, not compiled, and time them.
+
+    Args:
+        model: what is trained, in training mode.
+        step: a forward pass, see `base_step`.
+        train: settings of the optimisation.
+        device: where all of it is.
+    """
     optimizer = build_optimizer(
         model, kind=train.optimizer, learning_rate=1e-6, muon_learning_rate=1e-6, weight_decay=0.0
     )

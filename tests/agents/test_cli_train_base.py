@@ -113,10 +113,11 @@ def test_a_dry_run_tells_what_it_takes_and_writes_nothing(base: Path, ran: list[
     assert not ran and not out.exists()
 
 
-def test_a_dry_run_of_a_reach_head(saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("head", "numbers"), [("reach", 16 * 6), ("prior", 8 * (32 + 2 * 6))])
+def test_a_dry_run_of_a_head(head: str, numbers: int, saved: Path, tmp_path: Path) -> None:
     options = ("--model", saved, "--corpus", tmp_path / "none.txt", "--out", tmp_path / "out", "--stories", 100)
-    found = document(steer("train", "reach", *options, "--dry-run", "--json"))["reach"]
-    assert found["disk"]["latents"] == 2 * 100 * 16 * 6
+    found = document(steer("train", head, *options, "--dry-run", "--json"))[head]
+    assert found["disk"]["latents"] == 2 * 100 * numbers
     assert not (tmp_path / "out").exists()
 
 

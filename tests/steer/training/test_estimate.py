@@ -12,13 +12,14 @@ from steer.errors import ModelNotFound, RecipeError, TrainingError
 from steer.fresh import fresh_model
 from steer.training import estimate as estimates
 from steer.training.autoencoder_stage import trainable
-from steer.training.estimate import Estimate, estimate_autoencoder, estimate_base, read_config
+from steer.training.estimate import Estimate, estimate_base, read_config
+from steer.training.estimate_latent import estimate_autoencoder, phases
 from steer.training.hollow import _Counter, hollow_model, peak_of
-from steer.training.objective import SpanObjective
+from steer.training.minihf_stage import unfreeze
 from steer.training.plan import advice, config_of, plan, probe
-from steer.training.probe import autoencoder_step
-from steer.training.recipe import LatentRecipe, Recipe
+from steer.training.recipe import Recipe
 from tests.steer.families import make_base
+from tests.steer.training.test_minihf_stage import settings_of as minihf_settings
 from tests.steer.training.test_stages import recipe_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
@@ -34,30 +35,49 @@ def latent_of(recipe: Recipe, **changes: Any) -> Recipe:
     return recipe.model_copy(update={"autoencoder": latent.model_copy(update={**rest, "train": train})})
 
 
+def minihf_of(pretrained: str = "nowhere", **rest: Any) -> Recipe:
+    return Recipe.model_validate({**minihf_settings(Path(pretrained)), **rest})
+
+
+@pytest.mark.parametrize("recipe", [recipe_of(), minihf_of()], ids=["interleaved", "minihf"])
 @pytest.mark.parametrize("family", ["llama_tied", "mistral_window", "qwen2", "gpt2", "gpt_neox", "gemma2"])
-def test_a_model_without_weights_is_counted_like_a_real_one(family: str, tiny_llama: Path, tmp_path: Path) -> None:
-    base = make_base(family, tiny_llama, tmp_path)
-    hollow = hollow_model(AutoConfig.from_pretrained(base), **SIZES)
-    real = fresh_model(base, dtype="float32", device="cpu", alpha=4, **SIZES)
-    assert {n: p.shape for n, p in hollow.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
-    latent = recipe_of().autoencoder
-    assert isinstance(latent, LatentRecipe)
-    for model in (hollow, real):
-        list(trainable(model))
-    objectives = [SpanObjective(model).train() for model in (hollow, real)]
-    counted = peak_of([objectives[0]], autoencoder_step(objectives[0], latent), vocabulary=258, bf16=False)
-    counter = _Counter(258)
-    for parameter in real.parameters():
-        counter.know(parameter)
-        if parameter.requires_grad:
-            parameter.grad = torch.zeros_like(parameter)
-            counter.know(parameter.grad)
-    with counter:
-        autoencoder_step(objectives[1], latent)().backward()
-    # Where values decide (whether rows are packed), the count takes the dearer way.
-    assert counted.activations == pytest.approx(counter.fullest, rel=0.1)
-    assert counted.activations >= counter.fullest
-    assert counted.logits == pytest.approx(counter.fullest_logits, rel=0.1)
+def test_a_model_without_weights_is_counted_like_a_real_one(
+    recipe: Recipe, family: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    base, layout = make_base(family, tiny_llama, tmp_path), recipe.autoencoder.layout
+    sizes = {**SIZES, "soft_tokens": recipe.autoencoder.soft_tokens}
+    for phase in phases(recipe.autoencoder):
+        hollow = hollow_model(AutoConfig.from_pretrained(base), layout=layout, **sizes)
+        real = fresh_model(base, layout=layout, dtype="float32", device="cpu", alpha=4, **sizes)
+        assert {n: p.shape for n, p in hollow.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
+        objectives = [phase.prepare(model) for model in (hollow, real)]
+        counted = peak_of([objectives[0]], phase.step(objectives[0], "cpu"), vocabulary=258, bf16=False)
+        counter = _Counter(258)
+        for parameter in real.parameters():
+            counter.know(parameter)
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+                counter.know(parameter.grad)
+        with counter:
+            phase.step(objectives[1], "cpu")().backward()
+        # Where values decide (whether rows are packed, whether a mask masks), the count takes the dearer way.
+        assert counted.activations == pytest.approx(counter.fullest, rel=0.1)
+        assert counted.activations >= counter.fullest
+        assert counted.logits == pytest.approx(counter.fullest_logits, rel=0.1)
+
+
+def test_a_step_trains_what_its_stage_trains(tiny_llama: Path) -> None:
+    for recipe in (recipe_of(), minihf_of()):
+        layout, sizes = recipe.autoencoder.layout, {**SIZES, "soft_tokens": recipe.autoencoder.soft_tokens}
+        model = fresh_model(tiny_llama, layout=layout, dtype="float32", device="cpu", alpha=4, **sizes)
+        for phase in phases(recipe.autoencoder):
+            phase.prepare(model)
+            found = {n for n, p in model.named_parameters() if p.requires_grad}
+            if layout == "interleaved":
+                list(trainable(model))
+            else:
+                unfreeze(model, phase.roles, head=phase.with_head)
+            assert found == {n for n, p in model.named_parameters() if p.requires_grad} != set()
 
 
 def test_few_layers_tell_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,10 +87,10 @@ def test_few_layers_tell_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     for changes in ({}, {"gradient_checkpointing": True}):
         changed = latent_of(recipe, **changes)
-        short = estimate_autoencoder(changed, config, Path("."), CPU)
+        (short,) = estimate_autoencoder(changed, config, Path("."), CPU)
         with monkeypatch.context() as patch:
             patch.setattr(estimates, "MORE", 10)
-            whole = estimate_autoencoder(changed, config, Path("."), CPU)
+            (whole,) = estimate_autoencoder(changed, config, Path("."), CPU)
         assert short.parameters == whole.parameters
         assert short.total == pytest.approx(whole.total, rel=0.01)
         activations = [found.memory["activations"] + found.memory["logits"] for found in (short, whole)]
@@ -84,7 +104,7 @@ def test_what_a_recipe_saves_is_seen() -> None:
     )
 
     def memory(**changes: Any) -> dict[str, int]:
-        return estimate_autoencoder(latent_of(recipe, **changes), config, Path("."), CPU).memory
+        return estimate_autoencoder(latent_of(recipe, **changes), config, Path("."), CPU)[0].memory
 
     plain = memory()
     assert memory(gradient_checkpointing=True)["activations"] < 0.6 * plain["activations"]
@@ -124,6 +144,22 @@ def test_stages_of_a_recipe_are_planned_in_order(tmp_path: Path) -> None:
     assert [estimate.stage for estimate in found] == ["base", "autoencoder", "reach"]
     assert found[2].disk["latents"] == 2 * 100 * 16 * 6
     assert all(estimate.total > 0 and estimate.disk_free > 0 for estimate in found)
+
+
+def test_both_steps_of_minihf_and_the_draft_head_are_planned(tiny_llama: Path, tmp_path: Path) -> None:
+    recipe = minihf_of(str(tiny_llama), prior={"stories": 100, "spans": 4, "width": 8})
+    found = plan(recipe, ("autoencoder", "reach", "prior"), tmp_path, CPU)
+    assert [estimate.stage for estimate in found] == ["autoencoder/decoder", "autoencoder/router", "prior"]
+    decoder, router, prior = found
+    assert decoder.trained > router.trained and decoder.memory["trained weights"] == router.memory["trained weights"]
+    assert (decoder.tokens_per_step, router.tokens_per_step) == (2 * 8, 2 * 16)
+    assert (decoder.positions_per_step, router.positions_per_step) == (2 * 23, 2 * 32)
+    assert "package" not in decoder.disk and router.disk["package"] > 0
+    # The state: as wide as the base, and the latent of the last span.
+    assert prior.disk["latents"] == 2 * 100 * 4 * (config_of(recipe).hidden_size + 2 * 6)
+    for name in ("autoencoder/decoder", "autoencoder/router"):
+        measured = probe(recipe, name, CPU)
+        assert measured is not None and measured.seconds > 0
 
 
 def test_a_recipe_that_goes_on_has_the_base_of_the_first(tmp_path: Path) -> None:
