@@ -7,72 +7,15 @@ depend on which records come together: cells are measured one by one. A new meas
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from agents.experiments import lexical
+from agents.experiments.bench import Bench, Measure
 from agents.experiments.cells import Record
-from steer.evaluation import GROUP, base_nll, ending
+from steer.evaluation import base_nll, ending
 from steer.guided import Written
-from steer.pairs import Pair
-
-
-class Embedder(Protocol):
-    """What judges: gives unit vectors of texts. No reward and no arm may use it."""
-
-    def embed(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors `[n, d]` float32."""
-        ...
-
-
-@final
-class Bench:
-    """What measures need besides the samples, with the judge's vectors kept.
-
-    Args:
-        model: a `LatentModel`, for its bare base.
-        pairs: all of the experiment.
-        judge: the embedder, or None where none is installed: then measures that need it are not taken.
-        reached: similarity from which a span counts as having reached the terminal.
-
-    Attributes:
-        model, pairs, reached: as above.
-    """
-
-    def __init__(self, model: Any, pairs: Sequence[Pair], judge: Embedder | None, *, reached: float) -> None:
-        self.model, self.pairs, self.reached = model, pairs, reached
-        self._judge = judge
-        self._vectors: dict[str, np.ndarray] = {}
-        self._places = {pair.id: index for index, pair in enumerate(pairs)}
-
-    def names(self) -> list[str]:
-        """The measures that can be taken."""
-        return [name for name, measure in MEASURES.items() if self._judge is not None or not measure.judged]
-
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors `[n, d]` of texts, each embedded once; zeros of an empty one."""
-        assert self._judge is not None
-        # The terminals come first, all at once: every measure of the judge's needs them.
-        needed = {*texts, *(() if self._vectors else (pair.terminal for pair in self.pairs))}
-        # Sorted, so that little of a batch is padding.
-        fresh = sorted({t for t in needed if t.strip()} - self._vectors.keys(), key=lambda t: (len(t), t))
-        if fresh:
-            self._vectors |= dict(zip(fresh, self._judge.embed(fresh).double().numpy(), strict=True))
-        nothing = np.zeros(len(self._vectors[self.pairs[0].terminal]))
-        return np.stack([self._vectors.get(text, nothing) for text in texts])
-
-    def rivals(self, pair: Pair) -> list[Pair]:
-        """The pairs whose terminals compete with that of `pair`, itself included: a hundred, or all if there are fewer.
-
-        The last group is filled up from the one before it, so that all ranks are among equally many.
-        """
-        place = self._places[pair.id] // GROUP * GROUP
-        start = max(0, min(place, len(self.pairs) - GROUP))
-        return list(self.pairs[start : start + GROUP])
 
 
 def rank(records: Sequence[Record], bench: Bench) -> np.ndarray:
@@ -204,25 +147,6 @@ def encodes(records: Sequence[Record], bench: Bench) -> np.ndarray:
 def seconds(records: Sequence[Record], bench: Bench) -> np.ndarray:
     """Wall time of a text: its share of what was written together."""
     return np.array([record.sample.seconds for record in records])
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A measure and how it is shown.
-
-    Attributes:
-        take: the function.
-        group: the table that it stands in.
-        percent: whether it is a share.
-        digits: shown behind the point, where it is none.
-        judged: whether it needs the judge.
-    """
-
-    take: Callable[[Sequence[Record], Bench], np.ndarray]
-    group: Literal["goal", "text", "cost"]
-    percent: bool = False
-    digits: int = 2
-    judged: bool = False
 
 
 MEASURES: dict[str, Measure] = {

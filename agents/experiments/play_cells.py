@@ -15,7 +15,7 @@ import torch
 
 from agents.errors import RunDamaged
 from agents.events import OpeningEvent, TurnEvent
-from agents.experiments.measures import Embedder
+from agents.experiments.bench import Embedder
 from agents.experiments.play_spec import PlayArm, Plays, relation_of
 from agents.log import write_atomic
 from agents.manifest import logs_of, read_manifest, total_seconds

@@ -5,15 +5,15 @@ a single one; NaN where there is none. A new measure is a function and a line in
 from the stored cells whenever the command is given.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.experiments.bench import Bench, Measure
 from agents.experiments.cells import Record
-from agents.experiments.measures import MEASURES, Bench
+from agents.experiments.measures import MEASURES
 from agents.experiments.play_cells import Measured, PlayCell, set_goals, terminals
 from agents.experiments.play_spec import ROLES, Plays
 from agents.experiments.task import Sample
@@ -191,41 +191,20 @@ def seconds(play: Play) -> NDArray[np.float64]:
     return np.array([play.measured.seconds])
 
 
-@dataclass(frozen=True)
-class PlayMeasure:
-    """A measure and how it is shown.
-
-    Attributes:
-        take: the function.
-        group: the table that it stands in.
-        percent: whether it is a share.
-        digits: shown behind the point, where it is none.
-        judged: whether it needs the judge.
-        whole: whether it is of the whole text, rather than of each goal.
-    """
-
-    take: Callable[[Play], NDArray[np.float64]]
-    group: Literal["goal", "text", "cost"]
-    percent: bool = False
-    digits: int = 2
-    judged: bool = False
-    whole: bool = False
-
-
-PLAY_MEASURES: dict[str, PlayMeasure] = {
-    "told": PlayMeasure(told, "goal", percent=True, judged=True),
-    "all_told": PlayMeasure(all_told, "goal", percent=True, judged=True, whole=True),
-    "reached": PlayMeasure(reached, "goal", percent=True),
-    "nearest": PlayMeasure(nearest, "goal", percent=True, judged=True),
-    "similarity": PlayMeasure(similarity, "goal", judged=True),
-    "ahead": PlayMeasure(ahead, "goal", percent=True, judged=True),
-    "leakage": PlayMeasure(leakage, "goal", judged=True),
-    "told_by_others": PlayMeasure(told_by_others, "goal", percent=True, judged=True),
-    "base_nll": PlayMeasure(fluency, "text", whole=True),
-    "distinct_3": PlayMeasure(distinct_3, "text", whole=True),
-    "repetition": PlayMeasure(repetition, "text", percent=True, whole=True),
-    "tokens": PlayMeasure(tokens, "cost", digits=0, whole=True),
-    "seconds": PlayMeasure(seconds, "cost", digits=1, whole=True),
+PLAY_MEASURES: dict[str, Measure] = {
+    "told": Measure(told, "goal", percent=True, judged=True),
+    "all_told": Measure(all_told, "goal", percent=True, judged=True, whole=True),
+    "reached": Measure(reached, "goal", percent=True),
+    "nearest": Measure(nearest, "goal", percent=True, judged=True),
+    "similarity": Measure(similarity, "goal", judged=True),
+    "ahead": Measure(ahead, "goal", percent=True, judged=True),
+    "leakage": Measure(leakage, "goal", judged=True),
+    "told_by_others": Measure(told_by_others, "goal", percent=True, judged=True),
+    "base_nll": Measure(fluency, "text", whole=True),
+    "distinct_3": Measure(distinct_3, "text", whole=True),
+    "repetition": Measure(repetition, "text", percent=True, whole=True),
+    "tokens": Measure(tokens, "cost", digits=0, whole=True),
+    "seconds": Measure(seconds, "cost", digits=1, whole=True),
 }
 
 

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agents.experiments.bench import glossary
 from agents.experiments.drawing import as_png, as_svg
 from agents.experiments.play_figures import BY_ROLE, COURSE, draw_plays
-from agents.experiments.play_report_content import HEADLINE, PlayReport, play_findings, play_glossary
+from agents.experiments.play_measures import PLAY_MEASURES
+from agents.experiments.play_report_content import HEADLINE, PlayReport, play_findings
 from agents.experiments.play_tables import (
     about,
     difference_tables,
@@ -39,7 +41,7 @@ def plays_html(report: PlayReport) -> str:
         "facts": made_with(report.manifest),
         "figures": {name: as_svg(draw(), Path(name).stem) for name, draw in figures.items()},
         "findings": play_findings(results),
-        "glossary": play_glossary(results),
+        "glossary": glossary(results.rows[0].measures, PLAY_MEASURES),
         "goals": tables_of_goals(results),
         "note": note(results),
         "reference": results.reference,
@@ -61,7 +63,8 @@ def plays_markdown(report: PlayReport) -> str:
     parts += [markdown_table(verdict_table(results)), note(results)]
     parts += [f"![{CAPTIONS[name]}]({name})" for name in draw_plays(results, report.courses)]
     parts += [markdown_table(sheet) for sheet in (*tables_of_goals(results), *difference_tables(results))]
-    parts += ["## Measures", points(f"`{name}`: {line}" for name, line in play_glossary(results))]
+    known = glossary(results.rows[0].measures, PLAY_MEASURES)
+    parts += ["## Measures", points(f"`{name}`: {line}" for name, line in known)]
     parts += ["## Cost", play_totals(report), "## Runs"]
     for sample in report.samples:
         parts += [f"### {escape_line(sample.scenario)}", f"Opening: {escape_line(sample.opening)}"]

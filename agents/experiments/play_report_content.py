@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from agents.errors import RunDamaged
 from agents.experiments.play_manifest import FILE, PlayManifest, read_plays
-from agents.experiments.play_measures import PLAY_MEASURES
 from agents.experiments.play_results import PlayResults, PlayRow
 from agents.experiments.play_tables import show
 from agents.experiments.report_page import listed
@@ -125,15 +124,6 @@ def play_findings(results: PlayResults) -> list[str]:
         if names := [test.first for test in clear if test.comparison.difference.mean * sign > 0]:
             said.append(f"Goals were told {word} often with {listed(names)}.")
     return said
-
-
-def play_glossary(results: PlayResults) -> list[tuple[str, str]]:
-    """Each measure that was taken, with one line on what it is."""
-    return [
-        (name.replace("_", " "), (PLAY_MEASURES[name].take.__doc__ or "Not described.").strip().splitlines()[0])
-        for name in results.rows[0].measures
-        if name in PLAY_MEASURES
-    ]
 
 
 def _headline(row: PlayRow) -> float:

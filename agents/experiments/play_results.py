@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.experiments.bench import takeable
 from agents.experiments.cells import json_lines
 from agents.experiments.play_cells import Measured, PlayCell
 from agents.experiments.play_measures import PLAY_MEASURES, Aim, Play, make_play, told_threshold
@@ -118,7 +119,7 @@ def gather_plays(plays: Plays, cells: Sequence[PlayCell], measured: Sequence[Mea
     """
     threshold = told_threshold(plays, cells, measured)
     judged = all(found.judged for found in measured)
-    names = [name for name, measure in PLAY_MEASURES.items() if judged or not measure.judged]
+    names = takeable(PLAY_MEASURES, judged=judged)
     made = [make_play(plays, cell, found, threshold) for cell, found in zip(cells, measured, strict=True)]
     played = {cell.scenario.id for cell in cells}
     scenarios = [scenario for scenario in plays.scenarios if scenario.id in played]

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from agents.experiments.bench import of_group
 from agents.experiments.play_measures import PLAY_MEASURES
 from agents.experiments.play_results import ALL, PlayResults, PlayRow
 from agents.experiments.play_spec import ROLES
 from agents.experiments.statistics import Estimate
-from agents.experiments.tables import Sheet, markdown_table, plain_line, show_effect, show_number, show_p
+from agents.experiments.tables import Sheet, markdown_table, plain_line, show_effect, show_p, show_value
 
 HEADLINES = ("told", "reached", "base_nll")  # what is tested, and shown by relation
 BY_RELATION = ("told", "all_told", "reached", "leakage", "told_by_others", "base_nll")
@@ -36,10 +37,7 @@ def verdict_table(results: PlayResults) -> Sheet:
 def tables_by_group(results: PlayResults) -> dict[str, Sheet]:
     """A table for each group of measures; `ahead` says something of roles alone."""
     taken = [name for name in results.rows[0].measures if name != "ahead"]
-    return {
-        group: arm_table(results, title, [name for name in taken if PLAY_MEASURES[name].group == group])
-        for group, title in TITLES.items()
-    }
+    return {group: arm_table(results, title, of_group(taken, PLAY_MEASURES, group)) for group, title in TITLES.items()}
 
 
 def tables_of_goals(results: PlayResults) -> list[Sheet]:
@@ -92,8 +90,7 @@ def note(results: PlayResults) -> str:
 
 def show(value: Estimate, name: str, *, signed: bool = False) -> str:
     """A mean with its interval, in the measure's own format."""
-    measure = PLAY_MEASURES[name]
-    shown = show_number(value, percent=measure.percent, digits=measure.digits, signed=signed)
+    shown = show_value(value, PLAY_MEASURES[name], signed=signed)
     return shown.split(" (")[0] if value.pairs == 1 else shown  # one scenario has no interval
 
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agents.experiments.bench import Embedder, installed_judge
 from agents.experiments.cells import claim
 from agents.experiments.manifest import check_model
-from agents.experiments.measures import Embedder
 from agents.experiments.play_cells import Measured, PlayCell, measure_run, plan_plays, read_measured, save_measured
 from agents.experiments.play_manifest import CELLS, CLAIMS, RUNS, TABLE, open_plays, read_plays
 from agents.experiments.play_results import PlayResults, gather_plays, play_samples
 from agents.experiments.play_spec import Plays, as_played
 from agents.experiments.play_tables import play_markdown
 from agents.experiments.results import RESULTS, SAMPLES
-from agents.experiments.runner import Lazy, Tally, installed_judge
+from agents.experiments.runner import Lazy, Tally
 from agents.experiments.sharing import share_work
 from agents.log import write_atomic
 from agents.manifest import MANIFEST

@@ -6,12 +6,13 @@ Both are made of the files that the run left; nothing is computed anew but the f
 from pathlib import Path
 
 from agents.errors import RunWriteError
+from agents.experiments.bench import glossary
 from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures, png_figures
 from agents.experiments.measures import MEASURES
 from agents.experiments.play_manifest import PLAYS
 from agents.experiments.play_report import play_images, plays_html, plays_markdown
 from agents.experiments.play_report_content import read_play_report
-from agents.experiments.report_content import Report, findings, glossary, made_with, read_report, totals
+from agents.experiments.report_content import Report, findings, made_with, read_report, totals
 from agents.experiments.report_page import escape_line, points, render
 from agents.experiments.results import HEADLINE
 from agents.experiments.tables import (
@@ -79,7 +80,7 @@ def as_html(report: Report) -> str:
         "facts": made_with(report.manifest),
         "figures": inline_figures(results),
         "findings": findings(results),
-        "glossary": glossary(results),
+        "glossary": glossary(results.arms[0].measures, MEASURES),
         "notes": notes(results),
         "reference": results.reference,
         "samples": report.samples,
@@ -102,7 +103,7 @@ def as_markdown(report: Report) -> str:
     parts += [
         markdown_table(sheet) for name in VERDICT if name not in COST and (sheet := difference_table(results, name))
     ]
-    parts += ["## Measures", points(f"`{name}`: {line}" for name, line in glossary(results))]
+    parts += ["## Measures", points(f"`{name}`: {line}" for name, line in glossary(results.arms[0].measures, MEASURES))]
     parts += ["## Cost", totals(results), "## Samples"]
     for pair, texts in report.samples:
         parts += [

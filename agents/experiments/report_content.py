@@ -7,7 +7,6 @@ from pathlib import Path
 
 from agents.errors import RunDamaged, RunNotFound
 from agents.experiments.manifest import EXPERIMENT, MANIFEST, ExperimentManifest, read_run
-from agents.experiments.measures import MEASURES
 from agents.experiments.play_manifest import PlayManifest
 from agents.experiments.report_page import listed
 from agents.experiments.results import HEADLINE, RESULTS, SAMPLES, Results
@@ -91,15 +90,6 @@ def findings(results: Results) -> list[str]:
         )
         said += [f"It was nearest {word} often with {listed(names)}." for word, names in found.items() if names]
     return said
-
-
-def glossary(results: Results) -> list[tuple[str, str]]:
-    """Each measure that was taken, with one line on what it is."""
-    return [
-        (name.replace("_", " "), (MEASURES[name].take.__doc__ or "Not described.").strip().splitlines()[0])
-        for name in results.arms[0].measures
-        if name in MEASURES
-    ]
 
 
 def totals(results: Results) -> str:

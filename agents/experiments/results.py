@@ -12,7 +12,6 @@ import numpy as np
 
 from agents.errors import RunDamaged
 from agents.experiments.cells import Cell, CellStore, json_lines
-from agents.experiments.measures import MEASURES
 from agents.experiments.spec import Experiment, Variant
 from agents.experiments.statistics import Comparison, Estimate, bootstrap_weights, compare, estimate, holm
 from agents.log import write_atomic
@@ -220,11 +219,6 @@ def _values(
         total = np.where(there, values, 0.0).sum(0)
         means[name] = np.divide(total, there.sum(0), out=np.full(count, np.nan), where=there.any(0))
     return means
-
-
-def measured_names(names: Sequence[str], group: str) -> list[str]:
-    """Those of `names` that stand in one table."""
-    return [name for name in names if name in MEASURES and MEASURES[name].group == group]
 
 
 def plain_json(value: Any) -> Any:

@@ -14,10 +14,11 @@ import numpy as np
 
 from agents.errors import ExperimentError, RunWriteError
 from agents.experiments.arms import ARMS, Task
+from agents.experiments.bench import Bench, Embedder, installed_judge, takeable
 from agents.experiments.cells import CLAIMS, Cell, CellStore, Record, claim, plan_cells
 from agents.experiments.figures import save_figures
 from agents.experiments.manifest import MANIFEST, check_model, check_settings, read_run, settings_of, start_run
-from agents.experiments.measures import MEASURES, Bench, Embedder
+from agents.experiments.measures import MEASURES
 from agents.experiments.pairs import load_pairs
 from agents.experiments.results import HEADLINE, RESULTS, Results, gather, save_samples
 from agents.experiments.sharing import share_work
@@ -104,13 +105,6 @@ class _Work:
     measured: int = 0
 
 
-def installed_judge() -> Embedder | None:
-    """The judge of the extra `judge`, or None where that is not installed."""
-    from steer.judge import Judge, judge_folder
-
-    return None if judge_folder() is None else Judge()
-
-
 def run_experiment(
     experiment: Experiment,
     folder: Path,
@@ -145,7 +139,7 @@ def run_experiment(
     names = list(MEASURES)
     if not all(work.store.is_done(cell, names) for cell in work.cells):
         judge = open_judge()
-        names = [name for name, measure in MEASURES.items() if judge is not None or not measure.judged]
+        names = takeable(MEASURES, judged=judge is not None)
         if not all(work.store.is_done(cell, names) for cell in work.cells):
             check_model(read_run(folder)[0].model, model())
             bench = Bench(model(), pairs, judge, reached=experiment.reached)

@@ -7,8 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from agents.experiments.bench import Measure, of_group
 from agents.experiments.measures import MEASURES
-from agents.experiments.results import HEADLINE, ArmResult, Results, measured_names
+from agents.experiments.results import HEADLINE, ArmResult, Results
 from agents.experiments.statistics import Comparison, Estimate
 
 TITLES = {"goal": "How often and how near the goal came", "text": "The text", "cost": "The cost of one text"}
@@ -26,7 +27,7 @@ def tables(results: Results) -> list[Sheet]:
 def measures_by_group(results: Results) -> dict[str, Sheet]:
     """A table for each group of measures of which any was taken."""
     names = list(results.arms[0].measures)
-    groups = {group: measured_names(names, group) for group in TITLES}
+    groups = {group: of_group(names, MEASURES, group) for group in TITLES}
     return {group: measure_table(results, TITLES[group], chosen) for group, chosen in groups.items() if chosen}
 
 
@@ -108,17 +109,17 @@ def notes(results: Results) -> list[str]:
 
 def show(value: Estimate, name: str, *, signed: bool = False) -> str:
     """A mean with its interval, in the measure's own format."""
-    return show_number(value, percent=MEASURES[name].percent, digits=MEASURES[name].digits, signed=signed)
+    return show_value(value, MEASURES[name], signed=signed)
 
 
-def show_number(value: Estimate, *, percent: bool, digits: int, signed: bool = False) -> str:
-    """A mean with its interval, as a share or with so many digits behind the point."""
+def show_value(value: Estimate, measure: Measure, *, signed: bool = False) -> str:
+    """A mean with its interval, as a share or with as many digits behind the point as the measure says."""
     if not value.pairs:
         return "-"
     sign = "+" if signed else ""
-    form = f"{{:{sign}.0f}}" if percent else f"{{:{sign}.{digits}f}}"
-    mean, low, high = (form.format(100 * v if percent else v) for v in (value.mean, value.low, value.high))
-    return f"{mean}{' %' if percent else ''} ({low} to {high})"
+    form = f"{{:{sign}.0f}}" if measure.percent else f"{{:{sign}.{measure.digits}f}}"
+    mean, low, high = (form.format(100 * v if measure.percent else v) for v in (value.mean, value.low, value.high))
+    return f"{mean}{' %' if measure.percent else ''} ({low} to {high})"
 
 
 def show_effect(comparison: Comparison) -> str:

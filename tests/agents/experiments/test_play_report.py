@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from agents.errors import RunDamaged
+from agents.experiments.bench import glossary
 from agents.experiments.play_figures import BY_ROLE, COURSE, draw_plays
+from agents.experiments.play_measures import PLAY_MEASURES
 from agents.experiments.play_report import plays_html, plays_markdown
-from agents.experiments.play_report_content import play_findings, play_glossary, read_play_report
+from agents.experiments.play_report_content import play_findings, read_play_report
 from agents.experiments.play_results import PlayResults, PlayRow
 from agents.experiments.play_tables import show
 from agents.experiments.plays import run_plays
@@ -46,7 +48,7 @@ def test_the_page_holds_the_numbers_and_the_first_runs(run: Path) -> None:
     assert {attributes.get("scope") for attributes in page.all("th")} == {"row", "col"}
     for row in report.results.rows:
         assert show(row.measures["told"], "told") in words and show(row.measures["told"], "told") in told
-    for name, line in play_glossary(report.results):
+    for name, line in glossary(report.results.rows[0].measures, PLAY_MEASURES):
         assert f"{name} {line}" in words and f"- `{name}`: {line}" in told
     for line in play_findings(report.results):
         assert line.replace("`", "") in words.replace(" told , which", " told, which") and line in told

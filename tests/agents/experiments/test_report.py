@@ -14,10 +14,12 @@ import pytest
 
 from agents.errors import RunDamaged, RunNotFound, RunWriteError
 from agents.experiments.arms import ARMS, Sample, Task, write_unguided
+from agents.experiments.bench import glossary
 from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures
+from agents.experiments.measures import MEASURES
 from agents.experiments.options import Options, SearchOptions
 from agents.experiments.report import as_html, as_markdown, write_report
-from agents.experiments.report_content import findings, glossary, read_report, totals
+from agents.experiments.report_content import findings, read_report, totals
 from agents.experiments.results import ArmResult, Results
 from agents.experiments.results import TestedPair as PairTest  # pytest would take the name for a test
 from agents.experiments.runner import run_experiment
@@ -127,7 +129,7 @@ def test_both_hold_the_numbers_and_the_first_texts(run: Path, html: str) -> None
     told = as_markdown(report)
     for arm in report.results.arms:
         assert show(arm.measures["nearest"], "nearest") in words and show(arm.measures["nearest"], "nearest") in told
-    for name, line in glossary(report.results):
+    for name, line in glossary(report.results.arms[0].measures, MEASURES):
         assert f"{name} {line}" in words and f"- `{name}`: {line}" in told
     for part in (totals(report.results), *findings(report.results)):
         assert part in words and part in told
