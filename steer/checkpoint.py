@@ -234,20 +234,33 @@ def load(
     )
     load_head(head, read_tensors(folder / HEADS), folder / HEADS)
     head.to(device=plain.device, dtype=torch.float32)
-    # Imported here, since heads import what reads their files.
-    reach = prior = None
-    if config.reach is not None:
-        from steer.rewards.reach import ReachHead
-
-        reach = ReachHead.load(folder / REACH, config.reach, config.encoder_id).to(plain.device)
-    if config.prior is not None:
-        from steer.prior import PriorHead
-
-        prior = PriorHead.load(folder / PRIOR, config.prior, config.encoder_id).to(plain.device)
+    heads = {name: found.to(plain.device) for name, found in read_heads(folder, config).items()}
     for parameter in peft.parameters():
         if parameter.dtype == torch.float32 and plain.dtype != torch.float32:
             parameter.data = parameter.data.to(plain.dtype)
-    return cls(peft, head, config, tokenizer, fuse=fuse, reach=reach, prior=prior).eval()
+    return cls(peft, head, config, tokenizer, fuse=fuse, **heads).eval()
+
+
+def read_heads(folder: Path, config: LatentConfig) -> dict[str, Any]:
+    """The reach head (`reach`) and the draft head (`prior`) of a model folder, as far as it has them.
+
+    Args:
+        folder: as written by `save`.
+        config: of that folder.
+
+    Raises:
+        CheckpointError: a head is missing, damaged, or belongs to another encoder.
+    """
+    # Imported here, since heads import what reads their files.
+    from steer.prior import PriorHead
+    from steer.rewards.reach import ReachHead
+
+    found: dict[str, Any] = {}
+    if config.reach is not None:
+        found["reach"] = ReachHead.load(folder / REACH, config.reach, config.encoder_id)
+    if config.prior is not None:
+        found["prior"] = PriorHead.load(folder / PRIOR, config.prior, config.encoder_id)
+    return found
 
 
 def load_head(head: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:

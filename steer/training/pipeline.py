@@ -10,6 +10,7 @@ import torch
 from accelerate import PartialState
 
 from steer import checkpoint
+from steer.config import LatentConfig
 from steer.errors import RecipeError, TrainingError
 from steer.model import LatentModel
 from steer.quantised import load_options
@@ -182,7 +183,8 @@ def package(
     options = {"base": base, **loading(recipe)}
     model = LatentModel.from_pretrained(str(out / "autoencoder" / "model"), **options)
     for head in heads:
-        setattr(model, head, getattr(LatentModel.from_pretrained(str(out / head / "model"), **options), head))
+        folder = out / head / "model"
+        setattr(model, head, checkpoint.read_heads(folder, LatentConfig.load(folder))[head].to(model.device))
     reached = calibrate_reached(model, validation)
     model.latent_config = model.latent_config.model_copy(update={"name": recipe.name, "reached_similarity": reached})
     checkpoint.save(model, target, dtype=getattr(torch, recipe.package.dtype), with_base=isinstance(base, Path))
