@@ -3,7 +3,7 @@
 import operator
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,6 +123,16 @@ def check_string(name: str, value: str | None, *, optional: bool = False) -> Non
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InvalidArgument(f"{name} is {value!r}, which is not valid text ({error})") from error
+
+
+def check_ids(name: str, ids: Iterable[str]) -> list[str]:
+    """Return `ids` as a list, or raise `InvalidArgument` unless it is a collection of strings."""
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise InvalidArgument(f"{name} is {ids!r} ({type(ids).__name__}); expected a collection of ids")
+    found = list(ids)
+    for id in found:
+        check_string(f"one of {name}", id)
+    return found
 
 
 def checked_metric(metric: Metric | str) -> Metric:

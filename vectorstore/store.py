@@ -1,39 +1,40 @@
-"""The store: records in SQLite, an index over them, one class.
+"""The store: records in SQLite, an index over them, one class that says what may be asked of them.
 
 SQLite is the truth. The index is brought into step when a search needs it, whoever wrote in the meantime, so that a
 write touches nothing but SQLite and a crash at any moment leaves nothing to repair.
+
+Here stands what callers may rely on; the work is done in `opening`, `writing`, `reading`, `searching` and `upkeep`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vectorstore import reading, upkeep, writing
+from vectorstore.access import TableAccess
 from vectorstore.batches import batch_columns
-from vectorstore.checks import check_string, check_vectors, checked_metric, positive_int, record_columns
-from vectorstore.database import RECORDS_FILE
-from vectorstore.errors import InvalidArgument, RecordNotFound
-from vectorstore.filters import EVERYTHING, Names, Where, make_condition
-from vectorstore.handle import StoreHandle
+from vectorstore.checks import check_ids, check_string
+from vectorstore.filters import Names, Where, make_condition
 from vectorstore.inspection import StoreStats, find_problems, gather_stats
-from vectorstore.kinds import IndexConfig, IndexKind, chosen_config
-from vectorstore.parquet import read_parquet, write_parquet
+from vectorstore.kinds import IndexConfig, IndexKind
+from vectorstore.opening import AUTO, open_table
+from vectorstore.parquet import write_parquet
 from vectorstore.records import RecordTable
 from vectorstore.repair import RepairReport, repair_folder
+from vectorstore.searching import Searcher
+from vectorstore.sync import SyncedIndex
 from vectorstore.types import Hit, Metric, NewRecord, Record
-
-_RANGE_START = 128  # neighbours asked for first by a search for all above a score
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
 @final
-class VectorStore(StoreHandle):
+class VectorStore:
     """Records with vectors, kept durably in a folder and searched by nearness. Make one with `open`.
 
     May be shared by threads (calls take turns) and its folder by processes (one writes at a time, each sees what the
@@ -51,6 +52,18 @@ class VectorStore(StoreHandle):
         metric: how nearness is measured.
         readonly: whether writes are refused.
     """
+
+    def __init__(self, path: Path, table: RecordTable, *, readonly: bool, auto: bool, mmap: bool) -> None:
+        """Wrap an open table; `open` does."""
+        self.path = path
+        self.encoder = table.meta.encoder
+        self.dim = table.meta.dim
+        self.metric = table.meta.metric
+        self.readonly = readonly
+        self._auto = auto
+        self._access = TableAccess(path, table, readonly=readonly)
+        self._index = SyncedIndex(path, table, mmap=mmap)
+        self._searcher = Searcher(self._access, self._index)
 
     @classmethod
     def open(
@@ -86,24 +99,47 @@ class VectorStore(StoreHandle):
             StorageFailure: the file system refused.
             InvalidArgument: `encoder` is empty, `dim` below 1, or `metric`, `index` or `indexed` unusable.
         """
-        check_string("encoder", encoder, optional=True)
-        if encoder == "":
-            raise InvalidArgument("encoder is empty; expected a string of at least one character")
-        dim = None if dim is None else positive_int("dim", dim)
-        metric = checked_metric(metric)
-        auto = index == "auto"
-        wanted = None if index is None or auto else chosen_config(index, IndexConfig(), 0)
-        make_condition(None, None, dict.fromkeys(indexed))
         folder = Path(path)
-        table = RecordTable(folder / RECORDS_FILE, encoder=encoder, dim=dim, metric=metric, readonly=readonly)
-        store = cls(folder, table, readonly=readonly, auto=auto, mmap=mmap)
-        try:
-            if not readonly:
-                store._declare(wanted, indexed)
-        except BaseException:
-            table.close()
-            raise
-        return store
+        table = open_table(
+            folder, encoder=encoder, dim=dim, metric=metric, readonly=readonly, index=index, indexed=indexed
+        )
+        return cls(folder, table, readonly=readonly, auto=index == AUTO, mmap=mmap)
+
+    def close(self) -> None:
+        """Save the index if one was used and has changed much, and let go of the files. Closing twice does nothing."""
+        with self._access.lock:
+            try:
+                if not self._access.closed and not self.readonly:
+                    upkeep.leave(self._access, self._index, auto=self._auto)
+            finally:
+                self._access.close()
+
+    @property
+    def revision(self) -> str:
+        """Mark of the present contents: equal marks mean equal contents. Every write draws a new one."""
+        with self._access.transaction() as table:
+            return table.revision()
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        with self._access.transaction() as table:
+            return table.count()
+
+    def __enter__(self) -> Self:
+        """Return the store itself."""
+        self._access.table()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the store."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show what the store is, without reading it."""
+        state = "closed" if self._access.closed else "readonly" if self.readonly else "open"
+        return f"<VectorStore {str(self.path)!r} encoder={self.encoder!r} dim={self.dim} metric={self.metric} {state}>"
 
     def add(self, records: Iterable[NewRecord] | NewRecord) -> list[str]:
         """Add records in one transaction and return their ids in order; when it returns, they are on the disk.
@@ -115,8 +151,7 @@ class VectorStore(StoreHandle):
             EncoderMismatch, DimensionMismatch, InvalidVector: a vector does not belong here.
             InvalidRecord: not a `NewRecord`, or `extra` was changed into something that is not JSON.
         """
-        given = [records] if isinstance(records, NewRecord) else list(records)
-        return self._insert(record_columns(given, self._table().meta, _now()))
+        return writing.insert_records(self._access, [records] if isinstance(records, NewRecord) else records)
 
     def add_batch(
         self,
@@ -141,7 +176,8 @@ class VectorStore(StoreHandle):
             InvalidArgument: a column has another length or holds something else; otherwise as `add`.
         """
         columns = {"kind": kind, "owner": owner, "ids": ids, "extras": extras}
-        return self._insert(batch_columns(vectors, texts, self._table().meta, created=_now(), **columns))
+        meta = self._access.table().meta
+        return writing.insert(self._access, batch_columns(vectors, texts, meta, created=writing.now(), **columns))
 
     def add_stream(
         self, records: Iterable[NewRecord], batch: int = 4096, on_batch: Callable[[int], None] | None = None
@@ -151,13 +187,7 @@ class VectorStore(StoreHandle):
         After each batch, which is then on the disk, `on_batch` is told the number added so far. On an error of `add`
         or of the iterable, the batches before stay.
         """
-        batch = positive_int("batch", batch)
-        iterator, count = iter(records), 0
-        while part := list(islice(iterator, batch)):
-            count += len(self.add(part))
-            if on_batch is not None:
-                on_batch(count)
-        return count
+        return writing.insert_stream(self._access, records, batch, on_batch)
 
     @overload
     def search(
@@ -217,15 +247,9 @@ class VectorStore(StoreHandle):
             DimensionMismatch, InvalidVector: `vector` cannot be compared with the stored ones.
             InvalidArgument: `k`, `diversity` or a filter is out of range or of the wrong type.
         """
-        k = positive_int("k", k)
-        if not isinstance(diversity, int | float) or not 0 <= diversity <= 1:
-            raise InvalidArgument(f"diversity is {diversity!r}; expected a number from 0 to 1")
-        condition, left_out = make_condition(owner, kind, where), _ids("exclude", exclude)
-        many = isinstance(vector, np.ndarray) and vector.ndim == 2
-        check_vectors(vector, ndim=2 if many else 1, dim=self.dim, metric=self.metric, what="the query")
-        queries = vector if many else vector[None]
-        hits = self._hits(queries, k, condition, left_out, diversity)
-        return hits if many else hits[0]
+        condition, left_out = make_condition(owner, kind, where), check_ids("exclude", exclude)
+        hits = self._searcher.nearest(vector, k, condition, left_out, diversity)
+        return hits if vector.ndim == 2 else hits[0]
 
     def search_range(
         self,
@@ -242,18 +266,8 @@ class VectorStore(StoreHandle):
 
         Arguments and errors as `search`. Complete with a flat index; the others may miss some.
         """
-        if not isinstance(min_score, int | float) or min_score != min_score:
-            raise InvalidArgument(f"min_score is {min_score!r}; expected a number")
-        most = None if limit is None else positive_int("limit", limit)
-        condition, left_out = make_condition(owner, kind, where), _ids("exclude", exclude)
-        check_vectors(vector, ndim=1, dim=self.dim, metric=self.metric, what="the query")
-        # The last of those found must be clearly below, beyond what the rounding of float32 could hide.
-        below, k = min_score - 1e-5 * max(1.0, abs(min_score)), min(_RANGE_START, most or _RANGE_START)
-        while True:
-            hits = self._hits(vector[None], k, condition, left_out, 0.0)[0]
-            if len(hits) < k or hits[-1].score < below or k == most:
-                return [hit for hit in hits if hit.score >= min_score]
-            k = 4 * k if most is None else min(4 * k, most)
+        condition, left_out = make_condition(owner, kind, where), check_ids("exclude", exclude)
+        return self._searcher.above(vector, min_score, limit, condition, left_out)
 
     def get(self, id: str) -> Record:
         """Return the record with this id.
@@ -263,14 +277,11 @@ class VectorStore(StoreHandle):
             InvalidArgument: `id` is not text.
         """
         check_string("id", id)
-        with self._transaction() as table:
-            return table.get([id])[0]
+        return reading.get(self._access, [id])[0]
 
     def get_many(self, ids: Iterable[str]) -> list[Record]:
         """Return the records with these ids, in their order; errors as `get`."""
-        wanted = _ids("ids", ids)
-        with self._transaction() as table:
-            return table.get(wanted)
+        return reading.get(self._access, check_ids("ids", ids))
 
     def records(
         self,
@@ -295,14 +306,7 @@ class VectorStore(StoreHandle):
         Raises:
             InvalidArgument: an argument has the wrong type.
         """
-        condition = make_condition(owner, kind, where)
-        if order_by is not None:
-            make_condition(None, None, {order_by: None})
-        most = None if limit is None else positive_int("limit", limit)
-        self._table()
-        if order_by is None and not descending:
-            return islice(self._pages(condition), most)
-        return islice(self._ordered(condition, order_by, descending), most)
+        return reading.matching(self._access, make_condition(owner, kind, where), order_by, descending, limit)
 
     def update(
         self,
@@ -321,20 +325,8 @@ class VectorStore(StoreHandle):
             InvalidRecord, InvalidVector, DimensionMismatch: a new value does not belong here.
         """
         check_string("id", id)
-        with self._deleting() as (table, gone):
-            old = table.get([id])[0]
-            new = NewRecord(
-                id=id,
-                text=old.text if text is None else text,
-                vector=old.vector if vector is None else vector,
-                owner=old.owner if owner is None else owner,
-                kind=old.kind if kind is None else kind,
-                extra=old.extra if extra is None else extra,
-            )
-            columns = record_columns([new], table.meta, old.created)
-            gone += table.nums_of([id]).values()
-            table.delete(gone)
-            table.insert(columns)
+        changes = {"text": text, "vector": vector, "owner": owner, "kind": kind, "extra": extra}
+        writing.update(self._access, self._index, id, changes)
 
     def delete(self, id: str | Iterable[str]) -> None:
         """Delete the record with this id, or those with these ids; when it returns, that is on the disk.
@@ -346,14 +338,7 @@ class VectorStore(StoreHandle):
         if isinstance(id, str) or not isinstance(id, Iterable):
             check_string("id", id)
             id = [id]
-        ids = _ids("id", id)
-        with self._deleting() as (table, gone):
-            found = table.nums_of(ids)
-            for one in ids:
-                if one not in found:
-                    raise RecordNotFound(f"no record has the id {one!r}; nothing was deleted")
-            gone += found.values()
-            table.delete(gone)
+        writing.delete(self._access, self._index, check_ids("id", id))
 
     def delete_where(self, owner: Names = None, kind: Names = None, *, where: Where | None = None) -> int:
         """Delete the records that match and return how many.
@@ -361,13 +346,7 @@ class VectorStore(StoreHandle):
         Raises:
             InvalidArgument: no filter is given, or one has the wrong type.
         """
-        condition = make_condition(owner, kind, where)
-        if condition is EVERYTHING:
-            raise InvalidArgument("no filter was given, which would delete everything; give owner=, kind= or where=")
-        with self._deleting() as (table, gone):
-            gone += table.nums(condition).tolist()
-            table.delete(gone)
-        return len(gone)
+        return writing.delete_where(self._access, self._index, make_condition(owner, kind, where))
 
     def optimize(self, kind: IndexConfig | IndexKind | str | None = None) -> None:
         """Choose a kind of index, build it and write its file. May take minutes; other calls of this store wait.
@@ -383,24 +362,11 @@ class VectorStore(StoreHandle):
             InvalidArgument: a parameter is out of range or does not suit the width.
             MissingDependency: FAISS is needed and not installed.
         """
-        with self._lock:
-            with self._transaction() as table:
-                present = self._index.config()
-                config = chosen_config(kind, present, table.count())
-                self._index.optimize(config)
-            if not self.readonly:
-                if config != present:
-                    self._set_config(config)
-                self._index.save()
+        upkeep.optimize(self._access, self._index, kind)
 
     def compact(self) -> None:
         """Give back the space of deleted records: in the database, and in the index if it holds any."""
-        with self._lock:
-            with self._transaction(write=True):
-                self._index.sync()
-            if any(len(segment.dead) for segment in self._index.segments):
-                self.rebuild()
-            self._table().vacuum()
+        upkeep.compact(self._access, self._index)
 
     def rebuild(self) -> None:
         """Build the index anew from the records, and its file too unless the store is read-only.
@@ -409,15 +375,11 @@ class VectorStore(StoreHandle):
             StoreLocked: the lock that guards the file was not free in time.
             StorageFailure: the file could not be written.
         """
-        with self._lock:
-            with self._transaction():
-                self._index.rebuild()
-            if not self.readonly:
-                self._index.save()
+        upkeep.rebuild(self._access, self._index)
 
     def stats(self) -> StoreStats:
         """Return counts by owner and kind, the state of the index and the sizes of the files."""
-        with self._transaction() as table:
+        with self._access.transaction() as table:
             self._index.sync()
             return gather_stats(self.path, table, self._index)
 
@@ -426,8 +388,8 @@ class VectorStore(StoreHandle):
 
         Reads everything. Problems of the index alone are mended by `rebuild`, others by `repair`.
         """
-        with self._lock:
-            return find_problems(self.path, self._table(), self._index)
+        with self._access.lock:
+            return find_problems(self.path, self._access.table(), self._index)
 
     @staticmethod
     def repair(path: str | Path) -> RepairReport:
@@ -443,8 +405,8 @@ class VectorStore(StoreHandle):
             MissingDependency: pyarrow is not installed.
             StorageFailure: the file could not be written.
         """
-        condition = make_condition(owner, kind, where)
-        return write_parquet(Path(file), self._table().meta, self._pages(condition))
+        records = reading.pages(self._access, make_condition(owner, kind, where))
+        return write_parquet(Path(file), self._access.table().meta, records)
 
     def import_parquet(self, file: str | Path) -> int:
         """Add the records of a Parquet file that `export_parquet` wrote, all or none, and return how many.
@@ -456,22 +418,4 @@ class VectorStore(StoreHandle):
             MissingDependency: pyarrow is not installed.
             StorageFailure: the file cannot be read.
         """
-        count = 0
-        with self._transaction(write=True) as table:
-            for columns in read_parquet(Path(file), table.meta):
-                table.insert(columns)
-                count += len(columns.ids)
-        return count
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _ids(name: str, ids: Iterable[str]) -> list[str]:
-    if isinstance(ids, str) or not isinstance(ids, Iterable):
-        raise InvalidArgument(f"{name} is {ids!r} ({type(ids).__name__}); expected a collection of ids")
-    found = list(dict.fromkeys(ids)) if name != "ids" else list(ids)
-    for id in found:
-        check_string(f"one of {name}", id)
-    return found
+        return writing.insert_parquet(self._access, Path(file))

@@ -251,7 +251,7 @@ def test_verify_sees_an_index_that_differs_and_rebuild_mends_it(saved):
 
 def test_an_index_file_of_another_width_is_not_used(saved, make):
     with VectorStore.open(saved) as store:
-        table = store._table()
+        table = store._access.table()
         other = make_backend(IndexConfig(), DIM + 1, store.metric)
         other.add(np.ones((20, DIM + 1), np.float32))
         save_segment(saved, table, Segment(other, np.arange(1, 21)), IndexConfig())

@@ -187,7 +187,7 @@ def test_records_in_order_of_a_field_and_limited(store):
 
 
 def test_an_indexed_field_is_looked_up_in_its_index(store, folder):
-    table = store._table()
+    table = store._access.table()
     assert store.stats().fields == ["story"]
 
     def plan(**filters):
@@ -200,7 +200,7 @@ def test_an_indexed_field_is_looked_up_in_its_index(store, folder):
     store.close()
     with VectorStore.open(folder, indexed=("position", "story")) as again:
         assert again.stats().fields == ["position", "story"]
-        table = again._table()
+        table = again._access.table()
         assert "USING INDEX extra:position" in plan(position=3)
     with VectorStore.open(folder, readonly=True, indexed=("weight",)) as reader:
         assert reader.stats().fields == ["position", "story"]

@@ -145,7 +145,7 @@ def test_a_second_repair_keeps_the_first_damaged_file(filled):
 def test_a_full_disk_is_an_error_that_changes_nothing(folder, make):
     with VectorStore.open(folder, encoder="e", dim=DIM) as store:
         store.add(make(10))
-        connection = store._table()._connection
+        connection = store._access.table()._connection
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(StorageFailure, match="full.*writable disk with space"):
