@@ -14,7 +14,7 @@ from agents.events import EndEvent, Event, OpeningEvent, TurnEvent, hash_ids
 from agents.goals import GoalBook
 from agents.log import LogContents, read_log
 from agents.manifest import LOGS, STORE, Manifest, check_model, read_manifest, read_scenario
-from agents.roadmap import open_roadmap
+from agents.run_roadmap import reopen_roadmap
 from agents.scenario import Scenario
 from agents.sentences import shared_words
 from agents.state import ArmState
@@ -202,9 +202,7 @@ def _store(
     except AgentsError as error:
         yield str(error)
         return
-    with book, open_roadmap(scenario, model) as roadmap:
-        if roadmap is not None:
-            roadmap.check(manifest.index)
+    with book, reopen_roadmap(scenario, model, manifest.index) as roadmap:
         if events[0] != open_story(scenario, model, book, manifest.threshold, manifest.told):
             yield "the opening event does not follow from scenario, model and store"
         state = ArmState(scenario)

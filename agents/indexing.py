@@ -4,7 +4,7 @@ A batch is one transaction, so a build that is stopped at any moment leaves whol
 goes on with those that are missing. A document that is there already, from whatever file, is not stored twice.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -86,7 +86,7 @@ def build_index(
     rest = iter(documents)
     while chosen := list(islice(rest, batch)):
         keyed = {document.key(cutter.cut): document for document in chosen}
-        fresh = {key: document for key, document in keyed.items() if not _holds(store, passage_id(key, 0))}
+        fresh = {key: document for key, document in keyed.items() if _find(store, passage_id(key, 0)) is None}
         records = list(_records(model, cutter, fresh))
         store.add(records)
         empty = len(fresh) - len({record.extra[STORY] for record in records})
@@ -106,12 +106,20 @@ def passage_id(story: str, position: int) -> str:
     return f"{story}/{position:05d}"
 
 
+def passages_left(store: VectorStore, ids: Sequence[str]) -> list[Record]:
+    """Those of the passages that the store holds, in order: any may have been deleted since its story was indexed."""
+    try:
+        return store.get_many(ids)
+    except RecordNotFound:
+        return [record for id in ids if (record := _find(store, id)) is not None]
+
+
 def surroundings(store: VectorStore, record: Record, count: int) -> tuple[list[str], list[str]]:
-    """Texts of so many passages before and after one, as far as there are any, in order."""
+    """Texts of so many passages before and after one, as far as there are any left, in order."""
     story, place, spans = (record.extra[name] for name in (STORY, POSITION, SPANS))
     before = [passage_id(story, p) for p in range(max(0, place - count), place)]
     after = [passage_id(story, p) for p in range(place + 1, min(spans, place + 1 + count))]
-    texts = {found.id: found.text for found in store.get_many(before + after)}
+    texts = {found.id: found.text for found in passages_left(store, before + after)}
     return [texts[id] for id in before if id in texts], [texts[id] for id in after if id in texts]
 
 
@@ -141,9 +149,8 @@ def _records(model: LatentModel, cutter: Cutter, documents: dict[str, Document])
         )
 
 
-def _holds(store: VectorStore, id: str) -> bool:
+def _find(store: VectorStore, id: str) -> Record | None:
     try:
-        store.get(id)
+        return store.get(id)
     except RecordNotFound:
-        return False
-    return True
+        return None

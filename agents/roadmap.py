@@ -4,7 +4,7 @@ The graph is built around one query. Its nodes are the passages nearest to the t
 those nearest to the state with those told after them; so it costs the same in a store of thousands and of millions, but
 for the two searches. Its edges go
 
-- from a passage to the next of its story,
+- from a passage to the next of its story (where that was deleted from the store, none leads over the gap),
 - from a passage to its near neighbours in other stories,
 - from the state to the passages that it reaches most easily, and from the passages to the terminal;
 
@@ -17,8 +17,8 @@ networkx's (Dijkstra, 1959). Whether a way is needed at all the caller may tell 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -26,11 +26,9 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.errors import IndexingError, RunMismatch
-from agents.indexing import POSITION, SPAN, SPANS, STORY, open_index, passage_id
-from agents.scenario import Scenario
-from steer.model import LatentModel
-from vectorstore import Record, VectorStore
+from agents.errors import IndexingError
+from agents.indexing import POSITION, SPAN, SPANS, STORY, passage_id, passages_left
+from vectorstore import EmptyStore, Hit, Record, VectorStore
 
 STATE, TERMINAL = -1, -2  # nodes of the graph that are no passages
 NEAR_SPANS = 2  # an edge leads to what may come within so many spans
@@ -124,18 +122,6 @@ class Roadmap:
         self.identity = store.revision
         self._chance: Chance = _cosine_chance if reach is None else _reach_chance(reach)
 
-    def check(self, expected: str | None) -> None:
-        """Compare the store's contents with those that a run was started with.
-
-        Raises:
-            RunMismatch: they are others.
-        """
-        if self.identity != expected:
-            raise RunMismatch(
-                f"the index in {self.store.path} was changed since the run was started, so its plans would differ; put "
-                "it back as it was, or start a new run"
-            )
-
     def plan(
         self, state: NDArray[np.float32], terminal: NDArray[np.float32], *, spans: int, count: int | None = None
     ) -> Route:
@@ -181,15 +167,20 @@ class Roadmap:
         found: dict[str, Record] = {}
         wanted: set[str] = set()
         for end, before, after in ((state, 0, config.ahead), (terminal, config.back, 0)):
-            for hit in self.store.search(end, config.near, kind=SPAN):
+            for hit in self._nearest(end):
                 found[hit.record.id] = hit.record
                 story, place = _place(hit.record)
                 last = hit.record.extra[SPANS] - 1
                 wanted |= {passage_id(story, p) for p in range(max(0, place - before), min(last, place + after) + 1)}
-        if not found:
-            raise IndexingError(f"{self.store.path} holds no passages; build it: steer index build CORPUS --store ...")
-        found |= {record.id: record for record in self.store.get_many(sorted(wanted - found.keys()))}
+        found |= {record.id: record for record in passages_left(self.store, sorted(wanted - found.keys()))}
         return [found[id] for id in sorted(found)]
+
+    def _nearest(self, end: NDArray[np.float32]) -> list[Hit]:
+        # A store of other records finds no passages; one whose records were all deleted cannot even be searched.
+        with suppress(EmptyStore):
+            if hits := self.store.search(end, self.config.near, kind=SPAN):
+                return hits
+        raise IndexingError(f"{self.store.path} holds no passages; build it: steer index build CORPUS --store ...")
 
     def _graph(
         self,
@@ -224,20 +215,6 @@ class Roadmap:
 
     def _cost(self, chance: float) -> float:
         return self.config.step - self.config.resistance * math.log(max(float(chance), 1e-6))
-
-
-@contextmanager
-def open_roadmap(scenario: Scenario, model: LatentModel) -> Iterator[Roadmap | None]:
-    """The roadmap of a scenario, while its index is open; None where its planner goes straight.
-
-    Raises:
-        VectorStoreError: the index is not there, is of another encoder, or cannot be used.
-    """
-    if scenario.planner.roadmap is None or scenario.planner.method == "unguided":
-        yield None
-        return
-    with open_index(scenario.planner.roadmap.store, model) as store:
-        yield Roadmap(store, getattr(model, "reach", None))
 
 
 def _place(record: Record) -> tuple[str, int]:

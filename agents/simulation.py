@@ -29,7 +29,8 @@ from agents.manifest import (
 )
 from agents.memory import Recollection
 from agents.progress import GoalProgress, read_progress
-from agents.roadmap import Roadmap, open_roadmap
+from agents.roadmap import Roadmap
+from agents.run_roadmap import open_roadmap, reopen_roadmap
 from agents.scenario import Scenario, override
 from agents.state import ArmState
 from agents.transcript import render_transcript
@@ -132,9 +133,8 @@ def resume_run(run: Path, model: LatentModel, *, on_event: OnEvent | None = None
             raise RunDamaged(f"{run / changed[0]} was changed after the run was finished; see `steer audit {run}`")
         logger.info("%s was finished at %s; nothing to resume", run, manifest.finished)
         return _summarise(run, manifest, "unchanged")
-    with open_roadmap(scenario, model) as roadmap, GoalBook.load(scenario, model, run / STORE) as book:
-        if roadmap is not None:
-            roadmap.check(manifest.index)
+    roads = reopen_roadmap(scenario, model, manifest.index)
+    with roads as roadmap, GoalBook.load(scenario, model, run / STORE) as book:
         return _play(run, scenario, manifest, model, book, roadmap, on_event)
 
 

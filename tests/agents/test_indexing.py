@@ -86,6 +86,14 @@ def test_surroundings_stop_at_the_ends(model: LatentModel, whole: Path) -> None:
         assert surroundings(store, middle, 0) == ([], [])
 
 
+def test_surroundings_leave_out_what_was_deleted(model: LatentModel, tmp_path: Path) -> None:
+    with open_index(tmp_path / "store", model, create=True) as store:
+        build_index(model, store, DOCUMENTS[:1], Cutter(model))
+        first, second, *rest = sorted(store.records(), key=lambda record: record.extra["position"])
+        store.delete(rest[0].id)
+        assert surroundings(store, second, 99) == ([first.text], [record.text for record in rest[1:]])
+
+
 def test_bad_input_is_told(model: LatentModel, tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound, match="no store at"):
         open_index(tmp_path / "none", model)

@@ -1,6 +1,7 @@
 """Runs whose planner goes by waypoints, memories, chances and wishes: stopped, resumed, audited, played by two arms."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from steer.config import ReachConfig
 from steer.model import LatentModel
 from steer.rewards.reach import ReachHead
 from tests.agents.conftest import make_scenario, tiny_model
-from vectorstore import StoreNotFound
+from vectorstore import StoreNotFound, VectorStore
 
 STORIES = [
     "A cat. It ran. It hid. Done.",
@@ -167,12 +168,25 @@ def test_a_changed_or_missing_index_is_told(
     scenario = everything.model_copy(update={"planner": everything.planner.model_copy(update={"roadmap": roadmap})})
     with pytest.raises(Stop):
         run_scenario(scenario, model, tmp_path / "run", on_event=stop)
+    shutil.copytree(copy, tmp_path / "copy")
     with open_index(copy, model, create=True) as store:
         build_index(model, store, [Document("b.txt", STORIES[1])], Cutter(model))
-    with pytest.raises(RunMismatch, match="was changed since the run was started"):
+    with pytest.raises(
+        RunMismatch, match="was changed since .* is [0-9a-f]{32}, expected [0-9a-f]{32}: put that index"
+    ):
         resume_run(tmp_path / "run", model)
     report = audit_run(tmp_path / "run", model=model)
     assert [c.name for c in report.checks if not c.ok] == ["guided: store"]
+    copy.rename(tmp_path / "elsewhere")
+    for problem in ("there is none", "holds vectors of encoder 'another'"):
+        with pytest.raises(RunMismatch, match=rf"{problem}.*; expected revision [0-9a-f]{{32}}: put that index"):
+            resume_run(tmp_path / "run", model)
+        (check,) = (c for c in audit_run(tmp_path / "run", model=model).checks if not c.ok)
+        assert check.name == "guided: store" and problem in check.detail
+        VectorStore.open(copy, encoder="another", dim=8).close()
+    shutil.rmtree(copy)
+    shutil.copytree(tmp_path / "copy", copy)  # a copy will do
+    assert resume_run(tmp_path / "run", model).status == "finished"
     roadmap = roadmap.model_copy(update={"store": str(tmp_path / "nowhere")})
     scenario = everything.model_copy(update={"planner": everything.planner.model_copy(update={"roadmap": roadmap})})
     with pytest.raises(StoreNotFound):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.errors import IndexingError, RunMismatch
+from agents.errors import IndexingError
 from agents.indexing import ENDING, POSITION, SPAN, SPANS, STORY, passage_id
 from agents.roadmap import Roadmap, RoadmapConfig
 from vectorstore import NewRecord, VectorStore
@@ -95,14 +95,43 @@ def test_the_graph_is_of_the_neighbourhood_alone(store: VectorStore) -> None:
     assert after.passages <= 3 * (1 + 4) + 3 * (1 + 2)
 
 
+def test_deleted_passages_are_done_without(store: VectorStore) -> None:
+    """The others are as if it had never been there: the way goes on by another story, or straight."""
+    add_story(store, "right", [10, 35, 60, 85, 110])
+    add_story(store, "other", [12, 37, 62, 87])
+    store.delete(passage_id("right", 2))
+    route = Roadmap(store, Compass(), SMALL).plan(at(0), at(112), spans=8)
+    texts = [w.text for w in route.waypoints]
+    assert "right at 60" not in texts and "other at 62" in texts
+    store.delete_where(where={STORY: "other"})
+    left = [w.text for w in Roadmap(store, Compass(), SMALL).plan(at(0), at(112), spans=8).waypoints]
+    assert left and set(left) <= {f"right at {angle}" for angle in (10, 35, 85, 110)}
+
+
+@pytest.mark.parametrize("kept", [0, 2, 4])
+@pytest.mark.parametrize("reach", [Compass(), None])
+def test_one_passage_that_is_left_is_the_way(store: VectorStore, kept: int, reach: Compass | None) -> None:
+    angles = [10, 35, 60, 85, 110]
+    add_story(store, "right", angles)
+    store.delete([passage_id("right", place) for place in range(5) if place != kept])
+    route = Roadmap(store, reach, SMALL).plan(at(0), at(112), spans=8)
+    assert [w.text for w in route.waypoints] == [f"right at {angles[kept]}"]
+    assert (route.passages, route.edges) == (1, 2)
+
+
+def test_where_all_passages_were_deleted_that_is_told(store: VectorStore) -> None:
+    add_story(store, "right", [10, 35])
+    store.delete_where(kind=SPAN)
+    with pytest.raises(IndexingError, match="holds no passages; build it"):
+        Roadmap(store, Compass()).plan(at(0), at(90), spans=4)
+
+
 def test_planning_changes_nothing(store: VectorStore) -> None:
     add_story(store, "right", [10, 35, 60, 85, 110])
     roadmap = Roadmap(store, Compass(), SMALL)
     routes = [roadmap.plan(at(0), at(112), spans=8) for _ in range(2)]
     assert routes[0].waypoints == routes[1].waypoints and routes[0].cost == routes[1].cost
-    roadmap.check(store.revision)
-    with pytest.raises(RunMismatch, match="was changed since the run was started"):
-        roadmap.check("another")
+    assert roadmap.identity == store.revision
 
 
 def test_without_a_reach_head_cosines_do(store: VectorStore) -> None:
