@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from agents.events import SearchRecord
 from agents.planner import DECIMALS, Hopes
 from agents.scenario import Scenario
+from steer.drawing import Limits
 from steer.guidance import Pull
 from steer.model import LatentModel
 from steer.rewards import RewardsConfig, default_rewards
 from steer.search.driver import Budget
 from steer.search.spans import Action
 from steer.search.writing import SearchResult, write_searched
-from steer.writing import Limits
 
 # What a reward looks at that a turn may lack.
 NEED_TERMINAL, NEED_AVOID = {"similarity", "reach"}, {"avoid"}

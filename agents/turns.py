@@ -20,10 +20,10 @@ from agents.scenario import Character, Scenario
 from agents.sentences import keep_sentences, split_sentences
 from agents.state import ArmState
 from agents.turn_search import search_turn, turn_rewards
+from steer.drawing import Limits
 from steer.guided import Written, write_guided
 from steer.model import LatentModel
 from steer.sampling import derive_seed
-from steer.writing import Limits
 
 
 def arm_scenario(scenario: Scenario, arm: Arm) -> Scenario:

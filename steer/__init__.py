@@ -25,7 +25,7 @@ if _TYPE_CHECKING:
     from steer.sampling import derive_seed as derive_seed
     from steer.schedules import ScheduleConfig as ScheduleConfig
     from steer.schedules import make_schedule as make_schedule
-    from steer.writing import Writer as Writer
+    from steer.writer import Writer as Writer
     from steer.writing import open_writer as open_writer
 
 _HOME = {
@@ -35,7 +35,7 @@ _HOME = {
     "SamplingConfig": "sampling",
     "ScheduleConfig": "schedules",
     "SteerError": "errors",
-    "Writer": "writing",
+    "Writer": "writer",
     "Written": "guided",
     "apply_op": "guidance",
     "cfg": "guidance",

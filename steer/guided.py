@@ -7,11 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from steer.drawing import Limits
 from steer.errors import GuidanceError, TextError
 from steer.guidance import Pull, mix
 from steer.prior import Drafts
 from steer.sampling import RowNoise, SamplingConfig, derive_seed
-from steer.writing import Limits, Span, open_writer
+from steer.writer import Span
+from steer.writing import open_writer
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def write_guided(
         scale: classifier-free guidance: a number, or a schedule `[spans]`; None or 1 does without.
         rescale, method: see `steer.guidance.mix`.
         noise: factor on the bridge noise in latent space.
-        limits: what may not be written, see `steer.writing.Limits`.
+        limits: what may not be written, see `steer.drawing.Limits`.
         drafts: how the model drafts: `write` writes a span and encodes it, `head` asks the draft head (`steer.prior`),
             which saves half of the tokens.
 

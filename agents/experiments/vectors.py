@@ -5,7 +5,8 @@ import torch
 from agents.experiments.options import VectorOptions
 from agents.experiments.task import Sample, Task
 from steer.activation import control_vector, mean_residuals, middle_layer, steered, unguided_path
-from steer.writing import Writer, open_writer
+from steer.writer import Writer
+from steer.writing import open_writer
 
 
 def write_by_vectors(task: Task, options: VectorOptions) -> list[Sample]:

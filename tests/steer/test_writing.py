@@ -10,9 +10,12 @@ from torch import Tensor
 from steer.adapters import ROUTER
 from steer.errors import GuidanceError, LatentError, TextError
 from steer.guidance import cfg
+from steer.interleaved_writer import InterleavedWriter
+from steer.minihf_writer import MiniHFWriter
 from steer.model import LatentModel
 from steer.sampling import SamplingConfig
-from steer.writing import InterleavedWriter, MiniHFWriter, Writer, open_writer
+from steer.writer import Writer
+from steer.writing import open_writer
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, sharpen, tiny_model
 
