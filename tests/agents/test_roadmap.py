@@ -111,11 +111,11 @@ def test_deleted_passages_are_done_without(store: VectorStore) -> None:
 @pytest.mark.parametrize("kept", [0, 2, 4])
 @pytest.mark.parametrize("reach", [Compass(), None])
 def test_one_passage_that_is_left_is_the_way(store: VectorStore, kept: int, reach: Compass | None) -> None:
-    angles = [10, 35, 60, 85, 110]
+    angles = [10.0, 35.0, 60.0, 85.0, 110.0]
     add_story(store, "right", angles)
     store.delete([passage_id("right", place) for place in range(5) if place != kept])
     route = Roadmap(store, reach, SMALL).plan(at(0), at(112), spans=8)
-    assert [w.text for w in route.waypoints] == [f"right at {angles[kept]}"]
+    assert [w.text for w in route.waypoints] == [f"right at {angles[kept]:g}"]
     assert (route.passages, route.edges) == (1, 2)
 
 
