@@ -66,7 +66,8 @@ def build_index(
     """Encode the passages of documents into a store.
 
     Their records have the document's source as `owner` and in `extra` the key of the document (`story`), the place in
-    it (`position`, from 0), of how many (`spans`), and whether it is the last (`ending`).
+    it (`position`, from 0), of how many (`spans`), and whether it is the last (`ending`). A document of which the store
+    holds any passage is known and left as it is: what was deleted of it does not come back.
 
     Args:
         model: encodes.
@@ -86,10 +87,14 @@ def build_index(
     rest = iter(documents)
     while chosen := list(islice(rest, batch)):
         keyed = {document.key(cutter.cut): document for document in chosen}
-        fresh = {key: document for key, document in keyed.items() if _find(store, passage_id(key, 0)) is None}
-        records = list(_records(model, cutter, fresh))
+        unknown = {key: document for key, document in keyed.items() if _find(store, passage_id(key, 0)) is None}
+        cut = _cut(model, cutter, unknown)
+        ids = [passage_id(key, place) for key, passages in cut.items() for place in range(1, len(passages))]
+        deleted = {record.extra[STORY] for record in passages_left(store, ids)}  # at least their first passage
+        fresh = {key: passages for key, passages in cut.items() if key not in deleted}
+        records = list(_records(model, keyed, fresh))
         store.add(records)
-        empty = len(fresh) - len({record.extra[STORY] for record in records})
+        empty = sum(not passages for passages in fresh.values())
         report = BuildReport(
             documents=report.documents + len(chosen),
             known=report.known + len(chosen) - len(fresh),
@@ -123,29 +128,35 @@ def surroundings(store: VectorStore, record: Record, count: int) -> tuple[list[s
     return [texts[id] for id in before if id in texts], [texts[id] for id in after if id in texts]
 
 
-def _records(model: LatentModel, cutter: Cutter, documents: dict[str, Document]) -> Iterator[NewRecord]:
-    keys, rows, places = [], [], []
+def _cut(model: LatentModel, cutter: Cutter, documents: dict[str, Document]) -> dict[str, list[list[int]]]:
+    """The passages of documents, as token ids, by the documents' keys."""
+    found = {}
     for key, document in documents.items():
         try:
-            passages = cutter.passages(model.to_ids(document.text))
+            found[key] = cutter.passages(model.to_ids(document.text))
         except TextError as error:
             raise IndexingError(f"a document of {document.source} cannot be indexed: {error}") from error
-        keys += [key] * len(passages)
-        rows += passages
-        places += [(position, len(passages)) for position in range(len(passages))]
+    return found
+
+
+def _records(
+    model: LatentModel, documents: dict[str, Document], cut: dict[str, list[list[int]]]
+) -> Iterator[NewRecord]:
+    rows = [row for passages in cut.values() for row in passages]
     if not rows:
         return
+    places = [(key, place, len(passages)) for key, passages in cut.items() for place in range(len(passages))]
     vectors = model.encode_ids(rows).numpy()
     encoder = model.latent_config.encoder_identity
-    for key, row, (position, count), vector in zip(keys, rows, places, vectors, strict=True):
+    for (key, place, count), row, vector in zip(places, rows, vectors, strict=True):
         yield NewRecord(
-            id=passage_id(key, position),
+            id=passage_id(key, place),
             kind=SPAN,
             owner=documents[key].source,
             text=model.to_text(row).strip(),
             vector=vector,
             encoder=encoder,
-            extra={STORY: key, POSITION: position, SPANS: count, ENDING: position == count - 1},
+            extra={STORY: key, POSITION: place, SPANS: count, ENDING: place == count - 1},
         )
 
 

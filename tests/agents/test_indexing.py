@@ -48,6 +48,19 @@ def test_what_is_there_is_left_alone(model: LatentModel, whole: Path) -> None:
     assert records_of(whole, model) == before
 
 
+def test_what_was_deleted_of_a_document_does_not_come_back(model: LatentModel, tmp_path: Path) -> None:
+    with open_index(tmp_path / "store", model, create=True) as store:
+        build_index(model, store, DOCUMENTS[:2], Cutter(model))
+        count = len(store)
+        gone = [r.id for r in store.records() if r.owner == "0.txt" or r.extra["position"] == 0]
+        for id in gone:
+            store.delete(id)
+        report = build_index(model, store, DOCUMENTS[:2], Cutter(model))
+        # Of the first nothing was left, so it is new; of the second all but its first passage.
+        assert (report.known, len(store)) == (1, count - 1)
+        assert report.spans == sum(id.startswith(DOCUMENTS[0].key("sentences")) for id in gone)
+
+
 def test_stopped_after_any_batch_it_goes_on_to_the_same(model: LatentModel, whole: Path, tmp_path: Path) -> None:
     class Stop(Exception):
         pass
