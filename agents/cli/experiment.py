@@ -70,7 +70,7 @@ def show_outcome(
 
     Args:
         say: where to.
-        outcome: an `agents.experiments.runner.Outcome`, or one of its kind.
+        outcome: an `agents.experiments.work.Outcome`.
         as_json: print one document instead of tables.
         what: is judged.
         tables, markdown: make tables of `rich`, and text, of the results.
@@ -160,7 +160,7 @@ def progress_table(tallies: Mapping[str, Any], *, unit: str = "texts", success: 
     """How far each arm is: a rich table.
 
     Args:
-        tallies: `agents.experiments.runner.Tally` by name.
+        tallies: `agents.experiments.work.Tally` by name.
         unit, success: what they count, and what of it counts as a hit.
     """
     from rich.progress_bar import ProgressBar

@@ -1,37 +1,28 @@
-"""Cells: the units of work of an experiment, their files, and who works on which.
+"""Cells: the units of work of an experiment, and their files.
 
 A cell is one arm, one seed and one chunk of pairs. What is done is on the disk, each cell whole or not at all:
 
 ```
 cells/NAME.jsonl          one sample per line
 cells/NAME.measures.json  the numbers of each measure, one per sample
-claims/NAME               held by the process that works on it
+claims/NAME               held by the process that works on it, see `agents.experiments.folder`
 ```
-
-A claim is a lock of the operating system on its file (`flock`), so a process that dies, however it dies, lets go of
-its cell at that moment: there are no stale claims to recover, and the next process takes the file over. On Windows
-nothing is locked: there, run one process per folder.
 """
 
 import json
-import os
-import platform
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
-from agents.errors import RunDamaged, RunWriteError
+from agents.errors import RunDamaged
 from agents.experiments.arms import Sample
+from agents.experiments.folder import CELLS, CLAIMS, json_lines, make_folder
 from agents.experiments.spec import Experiment, Variant
 from agents.log import write_atomic
 from steer.pairs import Pair
-
-CELLS, CLAIMS = "cells", "claims"
 
 
 @dataclass(frozen=True)
@@ -47,6 +38,11 @@ class Cell:
     def key(self) -> str:
         """Its file name. It does not depend on how many pairs there are behind it."""
         return f"{self.variant.slug}.s{self.seed}.p{self.start:05d}-{self.stop:05d}"
+
+    @property
+    def row(self) -> str:
+        """The row of the tables that it is counted in."""
+        return self.variant.name
 
     @property
     def label(self) -> str:
@@ -102,15 +98,7 @@ class CellStore:
 
     def __init__(self, folder: Path, pairs: Sequence[Pair]) -> None:
         self.folder, self.pairs = folder, pairs
-        try:
-            for name in (CELLS, CLAIMS):
-                (folder / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunWriteError(f"cannot write {folder}: {error.strerror}") from error
-
-    def claim(self, cell: Cell) -> Any:
-        """Context manager that gives True if this process may work on the cell; see `claim`."""
-        return claim(self.folder / CLAIMS / cell.key)
+        make_folder(folder, CELLS, CLAIMS)
 
     def records(self, cell: Cell) -> list[Record] | None:
         """What was written in a cell; None where it is yet to be written.
@@ -183,54 +171,3 @@ class CellStore:
 
     def _measures(self, cell: Cell) -> Path:
         return self.folder / CELLS / f"{cell.key}.measures.json"
-
-
-def json_lines(rows: Any) -> str:
-    """Rows as JSON lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-@contextmanager
-def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Claim what a file stands for: gives True if this process has it now, False if another one does.
-
-    Args:
-        path: of the claim's file; it is made, and deleted afterwards. It names its holder, for people.
-        wait: until the other one lets go.
-
-    Raises:
-        RunWriteError: the file cannot be written, or its file system knows no locks.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise RunWriteError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        while not (mine := _lock(descriptor, path, wait=wait)) and wait:
-            os.close(descriptor)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        if mine:
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()} on {platform.node()} since {time.ctime()}\n".encode())
-        try:
-            yield mine
-        finally:
-            if mine:
-                path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path, *, wait: bool) -> bool:
-    """Lock an open file, if it is still the one at that path: its last holder may just have deleted it."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    except OSError as error:
-        raise RunWriteError(f"cannot lock {path}: {error.strerror}; use a folder on a local disk") from error

@@ -16,27 +16,26 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, final
 
 import pydantic
 
-from agents.errors import RunDamaged, RunExists, RunMismatch
+from agents.errors import RunDamaged, RunMismatch
+from agents.experiments.folder import CELLS, CLAIMS, check_empty, write_files
 from agents.experiments.pairs import pairs_text, read_pairs, source_identity
 from agents.experiments.spec import Experiment
-from agents.log import write_atomic
 from agents.manifest import model_identity, platform_of, utc_now, versions_here
 from steer.pairs import Pair
 
 MANIFEST, EXPERIMENT, PAIRS = "experiment.json", "experiment.yaml", "pairs.jsonl"
 
 
-class ExperimentManifest(pydantic.BaseModel):
-    """What an experiment was run with.
+class RunManifest(pydantic.BaseModel):
+    """What an experiment of either kind was run with.
 
     Attributes:
         experiment, experiment_sha256: its id, and the hash of `settings`.
         settings: all that decides what is written.
-        pairs_sha256: hash of `pairs.jsonl`.
         model: see `agents.manifest.model_identity`.
         versions, platform, revision: of packages, machine and source, for whoever repeats the run; `revision` is None
             outside a repository, and ends with `+` where files were changed since.
@@ -46,16 +45,34 @@ class ExperimentManifest(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
-    kind: Literal["experiment"] = "experiment"
+    kind: str
     experiment: str
     experiment_sha256: str
     settings: dict[str, Any]
-    pairs_sha256: str
     model: dict[str, Any]
     versions: dict[str, str]
     platform: dict[str, str]
     revision: str | None
     started: str
+
+    def to_json(self) -> str:
+        """As a JSON document."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+M = TypeVar("M", bound=RunManifest)
+
+
+@final
+class ExperimentManifest(RunManifest):
+    """What an experiment was run with.
+
+    Attributes:
+        pairs_sha256: hash of `pairs.jsonl`.
+    """
+
+    kind: Literal["experiment"] = "experiment"
+    pairs_sha256: str
 
 
 def settings_of(experiment: Experiment) -> dict[str, Any]:
@@ -88,16 +105,12 @@ def start_run(folder: Path, experiment: Experiment, model: Any, pairs: list[Pair
         RunExists: the folder holds something else.
         RunWriteError: the file system refused.
     """
-    ours = {EXPERIMENT, PAIRS, "cells", "claims"}
-    if strangers := sorted(path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in ours):
-        raise RunExists(f"{folder} holds something else ({strangers[0]}); choose another --out")
+    check_empty(folder, {EXPERIMENT, PAIRS, CELLS, CLAIMS})
     text = pairs_text(pairs)
     common = provenance(experiment.id, settings_of(experiment), model)
     manifest = ExperimentManifest(pairs_sha256=_hash(text), **common)
-    write_atomic(folder / PAIRS, text)
-    write_atomic(folder / EXPERIMENT, experiment.to_yaml())
-    # Last: where a manifest is, all the rest is.
-    write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    # The manifest last: where it is, all the rest is.
+    write_files(folder, {PAIRS: text, EXPERIMENT: experiment.to_yaml(), MANIFEST: manifest.to_json()})
 
 
 def read_run(folder: Path) -> tuple[ExperimentManifest, list[Pair]]:
@@ -107,16 +120,30 @@ def read_run(folder: Path) -> tuple[ExperimentManifest, list[Pair]]:
         RunDamaged: one of them was changed.
         OSError: there is no manifest.
     """
-    path = folder / MANIFEST
-    try:
-        manifest = ExperimentManifest.model_validate_json(path.read_bytes())
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        raise RunDamaged(f"{path} is no experiment's: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    manifest = read_manifest(folder / MANIFEST, ExperimentManifest, "is no experiment's")
     pairs = read_pairs(folder / PAIRS)
     if _hash(pairs_text(pairs)) != manifest.pairs_sha256:
         raise RunDamaged(f"{folder / PAIRS} was changed since the run was started; put it back, or start a new run")
     return manifest, pairs
+
+
+def read_manifest(path: Path, kind: type[M], wrong: str) -> M:
+    """Read what `to_json` gave.
+
+    Args:
+        path: of the file.
+        kind: of manifest.
+        wrong: what to say of a file that holds something else.
+
+    Raises:
+        RunDamaged: it does.
+        OSError: there is no such file.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise RunDamaged(f"{path} {wrong}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def check_settings(was: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> None:

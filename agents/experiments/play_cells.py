@@ -42,6 +42,11 @@ class PlayCell:
         return f"{self.arm.slug}.s{self.seed}.{self.scenario.id}"
 
     @property
+    def row(self) -> str:
+        """The row of the tables that it is counted in."""
+        return self.arm.name
+
+    @property
     def label(self) -> str:
         """What it is, for people."""
         return f"{self.arm.name}, seed {self.seed}, {self.scenario.id}"

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from agents.experiments.estimate import ArmForecast, Forecast, peak_bytes
-from agents.experiments.manifest import check_settings
 from agents.experiments.play_cells import Measured, PlayCell, plan_plays, read_measured
-from agents.experiments.play_manifest import CELLS, PLAYS, read_plays
+from agents.experiments.play_manifest import cell_file, holds_plays
 from agents.experiments.play_spec import Plays, as_played
 from agents.scenario import override
 from agents.simulation import run_scenario
@@ -35,10 +34,9 @@ def forecast_plays(plays: Plays, model: Any, folder: Path, *, limit: int | None 
         RunMismatch: the folder holds a run of another experiment.
         RunDamaged: files of the run were changed.
     """
-    if (folder / PLAYS).exists():
-        check_settings(read_plays(folder).settings, plays.settings(), folder)
+    holds_plays(plays, folder)
     cells = plan_plays(plays, limit)
-    found = {cell.key: read_measured(folder / CELLS / f"{cell.key}.json", cell, judged=False) for cell in cells}
+    found = {cell.key: read_measured(cell_file(folder, cell), cell, judged=False) for cell in cells}
     arms = []
     for arm in plays.experiment.arms:
         own = [cell for cell in cells if cell.arm == arm]

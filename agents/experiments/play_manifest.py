@@ -13,35 +13,21 @@ report.html, report.md, told_by_role.png, nearness.png   where somebody asked fo
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
-import pydantic
-
-from agents.errors import RunDamaged, RunExists, RunWriteError
-from agents.experiments.cells import claim
-from agents.experiments.manifest import check_settings, provenance
+from agents.experiments.folder import CELLS, CLAIMS, check_empty, claim, make_folder, write_files
+from agents.experiments.manifest import RunManifest, check_settings, provenance, read_manifest
+from agents.experiments.play_cells import PlayCell
 from agents.experiments.play_spec import Plays
-from agents.log import write_atomic
 
-PLAYS, FILE, TABLE = "plays.json", "plays.yaml", "table.md"
-RUNS, CELLS, CLAIMS = "runs", "cells", "claims"
+PLAYS, FILE, RUNS = "plays.json", "plays.yaml", "runs"
 
 
-class PlayManifest(pydantic.BaseModel):
-    """What an experiment over scenarios was run with; the fields are those of `ExperimentManifest`, without pairs."""
+@final
+class PlayManifest(RunManifest):
+    """What an experiment over scenarios was run with."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: Literal[1] = 1
     kind: Literal["plays"] = "plays"
-    experiment: str
-    experiment_sha256: str
-    settings: dict[str, Any]
-    model: dict[str, Any]
-    versions: dict[str, str]
-    platform: dict[str, str]
-    revision: str | None
-    started: str
 
 
 def open_plays(plays: Plays, folder: Path, load_model: Callable[[], Any]) -> None:
@@ -58,21 +44,26 @@ def open_plays(plays: Plays, folder: Path, load_model: Callable[[], Any]) -> Non
         RunDamaged: its manifest was changed.
         RunWriteError: the file system refused.
     """
-    try:
-        for name in (CLAIMS, CELLS, RUNS):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunWriteError(f"cannot write {folder}: {error.strerror}") from error
+    make_folder(folder, CLAIMS, CELLS, RUNS)
     with claim(folder / CLAIMS / "start", wait=True):
-        if (folder / PLAYS).exists():
-            check_settings(read_plays(folder).settings, plays.settings(), folder)
+        if holds_plays(plays, folder):
             return
-        ours = {CLAIMS, CELLS, RUNS, FILE}
-        if strangers := sorted(path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in ours):
-            raise RunExists(f"{folder} holds something else ({strangers[0]}); choose another --out")
-        write_atomic(folder / FILE, plays.to_yaml())
+        check_empty(folder, {CLAIMS, CELLS, RUNS, FILE})
         manifest = PlayManifest(**provenance(plays.id, plays.settings(), load_model()))
-        write_atomic(folder / PLAYS, manifest.model_dump_json(indent=2) + "\n")  # last: where it is, all the rest is
+        # The manifest last: where it is, all the rest is.
+        write_files(folder, {FILE: plays.to_yaml(), PLAYS: manifest.to_json()})
+
+
+def holds_plays(plays: Plays, folder: Path) -> bool:
+    """Whether a run of this experiment was started in a folder.
+
+    Raises:
+        RunMismatch, RunDamaged: see `open_plays`.
+    """
+    if not (folder / PLAYS).exists():
+        return False
+    check_settings(read_plays(folder).settings, plays.settings(), folder)
+    return True
 
 
 def read_plays(folder: Path) -> PlayManifest:
@@ -82,9 +73,9 @@ def read_plays(folder: Path) -> PlayManifest:
         RunDamaged: it was changed.
         OSError: there is none.
     """
-    path = folder / PLAYS
-    try:
-        return PlayManifest.model_validate_json(path.read_bytes())
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        raise RunDamaged(f"{path} was changed: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return read_manifest(folder / PLAYS, PlayManifest, "was changed")
+
+
+def cell_file(folder: Path, cell: PlayCell) -> Path:
+    """Where what was measured of a cell lies in the folder of a run."""
+    return folder / CELLS / f"{cell.key}.json"

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.errors import RunDamaged
+from agents.experiments.folder import RESULTS, SAMPLES
 from agents.experiments.play_manifest import FILE, PlayManifest, read_plays
 from agents.experiments.play_results import PlayResults, PlayRow
 from agents.experiments.play_tables import show
 from agents.experiments.report_page import listed
-from agents.experiments.results import RESULTS, SAMPLES
 
 SHOWN = 2  # scenarios of each relation
 PARTS = 10  # of a run, in the figure of its course

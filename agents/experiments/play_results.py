@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.experiments.bench import takeable
-from agents.experiments.cells import json_lines
+from agents.experiments.folder import json_lines
 from agents.experiments.play_cells import Measured, PlayCell
 from agents.experiments.play_measures import PLAY_MEASURES, Aim, Play, make_play, told_threshold
 from agents.experiments.play_spec import ROLES, PlayArm, Plays, relation_of

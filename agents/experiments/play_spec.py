@@ -22,7 +22,7 @@ from pydantic import Field
 from agents.experiments.spec import Name, Seed, at, slug
 from agents.planner_part import SEARCH_KEYS, SEARCHES, Part, Share
 from agents.scenario import DEFAULT_MODEL, Identifier, Scenario
-from steer.sampling import derive_seed
+from steer.noise import derive_seed
 
 ROLES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 

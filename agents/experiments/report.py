@@ -5,9 +5,9 @@ Both are made of the files that the run left; nothing is computed anew but the f
 
 from pathlib import Path
 
-from agents.errors import RunWriteError
 from agents.experiments.bench import glossary
 from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures, png_figures
+from agents.experiments.folder import make_folder, write_files
 from agents.experiments.measures import MEASURES
 from agents.experiments.play_manifest import PLAYS
 from agents.experiments.play_report import play_images, plays_html, plays_markdown
@@ -25,7 +25,6 @@ from agents.experiments.tables import (
     plain_line,
     verdict_table,
 )
-from agents.log import write_atomic
 
 HTML, MARKDOWN = "report.html", "report.md"
 TEMPLATE = "report.html.j2"
@@ -59,14 +58,8 @@ def write_report(run: Path, out: Path | None = None) -> list[Path]:
         report = read_report(run)
         pages, images = (as_html(report), as_markdown(report)), png_figures(report.results)
     out = out or run
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunWriteError(f"cannot write {out}: {error.strerror}") from error
-    files: dict[str, str | bytes] = {HTML: pages[0], MARKDOWN: pages[1], **images}
-    for name, content in files.items():
-        write_atomic(out / name, content)
-    return [out / name for name in files]
+    make_folder(out)
+    return write_files(out, {HTML: pages[0], MARKDOWN: pages[1], **images})
 
 
 def as_html(report: Report) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.errors import RunDamaged, RunNotFound
-from agents.experiments.manifest import EXPERIMENT, MANIFEST, ExperimentManifest, read_run
-from agents.experiments.play_manifest import PlayManifest
+from agents.experiments.folder import RESULTS, SAMPLES
+from agents.experiments.manifest import EXPERIMENT, MANIFEST, ExperimentManifest, RunManifest, read_run
 from agents.experiments.report_page import listed
-from agents.experiments.results import HEADLINE, RESULTS, SAMPLES, Results
+from agents.experiments.results import HEADLINE, Results
 from agents.experiments.tables import show
 from steer.pairs import Pair
 
@@ -101,7 +101,7 @@ def totals(results: Results) -> str:
     return f"In all {texts:,} texts, {tokens:,.0f} generated tokens and {seconds / 60:,.1f} minutes of writing."
 
 
-def made_with(manifest: ExperimentManifest | PlayManifest) -> dict[str, str]:
+def made_with(manifest: RunManifest) -> dict[str, str]:
     """What the run was made with, for whoever repeats it."""
     return {
         "experiment": f"{manifest.experiment} ({manifest.experiment_sha256[:12]})",

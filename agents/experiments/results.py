@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from agents.errors import RunDamaged
-from agents.experiments.cells import Cell, CellStore, json_lines
+from agents.experiments.cells import Cell, CellStore
+from agents.experiments.folder import SAMPLES, json_lines
 from agents.experiments.spec import Experiment, Variant
 from agents.experiments.statistics import Comparison, Estimate, bootstrap_weights, compare, estimate, holm
 from agents.log import write_atomic
 
 HEADLINE = "nearest"  # the measure of success
-RESULTS, SAMPLES = "results.json", "samples.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)

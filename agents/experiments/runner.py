@@ -1,108 +1,28 @@
-"""Running an experiment: write what is missing, measure it, compare, report. Safe to stop, to repeat and to share.
-
-Whatever is done is on the disk, cell by cell; see `agents.experiments.cells`. Two processes on one folder take
-different cells, and each ends when all are done.
-"""
+"""Running an experiment: write what is missing, measure it, compare, report; see `agents.experiments.work`."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 
-from agents.errors import ExperimentError, RunWriteError
+from agents.errors import ExperimentError
 from agents.experiments.arms import ARMS, Task
 from agents.experiments.bench import Bench, Embedder, installed_judge, takeable
-from agents.experiments.cells import CLAIMS, Cell, CellStore, Record, claim, plan_cells
+from agents.experiments.cells import Cell, CellStore, Record, plan_cells
 from agents.experiments.figures import save_figures
+from agents.experiments.folder import CLAIMS, RESULTS, TABLE, claim, make_folder, write_files
 from agents.experiments.manifest import MANIFEST, check_model, check_settings, read_run, settings_of, start_run
 from agents.experiments.measures import MEASURES
 from agents.experiments.pairs import load_pairs
-from agents.experiments.results import HEADLINE, RESULTS, Results, gather, save_samples
-from agents.experiments.sharing import share_work
+from agents.experiments.results import HEADLINE, Results, gather, save_samples
 from agents.experiments.spec import Experiment
 from agents.experiments.tables import markdown
-from agents.log import write_atomic
+from agents.experiments.work import Lazy, OnProgress, Outcome, Tally, run_cells
 from steer.pairs import Pair
-from steer.sampling import derive_seed
-
-TABLE = "table.md"
-
-
-@dataclass
-class Tally:
-    """How far one arm is.
-
-    Attributes:
-        cells, done: of it, in all and so far.
-        texts: written so far.
-        hits: sum of the measure of success over them; NaN where it is not taken.
-        tokens, seconds: spent on them.
-    """
-
-    cells: int = 0
-    done: int = 0
-    texts: int = 0
-    hits: float = 0.0
-    tokens: int = 0
-    seconds: float = 0.0
-
-
-OnProgress = Callable[[dict[str, Tally], Cell | None], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to.
-
-    Attributes:
-        folder: of the run.
-        cells: of the experiment.
-        written, measured: cells that this call wrote, and those that it only measured.
-        results: all numbers.
-        files: that were made of them.
-    """
-
-    folder: Path
-    cells: int
-    written: int
-    measured: int
-    results: Results
-    files: tuple[Path, ...]
-
-
-@final
-class Lazy:
-    """Something that is made when it is first needed, and kept.
-
-    Args:
-        make: makes it.
-    """
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self._made: list[Any] = []
-
-    def __call__(self) -> Any:
-        """The thing."""
-        if not self._made:
-            self._made.append(self._make())
-        return self._made[0]
-
-
-@dataclass
-class _Work:
-    """What the steps of one call share."""
-
-    experiment: Experiment
-    store: CellStore
-    cells: list[Cell]
-    tallies: dict[str, Tally] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
-    written: int = 0
-    measured: int = 0
+from steer.noise import derive_seed
 
 
 def run_experiment(
@@ -113,7 +33,7 @@ def run_experiment(
     limit: int | None = None,
     open_judge: Callable[[], Embedder | None] = installed_judge,
     on_progress: OnProgress | None = None,
-) -> Outcome:
+) -> Outcome[Results]:
     """Run an experiment in a folder, or go on with it; where all is done, only the report is made again.
 
     Args:
@@ -135,20 +55,27 @@ def run_experiment(
     model = Lazy(load_model)
     pairs = _open_run(experiment, folder, model)
     count = min(len(pairs), limit or experiment.limit or len(pairs))
-    work = _Work(experiment, CellStore(folder, pairs), plan_cells(experiment, count))
-    names = list(MEASURES)
-    if not all(work.store.is_done(cell, names) for cell in work.cells):
-        judge = open_judge()
+    store, cells = CellStore(folder, pairs), plan_cells(experiment, count)
+
+    def look(cell: Cell, judged: bool) -> Tally | None:
+        return _tally(store, cell) if store.is_done(cell, takeable(MEASURES, judged=judged)) else None
+
+    def begin(judge: Embedder | None) -> Callable[[Cell], bool]:
+        check_model(read_run(folder)[0].model, model())
+        bench = Bench(model(), pairs, judge, reached=experiment.reached)
         names = takeable(MEASURES, judged=judge is not None)
-        if not all(work.store.is_done(cell, names) for cell in work.cells):
-            check_model(read_run(folder)[0].model, model())
-            bench = Bench(model(), pairs, judge, reached=experiment.reached)
-            _work_off(work, bench, names, on_progress)
-    with claim(folder / CLAIMS / "report", wait=True):
+        return lambda cell: _do(experiment, store, cell, bench, names)
+
+    def report(judged: bool) -> tuple[Results, list[Path]]:
+        names = takeable(MEASURES, judged=judged)
         group = len(Bench(None, pairs, None, reached=1.0).rivals(pairs[0]))
-        results = gather(experiment, work.store, work.cells, count, group=group, names=names)
-        files = _report(folder, work, results, names)
-    return Outcome(folder, len(work.cells), work.written, work.measured, results, tuple(files))
+        results = gather(experiment, store, cells, count, group=group, names=names)
+        files = write_files(folder, {RESULTS: results.to_json(), TABLE: markdown(results)})
+        return results, [*files, *save_samples(folder, store, cells, names), *save_figures(results, folder)]
+
+    return run_cells(
+        folder, cells, look=look, open_judge=open_judge, begin=begin, report=report, on_progress=on_progress
+    )
 
 
 def existing_run(experiment: Experiment, folder: Path) -> list[Pair] | None:
@@ -204,10 +131,7 @@ def write_cell(experiment: Experiment, model: Any, cell: Cell, every: Sequence[P
 
 def _open_run(experiment: Experiment, folder: Path, model: Lazy) -> list[Pair]:
     """Start a run in the folder, or find that the one in it is of the same experiment."""
-    try:
-        (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunWriteError(f"cannot write {folder}: {error.strerror}") from error
+    make_folder(folder, CLAIMS)
     with claim(folder / CLAIMS / "start", wait=True):
         pairs = existing_run(experiment, folder)
         if pairs is None:
@@ -216,41 +140,16 @@ def _open_run(experiment: Experiment, folder: Path, model: Lazy) -> list[Pair]:
     return pairs
 
 
-def _work_off(work: _Work, bench: Bench, names: Sequence[str], on_progress: OnProgress | None) -> None:
-    """Do every cell that is missing, sharing them with other processes, until none is."""
-    for cell in work.cells:
-        work.tallies.setdefault(cell.variant.name, Tally()).cells += 1
-    _take_in(work, work.cells, names)
-    if on_progress:
-        on_progress(work.tallies, None)
-
-    def after(cell: Cell, ours: bool) -> None:
-        _take_in(work, [cell], names)
-        if ours and on_progress:
-            on_progress(work.tallies, cell)
-
-    share_work(
-        [cell for cell in work.cells if cell.key not in work.done],
-        claimed=work.store.claim,
-        is_done=lambda cell: work.store.is_done(cell, names),
-        do=lambda cell: _do(work, cell, bench, names),
-        after=after,
-    )
-
-
-def _do(work: _Work, cell: Cell, bench: Bench, names: Sequence[str]) -> None:
-    """Write a cell if it is not there, and take the measures that it lacks."""
-    store = work.store
-    records = store.records(cell)
-    if records is None:
-        records = write_cell(work.experiment, bench.model, cell, store.pairs)
+def _do(experiment: Experiment, store: CellStore, cell: Cell, bench: Bench, names: Sequence[str]) -> bool:
+    """Write a cell if it is not there, and take the measures that it lacks; says whether it was written."""
+    there = store.records(cell)
+    records = write_cell(experiment, bench.model, cell, store.pairs) if there is None else there
+    if there is None:
         store.save_records(cell, records)
-        work.written += 1
-    else:
-        work.measured += 1
     numbers = store.measures(cell)
     numbers |= {name: _measure(name, records, bench) for name in names if name not in numbers}
     store.save_measures(cell, numbers)
+    return there is None
 
 
 def _measure(name: str, records: list[Record], bench: Bench) -> np.ndarray:
@@ -264,23 +163,13 @@ def _measure(name: str, records: list[Record], bench: Bench) -> np.ndarray:
     return values
 
 
-def _take_in(work: _Work, cells: Sequence[Cell], names: Sequence[str]) -> None:
-    """Add cells that are done by now to the tallies."""
-    for cell in cells:
-        if cell.key in work.done or not work.store.is_done(cell, names):
-            continue
-        work.done.add(cell.key)
-        numbers, tally = work.store.measures(cell), work.tallies[cell.variant.name]
-        tally.done += 1
-        tally.texts += cell.stop - cell.start
-        tally.hits += float(np.nansum(numbers[HEADLINE])) if HEADLINE in numbers else float("nan")
-        tally.tokens += int(np.nansum(numbers["tokens"])) if "tokens" in numbers else 0
-        tally.seconds += float(np.nansum(numbers["seconds"])) if "seconds" in numbers else 0.0
-
-
-def _report(folder: Path, work: _Work, results: Results, names: Sequence[str]) -> list[Path]:
-    """Write all files that are made of the results."""
-    write_atomic(folder / RESULTS, results.to_json())
-    write_atomic(folder / TABLE, markdown(results))
-    files = [folder / RESULTS, folder / TABLE]
-    return [*files, *save_samples(folder, work.store, work.cells, names), *save_figures(results, folder)]
+def _tally(store: CellStore, cell: Cell) -> Tally:
+    """What a cell that is done adds to the tally of its arm."""
+    sums = {name: float(np.nansum(values)) for name, values in store.measures(cell).items()}
+    return Tally(
+        done=1,
+        texts=cell.stop - cell.start,
+        hits=sums.get(HEADLINE, float("nan")),
+        tokens=int(sums.get("tokens", 0)),
+        seconds=sums.get("seconds", 0.0),
+    )

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from agents.errors import RunDamaged
-from agents.experiments.cells import CellStore, Record, claim, plan_cells
+from agents.experiments.cells import CellStore, Record, plan_cells
+from agents.experiments.folder import claim
 from tests.agents.experiments.kit import PAIRS, experiment, sample
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agents.cli.experiment import clock, progress_table
-from agents.experiments.runner import Tally
+from agents.experiments.work import Tally
 from tests.agents.cli_kit import document, error_line, steer
 from tests.agents.experiments.kit import write_file
 

@@ -12,14 +12,16 @@ import pytest
 from agents.audit import audit_run
 from agents.errors import RunDamaged, RunExists, RunMismatch
 from agents.events import TurnEvent
-from agents.experiments.cells import claim
+from agents.experiments.folder import claim
 from agents.experiments.play_cells import measure_run, plan_plays, save_measured
 from agents.experiments.play_estimate import forecast_plays
 from agents.experiments.play_file import load_plays
 from agents.experiments.play_measures import PLAY_MEASURES
+from agents.experiments.play_results import PlayResults
 from agents.experiments.play_spec import Plays, as_played
 from agents.experiments.play_tables import play_markdown
-from agents.experiments.plays import PlayOutcome, play_cell, run_plays
+from agents.experiments.plays import play_cell, run_plays
+from agents.experiments.work import Outcome
 from agents.simulation import run_scenario
 from steer.evaluation import base_nll
 from steer.guided import Written
@@ -33,7 +35,7 @@ class Stop(Exception):
     pass
 
 
-def go(plays: Plays, run: Path, model: Any, **options: Any) -> PlayOutcome:
+def go(plays: Plays, run: Path, model: Any, **options: Any) -> Outcome[PlayResults]:
     return run_plays(plays, run, lambda: model, **{"open_judge": Letters, **options})
 
 
@@ -50,14 +52,14 @@ def samples(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def done(model: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plays, PlayOutcome]:
+def done(model: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plays, Outcome[PlayResults]]:
     """A run that is finished."""
     folder = tmp_path_factory.mktemp("done")
     plays = small_plays(folder, seeds=[1, 2])
     return folder, plays, go(plays, folder / "run", model)
 
 
-def test_a_run_holds_every_cell_and_every_number(done: tuple[Path, Plays, PlayOutcome]) -> None:
+def test_a_run_holds_every_cell_and_every_number(done: tuple[Path, Plays, Outcome[PlayResults]]) -> None:
     folder, _, outcome = done
     rows = samples(folder / "run")
     assert len(rows) == outcome.cells == outcome.written == 2 * 2 * 2
@@ -82,7 +84,7 @@ def test_a_run_holds_every_cell_and_every_number(done: tuple[Path, Plays, PlayOu
     assert {path.name for path in outcome.files} == {"results.json", "table.md", "samples.jsonl"}
 
 
-def test_each_cell_is_a_run_like_any_other(done: tuple[Path, Plays, PlayOutcome], model: Any) -> None:
+def test_each_cell_is_a_run_like_any_other(done: tuple[Path, Plays, Outcome[PlayResults]], model: Any) -> None:
     folder, plays, _ = done
     cell = plan_plays(plays)[-1]
     report = audit_run(folder / "run" / "runs" / cell.key, model=model)
@@ -104,7 +106,7 @@ def test_arms_share_openings_and_noise(model: Any, tmp_path: Path) -> None:
     assert texts["plain"] == texts["none"] != texts["pulled"]
 
 
-def test_a_second_run_does_nothing_and_says_the_same(done: tuple[Path, Plays, PlayOutcome]) -> None:
+def test_a_second_run_does_nothing_and_says_the_same(done: tuple[Path, Plays, Outcome[PlayResults]]) -> None:
     folder, plays, first = done
     again = run_plays(plays, folder / "run", nobody, open_judge=nobody)
     assert (again.written, again.measured, again.cells) == (0, 0, first.cells)
@@ -112,7 +114,7 @@ def test_a_second_run_does_nothing_and_says_the_same(done: tuple[Path, Plays, Pl
 
 
 def test_a_run_that_is_stopped_between_and_within_cells_comes_to_the_same(
-    done: tuple[Path, Plays, PlayOutcome], model: Any, tmp_path: Path
+    done: tuple[Path, Plays, Outcome[PlayResults]], model: Any, tmp_path: Path
 ) -> None:
     plays, run = done[1], tmp_path / "run"
 
@@ -140,7 +142,7 @@ def test_a_run_that_is_stopped_between_and_within_cells_comes_to_the_same(
 
 
 def test_a_cell_that_another_process_has_is_left_to_it(
-    done: tuple[Path, Plays, PlayOutcome], model: Any, tmp_path: Path
+    done: tuple[Path, Plays, Outcome[PlayResults]], model: Any, tmp_path: Path
 ) -> None:
     plays, run = done[1], tmp_path / "run"
     cells, found = plan_plays(plays), []
@@ -162,7 +164,7 @@ def test_a_cell_that_another_process_has_is_left_to_it(
 
 
 def test_fluency_is_that_of_what_was_written_behind_what_was_read(
-    done: tuple[Path, Plays, PlayOutcome], model: Any
+    done: tuple[Path, Plays, Outcome[PlayResults]], model: Any
 ) -> None:
     folder, plays, _ = done
     cell = plan_plays(plays)[1]
@@ -197,7 +199,7 @@ def test_a_larger_limit_goes_on(model: Any, tmp_path: Path) -> None:
 
 
 def test_another_experiment_scenario_or_model_needs_another_folder(
-    done: tuple[Path, Plays, PlayOutcome], tmp_path: Path, tiny_llama: Path, model: Any
+    done: tuple[Path, Plays, Outcome[PlayResults]], tmp_path: Path, tiny_llama: Path, model: Any
 ) -> None:
     run = done[0] / "run"
     with pytest.raises(
@@ -233,7 +235,7 @@ def test_changed_files_are_told(model: Any, tmp_path: Path) -> None:
 
 
 def test_a_forecast_writes_nothing_and_knows_what_is_done(
-    done: tuple[Path, Plays, PlayOutcome], model: Any, tmp_path: Path
+    done: tuple[Path, Plays, Outcome[PlayResults]], model: Any, tmp_path: Path
 ) -> None:
     folder, plays, outcome = done
     fresh = forecast_plays(plays, model, tmp_path / "run")

@@ -17,9 +17,11 @@ from agents.experiments.cells import Record
 from agents.experiments.estimate import forecast
 from agents.experiments.measures import MEASURES, Bench, Measure
 from agents.experiments.options import Options
-from agents.experiments.runner import Outcome, run_experiment
+from agents.experiments.results import Results
+from agents.experiments.runner import run_experiment
 from agents.experiments.spec import load_experiment
 from agents.experiments.tables import markdown
+from agents.experiments.work import Outcome
 from tests.agents.experiments.kit import (
     PAIRS,
     Letters,
@@ -40,7 +42,7 @@ def texts(run: Path, arm: str) -> list[str]:
     return [row["text"] for row in samples(run) if row["arm"] == arm]
 
 
-def go(folder: Path, model: Any, **changes: Any) -> Outcome:
+def go(folder: Path, model: Any, **changes: Any) -> Outcome[Results]:
     return run_experiment(experiment(folder, **changes), folder / "run", lambda: model, open_judge=Letters)
 
 
@@ -49,13 +51,13 @@ def no_model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def done(model: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+def done(model: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome[Results]]:
     """A run that is finished."""
     folder = tmp_path_factory.mktemp("done")
     return folder, go(folder, model, seeds=[1, 2])
 
 
-def test_a_run_holds_every_sample_and_every_number(done: tuple[Path, Outcome]) -> None:
+def test_a_run_holds_every_sample_and_every_number(done: tuple[Path, Outcome[Results]]) -> None:
     folder, outcome = done
     rows = samples(folder / "run")
     assert len(rows) == outcome.results.arms[0].samples * 3 == 6 * 2 * 3
@@ -71,7 +73,7 @@ def test_a_run_holds_every_sample_and_every_number(done: tuple[Path, Outcome]) -
     assert (folder / "run" / "table.md").read_text(encoding="utf-8") == markdown(outcome.results)
 
 
-def test_costs_are_counted(done: tuple[Path, Outcome], model: Any) -> None:
+def test_costs_are_counted(done: tuple[Path, Outcome[Results]], model: Any) -> None:
     size = model.span_tokens
     for row in samples(done[0] / "run"):
         assert row["seconds"] > 0
@@ -81,7 +83,7 @@ def test_costs_are_counted(done: tuple[Path, Outcome], model: Any) -> None:
         assert row["encodes"] == {"plain": 0, "none": 1, "pulled": 1 + drafts}[row["arm"]]
 
 
-def test_arms_share_contexts_seeds_and_noise(done: tuple[Path, Outcome]) -> None:
+def test_arms_share_contexts_seeds_and_noise(done: tuple[Path, Outcome[Results]]) -> None:
     """A pull of weight zero writes what no pull writes, sample by sample; a real pull does not."""
     run = done[0] / "run"
     assert texts(run, "none") == texts(run, "plain") != texts(run, "pulled")
@@ -105,7 +107,7 @@ def test_the_noise_of_a_pair_does_not_depend_on_chunks_or_arms(
     assert seen["a"] == seen["b"] and len(set(seen["a"].values())) == 6
 
 
-def test_a_second_run_writes_nothing_and_says_the_same(done: tuple[Path, Outcome]) -> None:
+def test_a_second_run_writes_nothing_and_says_the_same(done: tuple[Path, Outcome[Results]]) -> None:
     folder, first = done
     loaded = load_experiment(folder / "experiment.yaml")
     again = run_experiment(loaded, folder / "run", no_model, open_judge=lambda: pytest.fail("nothing was to be judged"))
@@ -122,7 +124,9 @@ def test_a_larger_limit_goes_on(tmp_path: Path, model: Any) -> None:
     assert texts(tmp_path / "run", "plain")[:4] == before
 
 
-def test_another_experiment_needs_another_folder(done: tuple[Path, Outcome], tmp_path: Path, model: Any) -> None:
+def test_another_experiment_needs_another_folder(
+    done: tuple[Path, Outcome[Results]], tmp_path: Path, model: Any
+) -> None:
     run = done[0] / "run"
     other = experiment(tmp_path, seeds=[1, 2], spans=3)
     with pytest.raises(RunMismatch, match=r"another experiment: spans was 2, now it is 3; choose another --out"):
