@@ -23,7 +23,7 @@ from agents.turn_search import search_turn, turn_rewards
 from steer.drawing import Limits
 from steer.guided import Written, write_guided
 from steer.model import LatentModel
-from steer.sampling import derive_seed
+from steer.noise import derive_seed
 
 
 def arm_scenario(scenario: Scenario, arm: Arm) -> Scenario:

@@ -21,8 +21,8 @@ if _TYPE_CHECKING:
     from steer.guided import Written as Written
     from steer.guided import write_guided as write_guided
     from steer.model import LatentModel as LatentModel
+    from steer.noise import derive_seed as derive_seed
     from steer.sampling import SamplingConfig as SamplingConfig
-    from steer.sampling import derive_seed as derive_seed
     from steer.schedules import ScheduleConfig as ScheduleConfig
     from steer.schedules import make_schedule as make_schedule
     from steer.writer import Writer as Writer
@@ -39,7 +39,7 @@ _HOME = {
     "Written": "guided",
     "apply_op": "guidance",
     "cfg": "guidance",
-    "derive_seed": "sampling",
+    "derive_seed": "noise",
     "fresh_model": "fresh",
     "make_schedule": "schedules",
     "mix": "guidance",

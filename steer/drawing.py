@@ -8,7 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from steer.sampling import RowNoise, SamplingConfig, sample_with
+from steer.noise import RowNoise
+from steer.sampling import SamplingConfig, sample_with
 
 PENALTY_WINDOW = 256  # tokens on which a repetition penalty looks back
 NAME_WINDOW = 12  # tokens in which a name at the beginning of a line is looked for

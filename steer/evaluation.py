@@ -12,11 +12,12 @@ from steer.errors import CorpusError
 from steer.guidance import Pull
 from steer.guided import Written, write_guided
 from steer.judge import Judge, judge_folder
+from steer.noise import derive_seed
 from steer.pairs import Pair, make_pairs
 from steer.quality.figures import quality_figures
 from steer.quality.plays import play_figures
 from steer.quality.shares import share_with_interval
-from steer.sampling import SamplingConfig, derive_seed
+from steer.sampling import SamplingConfig
 from steer.schedules import make_schedule
 
 GROUP = 100

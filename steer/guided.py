@@ -10,8 +10,9 @@ from torch import Tensor
 from steer.drawing import Limits
 from steer.errors import GuidanceError, TextError
 from steer.guidance import Pull, mix
+from steer.noise import RowNoise, derive_seed
 from steer.prior import Drafts
-from steer.sampling import RowNoise, SamplingConfig, derive_seed
+from steer.sampling import SamplingConfig
 from steer.writer import Span
 from steer.writing import open_writer
 

@@ -10,8 +10,9 @@ from steer.adapters import ROUTER
 from steer.arm import Arm
 from steer.drawing import Limits
 from steer.guidance import cfg as mix_logits
+from steer.noise import RowNoise
 from steer.prior import Drafts
-from steer.sampling import RowNoise, SamplingConfig
+from steer.sampling import SamplingConfig
 from steer.writer import Writer
 
 

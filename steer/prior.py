@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from steer.config import PriorConfig
 from steer.errors import GuidanceError, LatentError
-from steer.sampling import RowNoise
+from steer.noise import RowNoise
 from steer.stored_head import StoredHead
 
 Drafts = Literal["write", "head"]  # how the model proposes its next latent: by writing a span, or by this head

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from steer.drawing import Limits, draw_next
 from steer.errors import GuidanceError, LatentError, TextError
+from steer.noise import RowNoise, derive_seed
 from steer.prior import Drafts, check_drafts, read_state
-from steer.sampling import RowNoise, SamplingConfig, derive_seed
+from steer.sampling import SamplingConfig
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def open_writer(
     Args:
         model: a `LatentModel`.
         contexts: visible token ids per row; each is cut on the left to `config.max_context` tokens.
-        seeds: one per row; see `steer.sampling.derive_seed`.
+        seeds: one per row; see `steer.noise.derive_seed`.
         spans: how many spans may be written (memory is set aside for them).
         sampling: settings; the default is temperature 0.8.
         with_null: keep a null arm, for classifier-free guidance.

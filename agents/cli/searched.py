@@ -105,7 +105,7 @@ class SearchedRows:
         Raises:
             KeyboardInterrupt: Ctrl-C. What was found by then is dropped: the same command searches the group again.
         """
-        from steer.sampling import derive_seed
+        from steer.noise import derive_seed
 
         seeds = [derive_seed(self.seed, row.id) for row in rows]
         terminals = [row.terminal for row in rows if row.terminal]

@@ -265,7 +265,7 @@ def _write_batch(
             say.note(f"{long} terminals are longer than a span of {loaded.span_tokens} tokens and are {what}")
 
     def write_rows(rows: Sequence[batches.Pair]) -> list[Any]:
-        from steer.sampling import derive_seed
+        from steer.noise import derive_seed
 
         # A row's seed comes from its id: neither its place in the file nor a resumed command changes what it gets.
         seeds = [derive_seed(seed, row.id) for row in rows]

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from steer.guided import write_guided
+from steer.noise import derive_seed
 from steer.quality.decoding import Progress, nlls
 from steer.quality.shares import share_with_interval
-from steer.sampling import SamplingConfig, derive_seed
+from steer.sampling import SamplingConfig
 
 LINE = re.compile(r"(?P<who>[A-Z][\w.' -]{0,19}): (?P<text>.+)")
 BEFORE = 2  # lines of speech that stand before the one that is wanted, at least

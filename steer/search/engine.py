@@ -12,7 +12,8 @@ from torch import Tensor
 from steer.drawing import PENALTY_WINDOW, Limits, draw_next
 from steer.errors import LatentError
 from steer.guidance import cfg as mix_logits
-from steer.sampling import RowNoise, SamplingConfig, derive_seed
+from steer.noise import RowNoise, derive_seed
+from steer.sampling import SamplingConfig
 from steer.search.tree import Tree
 
 

@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from steer.errors import SearchError
-from steer.sampling import derive_seed
+from steer.noise import derive_seed
 from steer.search.fields import Status
 from steer.search.tree import Tree
 

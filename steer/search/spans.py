@@ -10,10 +10,10 @@ from torch import Tensor
 
 from steer.errors import SearchError
 from steer.guidance import Pull, mix
+from steer.noise import RowNoise, derive_seed
 from steer.positions import check_positions
 from steer.prior import Drafts, check_drafts, read_state
 from steer.rewards import Rewards, States
-from steer.sampling import RowNoise, derive_seed
 from steer.search.engine import Engine, Order
 from steer.search.problem import Request
 from steer.search.tree import Tree, child_key

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steer.errors import SearchError
-from steer.sampling import derive_seed
+from steer.noise import derive_seed
 from steer.search.fields import FIELDS, NONE, STATISTICS, Status
 from steer.search.links import check_links
 

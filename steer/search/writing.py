@@ -11,9 +11,10 @@ from torch import Tensor
 from steer.drawing import Limits
 from steer.errors import GuidanceError, LatentError, SearchError, TextError
 from steer.guidance import Pull
+from steer.noise import derive_seed
 from steer.prior import Drafts
 from steer.rewards import Rewards, RewardsConfig, default_rewards
-from steer.sampling import SamplingConfig, derive_seed
+from steer.sampling import SamplingConfig
 from steer.schedules import ScheduleConfig
 from steer.search.driver import Budget, End, Outcome, Spent, run_search
 from steer.search.fields import Status

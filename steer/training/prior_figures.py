@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from steer.errors import CorpusError
-from steer.sampling import RowNoise, SamplingConfig, derive_seed
+from steer.noise import RowNoise, derive_seed
+from steer.sampling import SamplingConfig
 from steer.training.prior_data import Row, cut_row, encode_continuations, join_continuations
 from steer.writing import open_writer
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from steer.drawing import PENALTY_WINDOW, Limits, draw_next
 from steer.errors import SamplingError
-from steer.sampling import RowNoise, SamplingConfig, sample_with
+from steer.noise import RowNoise
+from steer.sampling import SamplingConfig, sample_with
 
 VOCAB, EOS, INSIDE, COLON = 12, 11, 5, 6
 WORDS = {0: "\n", 1: "Max", 2: " Fox", 3: " ran", 4: " to", COLON: ":"}

@@ -17,8 +17,9 @@ from steer.errors import CheckpointError, GuidanceError, LatentError
 from steer.guidance import Pull
 from steer.guided import write_guided
 from steer.model import LatentModel
+from steer.noise import RowNoise
 from steer.prior import PriorHead, read_state
-from steer.sampling import RowNoise, SamplingConfig
+from steer.sampling import SamplingConfig
 from steer.schedules import make_schedule
 from steer.search.driver import Budget
 from steer.search.opening import open_engine

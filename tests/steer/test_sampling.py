@@ -9,14 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from steer.errors import SamplingError
+from steer.noise import RowNoise, derive_seed, gumbel_noise
 from steer.sampling import (
-    RowNoise,
     SamplingConfig,
-    derive_seed,
     filter_min_p,
     filter_top_k,
     filter_top_p,
-    gumbel_noise,
     penalize_repetition,
     sample,
     sample_greedy,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steer.adapters import ROUTER
 from steer.model import LatentModel
-from steer.sampling import RowNoise, derive_seed
+from steer.noise import RowNoise, derive_seed
 from steer.search.engine import Draw, Engine, Order
 from steer.search.tree import Tree, child_key
 from tests.steer.tiny import Z_DIM, forced_logits

@@ -12,8 +12,9 @@ from steer.drawing import Limits
 from steer.errors import LatentError, RewardError, SearchError
 from steer.guidance import Pull, mix
 from steer.model import LatentModel
+from steer.noise import derive_seed
 from steer.rewards import Rewards
-from steer.sampling import SamplingConfig, derive_seed
+from steer.sampling import SamplingConfig
 from steer.search.driver import Budget, run_search
 from steer.search.engine import Draw, Engine, Order
 from steer.search.opening import open_engine

@@ -14,8 +14,9 @@ from steer.errors import GuidanceError, LatentError, RewardError, SearchError, T
 from steer.guidance import Pull
 from steer.guided import write_guided
 from steer.model import LatentModel
+from steer.noise import derive_seed
 from steer.rewards import Rewards, default_rewards
-from steer.sampling import SamplingConfig, derive_seed
+from steer.sampling import SamplingConfig
 from steer.search.driver import Budget
 from steer.search.fields import Status
 from steer.search.policies import POLICIES

@@ -108,7 +108,7 @@ def test_a_head_learns_means_spreads_and_both_sides_of_a_coin() -> None:
 
 
 def _noise(count: int) -> Any:
-    from steer.sampling import RowNoise
+    from steer.noise import RowNoise
 
     return RowNoise(tuple(range(count)))
 
