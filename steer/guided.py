@@ -55,11 +55,9 @@ def write_guided(
     limits: Limits | None = None,
     drafts: Drafts = "write",
 ) -> list[Written]:
-    """Write `spans` spans in each row, pulled towards latents by their schedules (annealed guidance.
+    """Write `spans` spans in each row, pulled towards latents by their schedules: annealed guidance.
 
-    BigVAE's `plan_2` with any schedule).
-
-    At each span the model drafts its own continuation, the draft's latent is mixed with the pulls, and the span is
+    It is BigVAE's `plan_2` with any schedule. At each span the model drafts its own continuation, the draft's latent is mixed with the pulls, and the span is
     written from the mix. A step at which every weight of a row is zero is written unguided; one whose pulls sum to
     weight one needs no draft and makes none.
 
