@@ -19,7 +19,7 @@ import pydantic
 import yaml
 from pydantic import Field
 
-from agents.experiments.spec import Name, Seed, at, slug
+from agents.experiments.names import Name, Seed, check_arms, slug
 from agents.planner_part import SEARCH_KEYS, SEARCHES, Part, Share
 from agents.scenario import DEFAULT_MODEL, Identifier, Scenario
 from steer.noise import derive_seed
@@ -75,15 +75,8 @@ class PlayExperiment(Part):
 
     @pydantic.model_validator(mode="after")
     def _check_whole(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise at("seeds", f"a seed stands twice in {list(self.seeds)}")
-        seen: dict[str, str] = {}
-        for index, arm in enumerate(self.arms):
-            if arm.slug in seen:
-                raise at(f"arms.{index}.name", f"{arm.name!r} and {seen[arm.slug]!r} would share files")
-            seen[arm.slug] = arm.name
-        if self.reference is not None and self.reference not in seen.values():
-            raise at("reference", f"no such arm; expected one of {', '.join(seen.values())}")
+        names = [(index, arm.name) for index, arm in enumerate(self.arms)]
+        check_arms(names, self.seeds, self.reference)
         return self
 
 

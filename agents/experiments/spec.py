@@ -1,7 +1,6 @@
 """The file of an experiment: YAML, checked by pydantic; unknown keys are errors, each with its line and key."""
 
 import difflib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,13 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 from agents import scenario
 from agents.errors import ExperimentError, ScenarioError
 from agents.experiments.arms import ARMS, Options, options_of
+from agents.experiments.names import Name, Seed, at, check_arms, slug
 from agents.planner_part import Part
 from agents.scenario import DEFAULT_MODEL, Identifier
 from agents.yaml_file import describe_errors, read_yaml
 from steer.text import read_text
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]", max_length=60)]
 Budget = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class PairSource(Part):
@@ -132,11 +130,6 @@ class Variant:
         return slug(self.name)
 
 
-def slug(name: str) -> str:
-    """A name as part of a file name."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
-
-
 class Experiment(Part):
     """A whole experiment.
 
@@ -181,17 +174,8 @@ class Experiment(Part):
 
     @pydantic.model_validator(mode="after")
     def _check_whole(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise at("seeds", f"a seed stands twice in {list(self.seeds)}")
-        seen: dict[str, str] = {}
-        for index, arm in enumerate(self.arms):
-            for variant in expand(arm):
-                if variant.slug in seen:
-                    raise at(f"arms.{index}.name", f"{variant.name!r} and {seen[variant.slug]!r} would share files")
-                seen[variant.slug] = variant.name
-        names = [variant.name for variant in self.variants()]
-        if self.reference is not None and self.reference not in names:
-            raise at("reference", f"no such arm; expected one of {', '.join(names)}")
+        names = [(index, variant.name) for index, arm in enumerate(self.arms) for variant in expand(arm)]
+        check_arms(names, self.seeds, self.reference)
         return self
 
     def variants(self) -> list[Variant]:
@@ -250,12 +234,6 @@ def _with_files(data: Any, folder: Path) -> Any:
             lines = read_text(folder / arm["samples"], "file of samples").splitlines()
             arm["samples"] = [line.strip() for line in lines if line.strip()]
     return data
-
-
-def at(place: str, message: str) -> PydanticCustomError:
-    """An error of a whole that belongs to one place in it."""
-    # The message goes in as a value: braces in it are not for pydantic to fill.
-    return PydanticCustomError("experiment", "{message}", {"message": message, "place": place})
 
 
 def _unknown_keys(unknown: list[str], given: dict[str, Any], method: str, known: list[str]) -> ValidationError:
