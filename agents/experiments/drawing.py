@@ -2,7 +2,8 @@
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from agents.experiments.statistics import Estimate
@@ -14,6 +15,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES = ("-", "--", "-.", ":")
 GRID = "#ebebeb"
 Style = tuple[str, str, str]
+Drawings = Mapping[str, Callable[[], Any]]  # what gives a canvas, by file name
 
 
 def styles_of(names: Iterable[str]) -> dict[str, Style]:
@@ -53,18 +55,26 @@ def error_bars(values: Sequence[Estimate]) -> list[list[float]]:
     return [[max(0.0, v.mean - v.low) for v in values], [max(0.0, v.high - v.mean) for v in values]]
 
 
-def as_png(drawn: Any) -> bytes:
-    """A canvas as a PNG file."""
+def as_pngs(drawings: Drawings) -> dict[str, bytes]:
+    """Figures as PNG files, by name."""
+    return {name: _png(draw()) for name, draw in drawings.items()}
+
+
+def as_svgs(drawings: Drawings) -> dict[str, str]:
+    """Figures as `<svg>` elements of one page, by file name; the same drawings give the same text.
+
+    What is black in them is the page's `currentColor`, their grid is `var(--rule)`, and no two share an id.
+    """
+    return {name: _svg(draw(), Path(name).stem) for name, draw in drawings.items()}
+
+
+def _png(drawn: Any) -> bytes:
     image = io.BytesIO()
     drawn.print_figure(image, format="png", dpi=150)
     return image.getvalue()
 
 
-def as_svg(drawn: Any, prefix: str) -> str:
-    """A canvas as an `<svg>` element of a page, whose ids begin with `prefix`; the same drawing gives the same text.
-
-    What is black in it is the page's `currentColor`, and its grid is `var(--rule)`.
-    """
+def _svg(drawn: Any, prefix: str) -> str:
     image = io.StringIO()
     drawn.print_figure(image, format="svg", facecolor="none", metadata={"Date": None})
     whole = image.getvalue()

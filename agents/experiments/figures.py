@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from agents.experiments.drawing import Style, as_png, as_svg, canvas, error_bars, legend, styles_of
+from agents.experiments.drawing import Drawings, Style, as_pngs, canvas, error_bars, legend, styles_of
+from agents.experiments.folder import write_files
 from agents.experiments.results import HEADLINE, Results
-from agents.log import write_atomic
 
 BY_BUDGET, FRONTIER = "success_by_budget.png", "frontier.png"
 
@@ -19,32 +19,17 @@ def save_figures(results: Results, folder: Path) -> list[Path]:
     Raises:
         RunWriteError: a file cannot be written.
     """
-    files = []
-    for name, image in png_figures(results).items():
-        write_atomic(folder / name, image)
-        files.append(folder / name)
-    return files
+    return write_files(folder, as_pngs(draw_results(results)))
 
 
-def png_figures(results: Results) -> dict[str, bytes]:
-    """The figures as PNG files, by name."""
-    return {name: as_png(_drawn(results, draw)) for name, draw in _drawings(results).items()}
-
-
-def inline_figures(results: Results) -> dict[str, str]:
-    """The same figures as `<svg>` elements, by file name. What is black in them is the page's `currentColor`.
-
-    Their grid is `var(--rule)`, and no two figures on a page share an id. The same results give the same text.
-    """
-    return {name: as_svg(_drawn(results, draw), Path(name).stem) for name, draw in _drawings(results).items()}
-
-
-def _drawings(results: Results) -> dict[str, Any]:
+def draw_results(results: Results) -> Drawings:
     """What can be drawn, by file name: nothing without a judge, and nothing by budget where no arm has one."""
     if not results.judged:
         return {}
-    by_budget = any(arm.budget is not None for arm in results.arms)
-    return {FRONTIER: _draw_frontier} | ({BY_BUDGET: _draw_by_budget} if by_budget else {})
+    found = {FRONTIER: lambda: _drawn(results, _draw_frontier)}
+    if any(arm.budget is not None for arm in results.arms):
+        found[BY_BUDGET] = lambda: _drawn(results, _draw_by_budget)
+    return found
 
 
 def _draw_by_budget(axis: Any, results: Results, styles: dict[str, Style]) -> None:

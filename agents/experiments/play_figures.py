@@ -1,12 +1,12 @@
 """Figures of an experiment over scenarios: who gets their way, and how the goals come nearer in the course of a run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.experiments.drawing import canvas, error_bars, legend, styles_of
+from agents.experiments.drawing import Drawings, canvas, error_bars, legend, styles_of
 from agents.experiments.play_results import ALL, PlayResults
 from agents.experiments.play_spec import ROLES
 
@@ -14,8 +14,8 @@ BY_ROLE, COURSE = "told_by_role.png", "nearness.png"
 Courses = Mapping[str, NDArray[np.float64]]
 
 
-def draw_plays(results: PlayResults, courses: Courses) -> dict[str, Callable[[], Any]]:
-    """What can be drawn, by file name; each gives a canvas. Nothing without a judge.
+def draw_plays(results: PlayResults, courses: Courses) -> Drawings:
+    """What can be drawn, by file name; nothing without a judge.
 
     Args:
         results: of the run.
@@ -23,7 +23,7 @@ def draw_plays(results: PlayResults, courses: Courses) -> dict[str, Callable[[],
     """
     if not results.judged:
         return {}
-    found: dict[str, Callable[[], Any]] = {BY_ROLE: lambda: _by_role(results)}
+    found = {BY_ROLE: lambda: _by_role(results)}
     if any(np.isfinite(course).any() for course in courses.values()):
         found[COURSE] = lambda: _course(results, courses)
     return found

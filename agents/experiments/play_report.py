@@ -1,11 +1,10 @@
 """The report of an experiment over scenarios, in the manner of `agents.experiments.report`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from agents.experiments.bench import glossary
-from agents.experiments.drawing import as_png, as_svg
+from agents.experiments.drawing import as_svgs
 from agents.experiments.play_figures import BY_ROLE, COURSE, draw_plays
 from agents.experiments.play_measures import PLAY_MEASURES
 from agents.experiments.play_report_content import HEADLINE, PlayReport, play_findings
@@ -32,14 +31,13 @@ CAPTIONS = {
 def plays_html(report: PlayReport) -> str:
     """The report as one page: figures inside, no script, nothing from elsewhere."""
     results = report.results
-    figures = draw_plays(results, report.courses)
     bars: Sequence[Estimate] | None = [row.measures[HEADLINE] for row in results.whole()] if results.judged else None
     values: dict[str, Any] = {
         "about": about(results),
         "bars": bars,
         "captions": CAPTIONS,
         "facts": made_with(report.manifest),
-        "figures": {name: as_svg(draw(), Path(name).stem) for name, draw in figures.items()},
+        "figures": as_svgs(draw_plays(results, report.courses)),
         "findings": play_findings(results),
         "glossary": glossary(results.rows[0].measures, PLAY_MEASURES),
         "goals": tables_of_goals(results),
@@ -75,11 +73,6 @@ def plays_markdown(report: PlayReport) -> str:
     parts += ["## Versions", points(f"{name}: {value}" for name, value in made_with(report.manifest).items())]
     parts += ["## Settings", f"```yaml\n{report.settings.strip()}\n```"]
     return "\n\n".join(parts) + "\n"
-
-
-def play_images(report: PlayReport) -> dict[str, bytes]:
-    """The figures as PNG files, by name."""
-    return {name: as_png(draw()) for name, draw in draw_plays(report.results, report.courses).items()}
 
 
 def play_totals(report: PlayReport) -> str:

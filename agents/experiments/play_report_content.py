@@ -16,11 +16,11 @@ from agents.experiments.folder import RESULTS, SAMPLES
 from agents.experiments.play_manifest import FILE, PlayManifest, read_plays
 from agents.experiments.play_results import PlayResults, PlayRow
 from agents.experiments.play_tables import show
-from agents.experiments.report_page import listed
+from agents.experiments.report_content import differences
+from agents.experiments.statistics import means
 
 SHOWN = 2  # scenarios of each relation
 PARTS = 10  # of a run, in the figure of its course
-SIGNIFICANT = 0.05
 HEADLINE = "told"
 _BLANK = re.compile(r"\n\s*\n")
 
@@ -114,15 +114,7 @@ def play_findings(results: PlayResults) -> list[str]:
             "`told`, which is judged from outside."
         )
     tests = [test for arm in results.arms() if (test := results.test(HEADLINE, arm)) is not None]
-    clear = [test for test in tests if test.p_holm < SIGNIFICANT]
-    if tests:
-        said.append(
-            f"{len(clear)} of {len(tests)} arms differ from {results.reference} beyond chance (p < {SIGNIFICANT}, "
-            f"adjusted for {len(tests)} tests)."
-        )
-    for word, sign in (("more", 1), ("less", -1)):
-        if names := [test.first for test in clear if test.comparison.difference.mean * sign > 0]:
-            said.append(f"Goals were told {word} often with {listed(names)}.")
+    said += differences(tests, results.reference, len(tests), "Goals were told {} often")
     return said
 
 
@@ -181,7 +173,5 @@ def _courses(rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> dict[str
             near = np.array([-np.inf if value is None else value for value in by_turn])
             turns = np.ceil(np.arange(1, PARTS + 1) / PARTS * len(near)).astype(int)
             course[:] = np.maximum.accumulate(near)[turns - 1]
-        there = np.isfinite(courses)
-        total = np.where(there, courses, 0.0).sum(0)
-        found[arm] = np.divide(total, there.sum(0), out=np.full(PARTS, np.nan), where=there.any(0))
+        found[arm] = means(np.where(np.isfinite(courses), courses, np.nan))
     return found

@@ -1,9 +1,8 @@
 """Results of an experiment over scenarios: by arm, by relation of the goals, and by role; with intervals and tests."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,8 @@ from agents.experiments.folder import json_lines
 from agents.experiments.play_cells import Measured, PlayCell
 from agents.experiments.play_measures import PLAY_MEASURES, Aim, Play, make_play, told_threshold
 from agents.experiments.play_spec import ROLES, PlayArm, Plays, relation_of
-from agents.experiments.results import TestedPair, plain_json, read_measures, read_tests, unreadable
-from agents.experiments.statistics import Estimate, bootstrap_weights, compare, estimate, holm
+from agents.experiments.run_results import RunResults, TestedPair, compare_arms, plain_json, read_measures
+from agents.experiments.statistics import Estimate, bootstrap_weights, estimate, means
 
 ALL = "all"
 
@@ -38,8 +37,9 @@ class PlayRow:
     measures: Mapping[str, Estimate]
 
 
+@final
 @dataclass(frozen=True)
-class PlayResults:
+class PlayResults(RunResults):
     """All numbers of a run.
 
     Attributes:
@@ -75,38 +75,17 @@ class PlayResults:
         """The rows for all scenarios, of the arms that are played in each."""
         return [row for row in self.rows if (row.relation, row.role) == (ALL, "")]
 
-    def test(self, measure: str, arm: str) -> TestedPair | None:
-        """The test of an arm against the reference; None for the reference itself."""
-        return next((t for t in self.tests if (t.measure, t.first) == (measure, arm)), None)
-
     def relations(self) -> list[str]:
         """The relations that there are, without `all`."""
         return sorted({row.relation for row in self.rows} - {ALL})
 
-    def to_json(self) -> str:
-        """As a JSON document; NaN is null."""
-        return json.dumps(plain_json(asdict(self)), ensure_ascii=False, indent=2) + "\n"
-
-    @classmethod
-    def load(cls, path: Path) -> "PlayResults":
-        """Read what `to_json` gave.
-
-        Raises:
-            RunDamaged: the file is missing or holds something else.
-        """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            threshold = float("nan") if data["threshold"] is None else data["threshold"]
-            fields = {
-                "scenarios": tuple(data["scenarios"]),
-                "seeds": tuple(data["seeds"]),
-                "threshold": threshold,
-                "rows": tuple(PlayRow(**{**row, "measures": read_measures(row["measures"])}) for row in data["rows"]),
-                "tests": read_tests(data["tests"]),
-            }
-            return cls(**{**data, **fields})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise unreadable(path, error) from error
+    @staticmethod
+    def _read(data: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "scenarios": tuple(data["scenarios"]),
+            "threshold": float("nan") if data["threshold"] is None else data["threshold"],
+            "rows": tuple(PlayRow(**{**row, "measures": read_measures(row["measures"])}) for row in data["rows"]),
+        }
 
 
 def gather_plays(plays: Plays, cells: Sequence[PlayCell], measured: Sequence[Measured]) -> PlayResults:
@@ -135,17 +114,21 @@ def gather_plays(plays: Plays, cells: Sequence[PlayCell], measured: Sequence[Mea
             ids = [scenario.id for scenario in members]
             own = [play for play in made if play.cell.arm == arm and play.cell.scenario.id in ids]
             rows += _rows(arm, relation, ids, own, names)
+    ids, by_arm = [scenario.id for scenario in scenarios], {arm.name: [] for arm in plays.experiment.arms}
+    for play in made:
+        by_arm[play.cell.arm.name].append(play)
+    by_measure = {name: {arm: _values(ids, own, name) for arm, own in by_arm.items()} for name in names}
     return PlayResults(
         id=plays.id,
         title=plays.experiment.title,
         model=plays.experiment.model,
-        scenarios=tuple(scenario.id for scenario in scenarios),
+        scenarios=tuple(ids),
         seeds=plays.experiment.seeds,
         reference=plays.reference,
         judged=judged,
         threshold=threshold,
         rows=tuple(rows),
-        tests=tuple(_tests(plays, [scenario.id for scenario in scenarios], made, names)),
+        tests=compare_arms(by_measure, plays.reference, bootstrap_weights(len(scenarios))),
     )
 
 
@@ -207,18 +190,6 @@ def _values(scenarios: Sequence[str], plays: Sequence[Play], name: str, role: st
     return np.array([_mean(np.array(values)) for values in found.values()])
 
 
-def _tests(plays: Plays, scenarios: Sequence[str], made: Sequence[Play], names: Sequence[str]) -> Iterator[TestedPair]:
-    weights = bootstrap_weights(len(scenarios))
-    by_arm = {arm.name: [play for play in made if play.cell.arm == arm] for arm in plays.experiment.arms}
-    others = [name for name in by_arm if name != plays.reference]
-    for name in names:
-        values = {arm: _values(scenarios, own, name) for arm, own in by_arm.items()}
-        found = [compare(values[other], values[plays.reference], weights) for other in others]
-        for other, comparison, p in zip(others, found, holm([c.p for c in found]), strict=True):
-            yield TestedPair(name, other, plays.reference, comparison, p)
-
-
 def _mean(values: NDArray[np.float64]) -> float:
     """Mean of what is there; NaN where nothing is."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if len(there) else float("nan")
+    return float(means(values))

@@ -7,7 +7,7 @@ from agents.experiments.play_measures import PLAY_MEASURES
 from agents.experiments.play_results import ALL, PlayResults, PlayRow
 from agents.experiments.play_spec import ROLES
 from agents.experiments.statistics import Estimate
-from agents.experiments.tables import Sheet, markdown_table, plain_line, show_effect, show_p, show_value
+from agents.experiments.tables import Sheet, heading, markdown_table, paired_tests, plain_line, show_value
 
 HEADLINES = ("told", "reached", "base_nll")  # what is tested, and shown by relation
 BY_RELATION = ("told", "all_told", "reached", "leakage", "told_by_others", "base_nll")
@@ -26,7 +26,7 @@ def play_tables(results: PlayResults) -> list[Sheet]:
 def arm_table(results: PlayResults, title: str, names: Sequence[str]) -> Sheet:
     """A table of measures with their intervals: a row for each arm that is played in all scenarios."""
     rows = [_row(row, [row.arm], names) for row in results.whole()]
-    return title, ["arm", *map(_head, names)], rows
+    return title, ["arm", *map(heading, names)], rows
 
 
 def verdict_table(results: PlayResults) -> Sheet:
@@ -50,14 +50,14 @@ def tables_of_goals(results: PlayResults) -> list[Sheet]:
         for arm in arms
         if (row := results.row(arm, relation)) is not None
     ]
-    found = [("By relation of the goals", ["relation: arm", *map(_head, names)], rows)] if rows else []
+    found = [("By relation of the goals", ["relation: arm", *map(heading, names)], rows)] if rows else []
     named = [name for name in BY_ROLE if name in taken]
     return [*found, *(_by_role(results, arms, relation, named) for relation in results.relations() or [ALL])]
 
 
 def difference_tables(results: PlayResults) -> list[Sheet]:
     """The paired tests of the measures in `HEADLINES`, where anything was tested."""
-    return [sheet for name in HEADLINES if (sheet := _differences(results, name)) is not None]
+    return [sheet for name in HEADLINES if (sheet := paired_tests(results, name, show, by="scenario"))]
 
 
 def play_markdown(results: PlayResults) -> str:
@@ -103,25 +103,8 @@ def _by_role(results: PlayResults, arms: list[str], relation: str, names: list[s
         if (row := results.row(arm, relation, role)) is not None
     ]
     where = "all scenarios" if relation == ALL else relation
-    return f"By role, {where}", ["role: arm", "scenarios", *map(_head, names)], lines
-
-
-def _differences(results: PlayResults, name: str) -> Sheet | None:
-    rows = []
-    for test in results.tests:
-        if test.measure == name:
-            c = test.comparison
-            change = show(c.difference, name, signed=True)
-            cells = [change, str(c.difference.pairs), show_p(c.p), show_p(test.p_holm), show_effect(c), c.test]
-            rows.append([test.first, *cells])
-    title = f"{_head(name)}: each arm against {results.reference}, paired by scenario"
-    head = ["arm", "difference", "scenarios", "p", "p (Holm)", "effect", "test"]
-    return (title, head, rows) if rows else None
+    return f"By role, {where}", ["role: arm", "scenarios", *map(heading, names)], lines
 
 
 def _row(row: PlayRow, first: list[str], names: Sequence[str]) -> list[str]:
     return [*first, *(show(row.measures[name], name) for name in names)]
-
-
-def _head(name: str) -> str:
-    return name.replace("_", " ")

@@ -6,11 +6,13 @@ Both are made of the files that the run left; nothing is computed anew but the f
 from pathlib import Path
 
 from agents.experiments.bench import glossary
-from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures, png_figures
+from agents.experiments.drawing import as_pngs, as_svgs
+from agents.experiments.figures import BY_BUDGET, FRONTIER, draw_results
 from agents.experiments.folder import make_folder, write_files
 from agents.experiments.measures import MEASURES
+from agents.experiments.play_figures import draw_plays
 from agents.experiments.play_manifest import PLAYS
-from agents.experiments.play_report import play_images, plays_html, plays_markdown
+from agents.experiments.play_report import plays_html, plays_markdown
 from agents.experiments.play_report_content import read_play_report
 from agents.experiments.report_content import Report, findings, made_with, read_report, totals
 from agents.experiments.report_page import escape_line, points, render
@@ -53,11 +55,12 @@ def write_report(run: Path, out: Path | None = None) -> list[Path]:
     """
     if (run / PLAYS).exists():
         plays = read_play_report(run)
-        pages, images = (plays_html(plays), plays_markdown(plays)), play_images(plays)
+        pages, drawings = (plays_html(plays), plays_markdown(plays)), draw_plays(plays.results, plays.courses)
     else:
         report = read_report(run)
-        pages, images = (as_html(report), as_markdown(report)), png_figures(report.results)
+        pages, drawings = (as_html(report), as_markdown(report)), draw_results(report.results)
     out = out or run
+    images = as_pngs(drawings)
     make_folder(out)
     return write_files(out, {HTML: pages[0], MARKDOWN: pages[1], **images})
 
@@ -71,7 +74,7 @@ def as_html(report: Report) -> str:
         "bars": [arm.measures[HEADLINE] for arm in results.arms] if results.judged else None,
         "captions": CAPTIONS,
         "facts": made_with(report.manifest),
-        "figures": inline_figures(results),
+        "figures": as_svgs(draw_results(results)),
         "findings": findings(results),
         "glossary": glossary(results.arms[0].measures, MEASURES),
         "notes": notes(results),
@@ -92,7 +95,7 @@ def as_markdown(report: Report) -> str:
     results = report.results
     parts = [f"# {plain_line(results.title or results.id)}", describe(results), points(findings(results))]
     parts += [markdown_table(verdict_table(results)), *notes(results)]
-    parts += [f"![{CAPTIONS[name]}]({name})" for name in inline_figures(results)]
+    parts += [f"![{CAPTIONS[name]}]({name})" for name in draw_results(results)]
     parts += [
         markdown_table(sheet) for name in VERDICT if name not in COST and (sheet := difference_table(results, name))
     ]

@@ -10,6 +10,7 @@ from agents.experiments.folder import RESULTS, SAMPLES
 from agents.experiments.manifest import EXPERIMENT, MANIFEST, ExperimentManifest, RunManifest, read_run
 from agents.experiments.report_page import listed
 from agents.experiments.results import HEADLINE, Results
+from agents.experiments.run_results import TestedPair
 from agents.experiments.tables import show
 from steer.pairs import Pair
 
@@ -77,19 +78,30 @@ def findings(results: Results) -> list[str]:
         f"The right terminal was nearest most often with {best.name}: {show(best.measures[HEADLINE], HEADLINE)}; with "
         f"the reference {reference.name}: {show(reference.measures[HEADLINE], HEADLINE)}."
     ]
-    found: dict[str, list[str]] = {"more": [], "less": []}
-    others = [(arm.name, test) for arm in arms if (test := results.test(HEADLINE, arm.name)) is not None]
-    for name, test in others:
-        if test.p_holm < SIGNIFICANT:
-            found["more" if test.comparison.difference.mean > 0 else "less"].append(name)
-    if others:
-        clear = sum(map(len, found.values()))
-        said.append(
-            f"{clear} of {len(others)} arms differ from {reference.name} beyond chance (p < {SIGNIFICANT}, adjusted "
-            f"for {len(results.arms) - 1} tests)."
-        )
-        said += [f"It was nearest {word} often with {listed(names)}." for word, names in found.items() if names]
-    return said
+    others = [test for arm in arms if (test := results.test(HEADLINE, arm.name)) is not None]
+    return said + differences(others, reference.name, len(results.arms) - 1, "It was nearest {} often")
+
+
+def differences(tests: Sequence[TestedPair], reference: str, adjusted: int, said: str) -> list[str]:
+    """Which arms differ from the reference beyond chance, in sentences.
+
+    Args:
+        tests: that are told of, on one measure.
+        reference: its name.
+        adjusted: number of tests that p values were adjusted for.
+        said: what the arms did, with `{}` for more or less.
+    """
+    if not tests:
+        return []
+    clear = [test for test in tests if test.p_holm < SIGNIFICANT]
+    sentences = [
+        f"{len(clear)} of {len(tests)} arms differ from {reference} beyond chance (p < {SIGNIFICANT}, adjusted for "
+        f"{adjusted} tests)."
+    ]
+    for word, sign in (("more", 1), ("less", -1)):
+        if names := [test.first for test in clear if test.comparison.difference.mean * sign > 0]:
+            sentences.append(f"{said.format(word)} with {listed(names)}.")
+    return sentences
 
 
 def totals(results: Results) -> str:

@@ -1,26 +1,25 @@
-"""Results: means with intervals for each arm, paired tests against the reference, and all samples in one file."""
+"""Results of an experiment over pairs: means with intervals for each arm, tests, and all samples in one file."""
 
-import dataclasses
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
-from agents.errors import RunDamaged
 from agents.experiments.cells import Cell, CellStore
 from agents.experiments.folder import SAMPLES, json_lines
+from agents.experiments.run_results import RunResults, TestedPair, compare_arms, plain_json, read_measures
 from agents.experiments.spec import Experiment, Variant
-from agents.experiments.statistics import Comparison, Estimate, bootstrap_weights, compare, estimate, holm
+from agents.experiments.statistics import Estimate, bootstrap_weights, estimate, means
 from agents.log import write_atomic
 
 HEADLINE = "nearest"  # the measure of success
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ArmResult:
     """One row of the tables.
 
@@ -40,25 +39,9 @@ class ArmResult:
     measures: Mapping[str, Estimate]
 
 
-@dataclasses.dataclass(frozen=True)
-class TestedPair:
-    """One arm against another on one measure.
-
-    Attributes:
-        measure, first, second: what is compared.
-        comparison: the outcome.
-        p_holm: p adjusted for all arms that are tested against `second` on this measure.
-    """
-
-    measure: str
-    first: str
-    second: str
-    comparison: Comparison
-    p_holm: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Results:
+@final
+@dataclass(frozen=True)
+class Results(RunResults):
     """All numbers of a run.
 
     Attributes:
@@ -83,32 +66,9 @@ class Results:
     arms: tuple[ArmResult, ...]
     tests: tuple[TestedPair, ...]
 
-    def test(self, measure: str, arm: str) -> TestedPair | None:
-        """The test of an arm against the reference; None for the reference itself."""
-        return next((t for t in self.tests if (t.measure, t.first) == (measure, arm)), None)
-
-    def to_json(self) -> str:
-        """As a JSON document; NaN is null."""
-        return json.dumps(plain_json(dataclasses.asdict(self)), ensure_ascii=False, indent=2) + "\n"
-
-    @classmethod
-    def load(cls, path: Path) -> "Results":
-        """Read what `to_json` gave.
-
-        Raises:
-            RunDamaged: the file is missing or holds something else.
-        """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            arms = [{**arm, "measures": read_measures(arm["measures"])} for arm in data["arms"]]
-            fields = {
-                "seeds": tuple(data["seeds"]),
-                "arms": tuple(ArmResult(**arm) for arm in arms),
-                "tests": read_tests(data["tests"]),
-            }
-            return cls(**{**data, **fields})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise unreadable(path, error) from error
+    @staticmethod
+    def _read(data: Mapping[str, Any]) -> dict[str, Any]:
+        return {"arms": tuple(ArmResult(**{**arm, "measures": read_measures(arm["measures"])}) for arm in data["arms"])}
 
 
 def gather(
@@ -139,15 +99,7 @@ def gather(
         )
         for variant in variants
     )
-    others = [variant.name for variant in variants if variant.name != reference]
-    tests: list[TestedPair] = []
-    for name in names:
-        found = [compare(values[other][name], values[reference][name], weights) for other in others]
-        adjusted = holm([comparison.p for comparison in found])
-        tests += [
-            TestedPair(name, other, reference, comparison, p)
-            for other, comparison, p in zip(others, found, adjusted, strict=True)
-        ]
+    by_measure = {name: {arm: measured[name] for arm, measured in values.items()} for name in names}
     return Results(
         id=experiment.id,
         title=experiment.title,
@@ -159,7 +111,7 @@ def gather(
         reference=reference,
         judged=HEADLINE in names,
         arms=arms,
-        tests=tuple(tests),
+        tests=compare_arms(by_measure, reference, weights),
     )
 
 
@@ -213,49 +165,4 @@ def _values(
             numbers, row = store.measures(cell), experiment.seeds.index(cell.seed)
             for name in names:
                 by_seed[name][row, cell.start : cell.stop] = numbers[name]
-    means = {}
-    for name, values in by_seed.items():
-        there = ~np.isnan(values)
-        total = np.where(there, values, 0.0).sum(0)
-        means[name] = np.divide(total, there.sum(0), out=np.full(count, np.nan), where=there.any(0))
-    return means
-
-
-def plain_json(value: Any) -> Any:
-    """A value that JSON can hold: what is not finite becomes null, sequences become lists."""
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: plain_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_json(item) for item in value]
-    return value
-
-
-def read_measures(data: Mapping[str, Any]) -> dict[str, Estimate]:
-    """Estimates by measure, as `plain_json` wrote them."""
-    return {name: Estimate(**_numbers(value)) for name, value in data.items()}
-
-
-def read_tests(data: Sequence[Mapping[str, Any]]) -> tuple[TestedPair, ...]:
-    """Tests as `plain_json` wrote them."""
-    found = []
-    for test in data:
-        comparison = test["comparison"]
-        difference = Estimate(**_numbers(comparison["difference"]))
-        compared = Comparison(**{**_numbers(comparison), "difference": difference})
-        found.append(TestedPair(**{**_numbers(test), "comparison": compared}))
-    return tuple(found)
-
-
-def unreadable(path: Path, error: Exception) -> RunDamaged:
-    """That a file holds no results, and what to do."""
-    return RunDamaged(
-        f"{path} holds no results of an experiment ({error}); give the `steer experiment` command of the run again, "
-        "which makes it anew"
-    )
-
-
-def _numbers(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields as `plain_json` wrote them: null was NaN."""
-    return {name: math.nan if value is None else value for name, value in data.items()}
+    return {name: means(values) for name, values in by_seed.items()}

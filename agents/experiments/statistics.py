@@ -52,6 +52,13 @@ class Comparison:
     delta: float = math.nan
 
 
+def means(values: np.ndarray) -> np.ndarray:
+    """Means `[...]` over the first axis of `values [n, ...]`, of what is there; NaN where nothing is."""
+    there = ~np.isnan(values)
+    total, count = np.where(there, values, 0.0).sum(0), there.sum(0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
 def bootstrap_weights(pairs: int, *, seed: int = 0, draws: int = DRAWS) -> np.ndarray:
     """How often each pair is drawn in each resample: float64 `[draws, pairs]`, rows sum to `pairs` (Efron, 1979)."""
     rng = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """Tables of results: Markdown for files and pipes, rich for terminals, from the same cells."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -10,6 +10,7 @@ from rich.text import Text
 from agents.experiments.bench import Measure, of_group
 from agents.experiments.measures import MEASURES
 from agents.experiments.results import HEADLINE, ArmResult, Results
+from agents.experiments.run_results import RunResults
 from agents.experiments.statistics import Comparison, Estimate
 
 TITLES = {"goal": "How often and how near the goal came", "text": "The text", "cost": "The cost of one text"}
@@ -39,19 +40,37 @@ def verdict_table(results: Results) -> Sheet:
 def measure_table(results: Results, title: str, names: Sequence[str]) -> Sheet:
     """A table of measures with their intervals, a row per arm."""
     rows = [[show_name(arm), *(show(arm.measures[name], name) for name in names)] for arm in results.arms]
-    return title, ["arm", *(name.replace("_", " ") for name in names)], rows
+    return title, ["arm", *map(heading, names)], rows
 
 
 def difference_table(results: Results, measure: str) -> Sheet | None:
     """A table of one measure's paired tests against the reference; None where nothing was tested."""
+    return paired_tests(results, measure, show)
+
+
+def paired_tests(results: RunResults, measure: str, show: Callable[..., str], *, by: str = "") -> Sheet | None:
+    """The same of either kind of results.
+
+    Args:
+        results: of a run.
+        measure: its name.
+        show: see there; of the kind.
+        by: what a pair is, where a column is to say how many there were.
+    """
     rows = []
     for test in results.tests:
         if test.measure == measure:
             c = test.comparison
-            change = show(c.difference, measure, signed=True)
-            rows.append([test.first, change, show_p(c.p), show_p(test.p_holm), show_effect(c), c.test])
-    title = f"{measure.replace('_', ' ')}: each arm against {results.reference}, paired"
-    return (title, ["arm", "difference", "p", "p (Holm)", "effect", "test"], rows) if rows else None
+            change, count = show(c.difference, measure, signed=True), [str(c.difference.pairs)] if by else []
+            rows.append([test.first, change, *count, show_p(c.p), show_p(test.p_holm), show_effect(c), c.test])
+    title = f"{heading(measure)}: each arm against {results.reference}, paired" + (f" by {by}" if by else "")
+    head = ["arm", "difference", *([f"{by}s"] if by else []), "p", "p (Holm)", "effect", "test"]
+    return (title, head, rows) if rows else None
+
+
+def heading(name: str) -> str:
+    """Name of a measure at the head of a table."""
+    return name.replace("_", " ")
 
 
 def markdown(results: Results) -> str:

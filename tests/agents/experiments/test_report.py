@@ -15,7 +15,8 @@ import pytest
 from agents.errors import RunDamaged, RunNotFound, RunWriteError
 from agents.experiments.arms import ARMS, Sample, Task, write_unguided
 from agents.experiments.bench import glossary
-from agents.experiments.figures import BY_BUDGET, FRONTIER, inline_figures
+from agents.experiments.drawing import as_svgs
+from agents.experiments.figures import BY_BUDGET, FRONTIER, draw_results
 from agents.experiments.measures import MEASURES
 from agents.experiments.options import Options, SearchOptions
 from agents.experiments.report import as_html, as_markdown, write_report
@@ -153,7 +154,7 @@ def test_the_same_run_gives_the_same_page(run: Path, html: str, tmp_path: Path) 
 
 
 def test_figures_take_the_colours_of_the_page(run: Path) -> None:
-    for name, figure in inline_figures(Results.load(run / "results.json")).items():
+    for name, figure in as_svgs(draw_results(Results.load(run / "results.json"))).items():
         assert figure.startswith("<svg ") and figure.rstrip().endswith("</svg>")
         assert "currentColor" in figure and "#000000" not in figure and "#ffffff" not in figure
         assert f'id="{Path(name).stem}-0"' in figure and "metadata" not in figure
@@ -200,7 +201,7 @@ def test_findings_count_the_tests() -> None:
     sheet = difference_table(results, "nearest")
     assert sheet is not None and sheet[2][0][4] == "d = +0.50, δ = +0.25"
     unjudged = dataclasses.replace(results, judged=False)
-    assert "not judged" in findings(unjudged)[0] and inline_figures(unjudged) == {}
+    assert "not judged" in findings(unjudged)[0] and draw_results(unjudged) == {}
 
 
 def test_results_of_before_there_was_a_delta_are_read(run: Path, tmp_path: Path) -> None:
