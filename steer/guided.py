@@ -57,9 +57,9 @@ def write_guided(
 ) -> list[Written]:
     """Write `spans` spans in each row, pulled towards latents by their schedules: annealed guidance.
 
-    It is BigVAE's `plan_2` with any schedule. At each span the model drafts its own continuation, the draft's latent is mixed with the pulls, and the span is
-    written from the mix. A step at which every weight of a row is zero is written unguided; one whose pulls sum to
-    weight one needs no draft and makes none.
+    It is BigVAE's `plan_2` with any schedule. At each span the model drafts its own continuation, the draft's latent is
+    mixed with the pulls, and the span is written from the mix. A step at which every weight of a row is zero is written
+    unguided; one whose pulls sum to weight one needs no draft and makes none.
 
     Args:
         model: a `LatentModel`.
