@@ -26,6 +26,7 @@ def fresh_model(
     rank: int = 64,
     alpha: int = 64,
     max_context: int = 320,
+    tied: bool = True,
     seed: int = 0,
     **options: Any,
 ) -> LatentModel:
@@ -40,6 +41,8 @@ def fresh_model(
             values of the heads: the way from a latent to its soft token is the encoder's, turned round.
         span_tokens, z_dim, soft_tokens, max_context: see `LatentConfig`.
         rank, alpha: of LoRA, on all linear layers but the output head.
+        tied: whether soft tokens start as the encoder's map turned round, see `LatentHead.reset`; they always do in
+            the layout `minihf`, exactly.
         seed: of the start values.
         **options: see `steer.base.load_base`.
 
@@ -61,7 +64,7 @@ def fresh_model(
             peft.add_adapter(DECODER, lora_config(plain, rank, alpha))
         head = LatentHead(identity.hidden_size, z_dim, soft_tokens, with_null=layout == "interleaved")
         embedding: Any = plain.get_input_embeddings()
-        head.reset(float(embedding.weight.float().pow(2).mean().sqrt()))
+        head.reset(float(embedding.weight.float().pow(2).mean().sqrt()), tied=tied)
         if layout == "minihf":
             head.w_d.weight.data.copy_(head.w_e.weight.T)
     config = LatentConfig(

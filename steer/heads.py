@@ -27,10 +27,14 @@ class LatentHead(nn.Module):
         self.w_d = nn.Linear(z_dim, hidden_size * soft_tokens)
         self.null = nn.Parameter(torch.zeros(soft_tokens, hidden_size)) if with_null else None
 
-    def reset(self, embedding_rms: float) -> None:
+    def reset(self, embedding_rms: float, *, tied: bool = False) -> None:
         """Start values.
 
-        Orthogonal maps, soft tokens of the size of the base's embeddings, and a random null latent of that size.
+        Args:
+            embedding_rms: size of the base's embeddings. The map to soft tokens and the null latent are random, and
+                give soft tokens of that size; the map to latents is orthogonal.
+            tied: add to each soft token the map to latents, turned round (MiniHF starts so): what is written from then
+                begins as what was read, and training finds its way much sooner.
         """
         nn.init.orthogonal_(self.w_e.weight)
         nn.init.zeros_(self.w_e.bias)
@@ -38,6 +42,9 @@ class LatentHead(nn.Module):
         nn.init.zeros_(self.w_d.bias)
         if self.null is not None:
             nn.init.normal_(self.null, std=embedding_rms)
+        if tied:
+            with torch.no_grad():
+                self.w_d.weight += self.w_e.weight.T.repeat(self.soft_tokens, 1)
 
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Posterior means.

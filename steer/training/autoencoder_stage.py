@@ -180,6 +180,7 @@ def train_autoencoder(
         rank=latent.lora_rank,
         alpha=latent.lora_alpha,
         max_context=latent.max_context,
+        tied=latent.tied_start,
         seed=recipe.seed,
         **load_options(latent.load_in, torch.bfloat16 if latent.train.bf16 else torch.float32),
     )

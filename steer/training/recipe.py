@@ -115,6 +115,9 @@ class LatentRecipe(_Strict):
         0.05, ge=0, le=1, description="share of sequences written from the null latent alone"
     )
     noise: float = pydantic.Field(1.0, ge=0, description="standard deviation of the posterior noise in training")
+    tied_start: bool = pydantic.Field(
+        True, description="soft tokens start as the encoder's map turned round, not small and random"
+    )
     train: TrainRecipe
 
     @property

@@ -63,6 +63,15 @@ def test_reset_gives_soft_tokens_of_the_size_of_embeddings() -> None:
     torch.testing.assert_close(gram, torch.eye(128), atol=1e-5, rtol=0)
 
 
+def test_a_tied_start_writes_from_what_was_read() -> None:
+    torch.manual_seed(0)
+    head = LatentHead(16, 16, 3)
+    head.reset(0.01, tied=True)
+    hidden = torch.randn(5, 1, 16)
+    soft = head.soft(head.pool(hidden, torch.ones(5, 1)))
+    torch.testing.assert_close(soft, hidden.expand(5, 3, 16), atol=0.1, rtol=0)
+
+
 def test_the_null_latent_is_the_same_in_every_row_and_absent_in_the_minihf_layout(head: LatentHead) -> None:
     null = head.null_soft(3)
     assert null.shape == (3, 3, 12)
