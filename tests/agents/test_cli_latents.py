@@ -12,6 +12,7 @@ from agents.cli.latents import COSINES_UP_TO
 from steer.guidance import Pull, apply_op
 from steer.guided import write_guided
 from steer.model import LatentModel
+from steer.sampling import SamplingConfig
 from tests.agents.cli_kit import SPAN, Z_DIM, document, error_line, steer
 from tests.steer.minihf_oracle import make_minihf_folder
 
@@ -94,7 +95,9 @@ def test_apply_agrees_with_the_library(folder: Path, loaded: LatentModel) -> Non
     context = "The sun was out and the fox ran. "
     start = loaded.encode_ids([loaded.to_ids(context)[-SPAN:]])
     moved = apply_op(start, loaded.encode(["A day.", "Hot."]), loaded.encode(["A night."]), 0.7)
-    wanted = write_guided(loaded, [context], pulls=[Pull(moved, torch.ones(1))], spans=1, seeds=[3])[0]
+    sampling = SamplingConfig(temperature=0.7, top_p=0.95)  # the command's
+    pull = Pull(moved, torch.ones(1))
+    wanted = write_guided(loaded, [context], pulls=[pull], spans=1, seeds=[3], sampling=sampling)[0]
     options = ("--from", "A day.", "--from", "Hot.", "--to", "A night.", "--strength", 0.7, "--seed", 3)
     answer = document(steer("apply", "-c", context, *options, "-m", folder, "--json"))
     assert answer["text"] == wanted.text

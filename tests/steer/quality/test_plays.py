@@ -16,7 +16,7 @@ def test_lines_have_two_before_them() -> None:
     drawn = draw_lines([*STORIES, "Nobody speaks here."], 9, np.random.default_rng(0))
     assert len(drawn) == 3
     for line in drawn:
-        assert line.context.startswith("It was cold.\nAnn: Hi.\nBen: Hi.\n") and line.context.endswith(f"\n{line.who}:")
+        assert line.context.startswith("Ann: Hi.\nBen: Hi.\n") and line.context.endswith(f"\n{line.who}:")
         assert (line.who, line.speech) in {("Ben", "I am.")} | {
             ("Ann", f"Are you {n}?") for n in ("hungry", "tired", "sad")
         }
