@@ -1,18 +1,12 @@
 """Writing in the `interleaved` layout, where spans keep the latents that they were written from."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from steer.adapters import ROUTER
 from steer.arm import Arm
-from steer.drawing import Limits
 from steer.guidance import cfg as mix_logits
 from steer.noise import RowNoise
-from steer.prior import Drafts
-from steer.sampling import SamplingConfig
 from steer.writer import Writer
 
 
@@ -25,22 +19,11 @@ class InterleavedWriter(Writer):
     token costs one pass over both.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        contexts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
-        sampling: SamplingConfig,
-        spans: int,
-        with_null: bool,
-        limits: Limits,
-        drafts: Drafts,
-    ) -> None:
-        super().__init__(model, contexts, seeds, sampling, with_null, limits, drafts)
-        self.soft = model.latent_config.soft_tokens
-        width = self.soft + model.span_tokens
+    def _open(self, spans: int) -> None:
+        self.soft = self.model.latent_config.soft_tokens
+        width = self.soft + self.model.span_tokens
         start = [c or [self.eos] for c in self.contexts]
-        self.arm = Arm(model, ROUTER, start, (spans + 1) * width + 1, copies=2 if with_null else 1)
+        self.arm = Arm(self.model, ROUTER, start, (spans + 1) * width + 1, copies=2 if self.with_null else 1)
         # The last committed token, not yet in the cache: it rides with the next chunk.
         self._pending: Tensor | None = None
 

@@ -1,17 +1,11 @@
 """Writing in BigVAE's layout, where each span has one latent before it and plain text before that."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from steer.adapters import ROUTER
 from steer.arm import Arm
-from steer.drawing import Limits
 from steer.guidance import cfg as mix_logits
-from steer.prior import Drafts
-from steer.sampling import SamplingConfig
 from steer.writer import Writer
 
 
@@ -23,25 +17,14 @@ class MiniHFWriter(Writer):
     numbers.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        contexts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
-        sampling: SamplingConfig,
-        spans: int,
-        with_null: bool,
-        limits: Limits,
-        drafts: Drafts,
-    ) -> None:
-        super().__init__(model, contexts, seeds, sampling, with_null, limits, drafts)
-        start = [c or [model.tokenizer.bos_token_id or self.eos] for c in self.contexts]
-        capacity = (spans + 1) * model.span_tokens + 2
-        self.arm = Arm(model, ROUTER, start, capacity)
-        self.null = Arm(model, None, start, capacity)
+    def _open(self, spans: int) -> None:
+        start = [c or [self.model.tokenizer.bos_token_id or self.eos] for c in self.contexts]
+        capacity = (spans + 1) * self.model.span_tokens + 2
+        self.arm = Arm(self.model, ROUTER, start, capacity)
+        self.null = Arm(self.model, None, start, capacity)
         # The last visible token is held back, so that every span starts with a chunk whose logits predict its first
         # token.
-        self._held = torch.tensor([c[-1] for c in start], device=model.device)[:, None]
+        self._held = torch.tensor([c[-1] for c in start], device=self.model.device)[:, None]
         self._back()
 
     def _back(self) -> None:

@@ -48,6 +48,7 @@ class Writer(ABC):
         contexts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         sampling: SamplingConfig,
+        spans: int,
         with_null: bool,
         limits: Limits,
         drafts: Drafts,
@@ -68,6 +69,11 @@ class Writer(ABC):
         self.eos = model.tokenizer.eos_token_id
         self.steps = 0
         self.limits = limits
+        self._open(spans)
+
+    @abstractmethod
+    def _open(self, spans: int) -> None:
+        """Read the contexts into caches that have room for so many spans."""
 
     @property
     def rows(self) -> int:
