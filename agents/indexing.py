@@ -4,7 +4,7 @@ A batch is one transaction, so a build that is stopped at any moment leaves whol
 goes on with those that are missing. A document that is there already, from whatever file, is not stored twice.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from agents.errors import IndexingError
 from agents.passages import Cutter, Document
 from steer.errors import TextError
 from steer.model import LatentModel
-from vectorstore import NewRecord, Record, RecordNotFound, VectorStore
+from vectorstore import NewRecord, Record, VectorStore
 
 SPAN = "span"  # kind of the records
 STORY, POSITION, SPANS, ENDING = "story", "position", "spans", "ending"  # extra fields, see `build_index`
@@ -87,10 +87,11 @@ def build_index(
     rest = iter(documents)
     while chosen := list(islice(rest, batch)):
         keyed = {document.key(cutter.cut): document for document in chosen}
-        unknown = {key: document for key, document in keyed.items() if _find(store, passage_id(key, 0)) is None}
+        known = {record.extra[STORY] for record in store.find([passage_id(key, 0) for key in keyed])}
+        unknown = {key: document for key, document in keyed.items() if key not in known}
         cut = _cut(model, cutter, unknown)
         ids = [passage_id(key, place) for key, passages in cut.items() for place in range(1, len(passages))]
-        deleted = {record.extra[STORY] for record in passages_left(store, ids)}  # at least their first passage
+        deleted = {record.extra[STORY] for record in store.find(ids)}  # at least their first passage
         fresh = {key: passages for key, passages in cut.items() if key not in deleted}
         records = list(_records(model, keyed, fresh))
         store.add(records)
@@ -111,20 +112,12 @@ def passage_id(story: str, position: int) -> str:
     return f"{story}/{position:05d}"
 
 
-def passages_left(store: VectorStore, ids: Sequence[str]) -> list[Record]:
-    """Those of the passages that the store holds, in order: any may have been deleted since its story was indexed."""
-    try:
-        return store.get_many(ids)
-    except RecordNotFound:
-        return [record for id in ids if (record := _find(store, id)) is not None]
-
-
 def surroundings(store: VectorStore, record: Record, count: int) -> tuple[list[str], list[str]]:
     """Texts of so many passages before and after one, as far as there are any left, in order."""
     story, place, spans = (record.extra[name] for name in (STORY, POSITION, SPANS))
     before = [passage_id(story, p) for p in range(max(0, place - count), place)]
     after = [passage_id(story, p) for p in range(place + 1, min(spans, place + 1 + count))]
-    texts = {found.id: found.text for found in passages_left(store, before + after)}
+    texts = {found.id: found.text for found in store.find(before + after)}
     return [texts[id] for id in before if id in texts], [texts[id] for id in after if id in texts]
 
 
@@ -158,10 +151,3 @@ def _records(
             encoder=encoder,
             extra={STORY: key, POSITION: place, SPANS: count, ENDING: place == count - 1},
         )
-
-
-def _find(store: VectorStore, id: str) -> Record | None:
-    try:
-        return store.get(id)
-    except RecordNotFound:
-        return None

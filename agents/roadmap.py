@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.errors import IndexingError
-from agents.indexing import POSITION, SPAN, SPANS, STORY, passage_id, passages_left
+from agents.indexing import POSITION, SPAN, SPANS, STORY, passage_id
 from vectorstore import EmptyStore, Hit, Record, VectorStore
 
 STATE, TERMINAL = -1, -2  # nodes of the graph that are no passages
@@ -172,7 +172,7 @@ class Roadmap:
                 story, place = _place(hit.record)
                 last = hit.record.extra[SPANS] - 1
                 wanted |= {passage_id(story, p) for p in range(max(0, place - before), min(last, place + after) + 1)}
-        found |= {record.id: record for record in passages_left(self.store, sorted(wanted - found.keys()))}
+        found |= {record.id: record for record in self.store.find(sorted(wanted - found.keys()))}
         return [found[id] for id in sorted(found)]
 
     def _nearest(self, end: NDArray[np.float32]) -> list[Hit]:

@@ -20,6 +20,12 @@ def get(access: TableAccess, ids: list[str]) -> list[Record]:
         return table.get(ids)
 
 
+def find(access: TableAccess, ids: list[str]) -> list[Record]:
+    """Return the records with those of these ids that exist, in their order."""
+    with access.transaction() as table:
+        return table.find(ids)
+
+
 def matching(
     access: TableAccess, condition: Condition, order_by: str | None, descending: bool, limit: int | None
 ) -> Iterator[Record]:

@@ -129,14 +129,24 @@ class RecordTable:
         Raises:
             RecordNotFound: no record has one of the ids.
         """
-        found: dict[str, Row] = {}
-        for part, marks in _parts(ids):
-            query = f"SELECT {COLUMNS} FROM records WHERE id IN ({marks})"
-            found.update((row[1], self.checked(row)) for row in self._connection.execute(query, part))
+        found = self._by_id(ids)
         for id in ids:
             if id not in found:
                 raise RecordNotFound(f"no record has the id {id!r}; records() lists what is there")
-        return [Record(found[id], self.meta.encoder) for id in ids]
+        return [found[id] for id in ids]
+
+    def find(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records of those of the ids that exist, in their order."""
+        found = self._by_id(ids)
+        return [found[id] for id in ids if id in found]
+
+    def _by_id(self, ids: Sequence[str]) -> dict[str, Record]:
+        found: dict[str, Record] = {}
+        for part, marks in _parts(ids):
+            query = f"SELECT {COLUMNS} FROM records WHERE id IN ({marks})"
+            rows = self._connection.execute(query, part)
+            found.update((row[1], Record(self.checked(row), self.meta.encoder)) for row in rows)
+        return found
 
     def nums_of(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the row numbers of those of the ids that exist."""

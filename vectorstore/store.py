@@ -283,6 +283,14 @@ class VectorStore:
         """Return the records with these ids, in their order; errors as `get`."""
         return reading.get(self._access, check_ids("ids", ids))
 
+    def find(self, ids: Iterable[str]) -> list[Record]:
+        """Return the records with those of these ids that exist, in their order.
+
+        Raises:
+            InvalidArgument: an id is not text.
+        """
+        return reading.find(self._access, check_ids("ids", ids))
+
     def records(
         self,
         owner: Names = None,

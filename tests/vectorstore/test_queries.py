@@ -216,6 +216,13 @@ def test_many_records_by_id(store):
         store.get_many(["r1", "x"])
 
 
+def test_ids_that_are_there_are_found_and_others_left_out(store):
+    assert [record.id for record in store.find(["x", "r3", "r1", "r3"])] == ["r3", "r1", "r3"]
+    assert store.find(["x"]) == store.find([]) == []
+    with pytest.raises(InvalidArgument, match="expected a collection of ids"):
+        store.find("r1")
+
+
 def test_update_changes_what_is_given_and_keeps_the_rest(store, vectors):
     before = store.get("r5")
     store.search(vectors[5])
