@@ -252,13 +252,14 @@ def read_heads(folder: Path, config: LatentConfig) -> dict[str, Any]:
         CheckpointError: a head is missing, damaged, or belongs to another encoder.
     """
     # Imported here, since heads import what reads their files.
-    from steer.prior import PriorHead
-    from steer.rewards.reach import ReachHead
-
     found: dict[str, Any] = {}
     if config.reach is not None:
+        from steer.rewards.reach import ReachHead
+
         found["reach"] = ReachHead.load(folder / REACH, config.reach, config.encoder_id)
     if config.prior is not None:
+        from steer.prior import PriorHead
+
         found["prior"] = PriorHead.load(folder / PRIOR, config.prior, config.encoder_id)
     return found
 

@@ -11,8 +11,8 @@ from steer.checkpoint import load_head, read_tensors
 from steer.errors import CheckpointError
 
 
-class StoredHead(nn.Module):
-    """A head whose configuration, with the `encoder_id`, is kept in its model's. Abstract; made from `config` alone.
+class EncoderHead(nn.Module):
+    """A head that is of use with the latents of one encoder, which its `config` names. Abstract.
 
     Attributes:
         what: what it is and does with latents, for errors.
@@ -35,6 +35,10 @@ class StoredHead(nn.Module):
                 f"this {self.what} latents of encoder {self.config.encoder_id!r}, the model's is {encoder_id!r}; "
                 f"train one for this model: {self.trained_by}"
             )
+
+
+class StoredHead(EncoderHead):
+    """A head whose configuration is kept in its model's. Abstract; made from `config` alone."""
 
     def save(self, path: Path, dtype: torch.dtype | None = None) -> None:
         """Write the weights as safetensors, cast to `dtype`. The configuration is kept in the model's."""

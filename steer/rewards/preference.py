@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from steer.checkpoint import load_head, read_tensors
 from steer.errors import CheckpointError, LatentError
 from steer.files import write_atomic
+from steer.stored_head import EncoderHead
 
 CENTER = 0.01  # as recommended for reward models in TRL's `center_rewards_coefficient`
 
@@ -38,7 +39,7 @@ class PreferenceConfig(pydantic.BaseModel):
     accuracy: float | None = None
 
 
-class PreferenceHead(nn.Module):
+class PreferenceHead(EncoderHead):
     """Scores latents of texts.
 
     Args:
@@ -46,6 +47,9 @@ class PreferenceHead(nn.Module):
         dropout: of the hidden layer, in training.
     """
 
+    what = "preference head reads"
+    trained_by = "steer train preference"
+    config: PreferenceConfig
     mean: Tensor
     std: Tensor
 
@@ -84,18 +88,6 @@ class PreferenceHead(nn.Module):
         if not torch.isfinite(latents).all():
             raise LatentError("a latent to score holds NaN or infinity")
         return self(latents).to(latents.device)
-
-    def check_encoder(self, encoder_id: str) -> None:
-        """Compare the encoder with the one whose latents it was trained on.
-
-        Raises:
-            CheckpointError: it is another one.
-        """
-        if self.config.encoder_id != encoder_id:
-            raise CheckpointError(
-                f"this preference head reads latents of encoder {self.config.encoder_id!r}, the model's is "
-                f"{encoder_id!r}; train one for this model: steer train preference"
-            )
 
     def save(self, path: str | Path) -> None:
         """Write weights and configuration to one safetensors file, atomically."""

@@ -22,6 +22,7 @@ from steer.training.estimate import (
 )
 from steer.training.hollow import Peak, hollow_model, peak_of
 from steer.training.minihf_objective import DecoderObjective, RouterObjective
+from steer.training.minihf_stage import unfreeze
 from steer.training.objective import LatentObjective, SpanObjective
 from steer.training.probe import autoencoder_step, decoder_step, router_step
 from steer.training.recipe import LatentRecipe, MiniHFRecipe, Recipe, TrainRecipe
@@ -56,9 +57,7 @@ class Phase:
 
     def prepare(self, model: LatentModel) -> LatentObjective:
         """The loss of a model, in training mode; gradients are on where the step trains, and nowhere else."""
-        for name, parameter in model.peft.named_parameters():
-            parameter.requires_grad_("lora_" in name and any(f".{role}." in name for role in self.roles))
-        model.head.requires_grad_(self.with_head)
+        unfreeze(model, self.roles, head=self.with_head)
         objective = self.objective(model).train()
         if self.train.gradient_checkpointing:
             objective.activation_checkpointing_enable()
