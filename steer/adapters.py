@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.pytorch_utils import Conv1D
 
+from steer.config import Layout
 from steer.errors import LatentError
 
 ENCODER, DECODER, ROUTER = "encoder", "decoder", "router"
@@ -27,6 +28,21 @@ def lora_config(base: Any, rank: int, alpha: int) -> LoraConfig:
         fan_in_fan_out=transposed,
         task_type="CAUSAL_LM",
     )
+
+
+def add_adapters(base: Any, layout: Layout, rank: int, alpha: int, **options: Any) -> Any:
+    """Put the adapters of a layout on a base, untrained. Returns the `PeftModel`.
+
+    Args:
+        base: a `transformers` causal LM.
+        layout: `minihf` has a decoder besides.
+        rank, alpha: of LoRA, see `lora_config`.
+        **options: of PEFT, for each of the adapters.
+    """
+    peft: Any = get_peft_model(base, lora_config(base, rank, alpha), adapter_name=ENCODER, **options)
+    for role in (ROUTER,) if layout == "interleaved" else (ROUTER, DECODER):
+        peft.add_adapter(role, lora_config(base, rank, alpha), **options)
+    return peft
 
 
 def check_adapter(peft: PeftModel, name: str) -> None:

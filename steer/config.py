@@ -50,6 +50,18 @@ class BaseIdentity(pydantic.BaseModel):
             probe=[round(v, 6) for v in flat[places.to(flat.device)].float().tolist()],
         )
 
+    @classmethod
+    def planned(cls, config: Any, name: str) -> "BaseIdentity":
+        """The identity that a base of a `transformers` configuration will have, as far as that says it: no `probe`."""
+        text = config.get_text_config()
+        return cls(
+            name=name,
+            model_type=text.model_type,
+            hidden_size=text.hidden_size,
+            vocab_size=text.vocab_size,
+            layers=text.num_hidden_layers,
+        )
+
     def check(self, found: "BaseIdentity") -> None:
         """Compare with the base that was found.
 

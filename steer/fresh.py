@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model
 
-from steer.adapters import DECODER, ENCODER, ROUTER, lora_config
+from steer.adapters import add_adapters
 from steer.base import backbone, load_base
 from steer.config import BaseIdentity, LatentConfig, Layout
 from steer.errors import UnsupportedBase
@@ -58,10 +57,7 @@ def fresh_model(
         soft_tokens = 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        peft: Any = get_peft_model(plain, lora_config(plain, rank, alpha), adapter_name=ENCODER)
-        peft.add_adapter(ROUTER, lora_config(plain, rank, alpha))
-        if layout == "minihf":
-            peft.add_adapter(DECODER, lora_config(plain, rank, alpha))
+        peft = add_adapters(plain, layout, rank, alpha)
         head = LatentHead(identity.hidden_size, z_dim, soft_tokens, with_null=layout == "interleaved")
         embedding: Any = plain.get_input_embeddings()
         head.reset(float(embedding.weight.float().pow(2).mean().sqrt()), tied=tied)

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import get_peft_model
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
-from steer.adapters import DECODER, ENCODER, ROUTER, lora_config
+from steer.adapters import add_adapters
 from steer.config import BaseIdentity, LatentConfig, Layout
 from steer.errors import TrainingError
 from steer.heads import LatentHead
@@ -79,21 +78,12 @@ def hollow_model(
     with torch.device("meta"), warnings.catch_warnings():
         # It says that weights were not copied to `meta`, which is what is wanted here.
         warnings.simplefilter("ignore")
-        peft: Any = get_peft_model(base, lora_config(base, rank, rank), adapter_name=ENCODER, low_cpu_mem_usage=True)
-        for role in (ROUTER,) if layout == "interleaved" else (DECODER, ROUTER):
-            peft.add_adapter(role, lora_config(base, rank, rank), low_cpu_mem_usage=True)
-        text = base.config.get_text_config()
-        head = LatentHead(text.hidden_size, z_dim, soft_tokens, with_null=layout == "interleaved")
+        peft = add_adapters(base, layout, rank, rank, low_cpu_mem_usage=True)
+        identity = BaseIdentity.planned(config, "hollow")
+        head = LatentHead(identity.hidden_size, z_dim, soft_tokens, with_null=layout == "interleaved")
     for name, parameter in peft.named_parameters():
         if "lora_" in name and not parameter.dtype == torch.float32:
             parameter.data = parameter.data.float()
-    identity = BaseIdentity(
-        name="hollow",
-        model_type=text.model_type,
-        hidden_size=text.hidden_size,
-        vocab_size=text.vocab_size,
-        layers=text.num_hidden_layers,
-    )
     latent = LatentConfig(
         layout=layout, span_tokens=span_tokens, z_dim=z_dim, soft_tokens=soft_tokens, max_context=1, base=identity
     )

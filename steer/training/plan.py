@@ -128,18 +128,12 @@ def advice(estimate: Estimate) -> list[str]:
 
 def _latent_config(recipe: Recipe, config: Any) -> LatentConfig:
     """What a recipe's model will say of itself, as far as estimates need it."""
-    latent, text = recipe.autoencoder, config.get_text_config()
+    latent = recipe.autoencoder
     return LatentConfig(
         layout=latent.layout,
         span_tokens=latent.span_tokens,
         z_dim=latent.z_dim,
         soft_tokens=latent.soft_tokens,
         max_context=latent.max_context,
-        base=BaseIdentity(
-            name="",
-            model_type=text.model_type,
-            hidden_size=text.hidden_size,
-            vocab_size=text.vocab_size,
-            layers=text.num_hidden_layers,
-        ),
+        base=BaseIdentity.planned(config, ""),
     )

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import get_peft_model
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from steer.adapters import DECODER, ENCODER, ROUTER, lora_config
+from steer.adapters import add_adapters
 from steer.config import BaseIdentity, LatentConfig
 from steer.errors import TrainingError
 from steer.heads import LatentHead
@@ -122,10 +121,7 @@ def random_model(config: Any, latent: LatentRecipe | MiniHFRecipe, device: torch
     with torch.device(device):
         base: Any = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, latent.load_in))
         base.requires_grad_(False)
-        lora = lora_config(base, latent.lora_rank, latent.lora_alpha)
-        peft: Any = get_peft_model(base, lora, adapter_name=ENCODER)
-        for role in (ROUTER,) if latent.layout == "interleaved" else (DECODER, ROUTER):
-            peft.add_adapter(role, lora)
+        peft = add_adapters(base, latent.layout, latent.lora_rank, latent.lora_alpha)
         identity = BaseIdentity.of(base, "probe")
         with_null = latent.layout == "interleaved"
         head = LatentHead(identity.hidden_size, latent.z_dim, latent.soft_tokens, with_null=with_null)
