@@ -48,7 +48,7 @@ def model_folder(base: Path, folder: Path) -> Path:
     from steer import checkpoint
     from tests.steer.tiny import sharpen, tiny_model
 
-    checkpoint.save(sharpen(tiny_model(base, span_tokens=SPAN, z_dim=Z_DIM)), folder, with_base=True)
+    checkpoint.save(sharpen(tiny_model(base, span_tokens=SPAN, z_dim=Z_DIM, tied=False)), folder, with_base=True)
     return folder
 
 
