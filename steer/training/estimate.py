@@ -19,6 +19,7 @@ from transformers import AutoConfig
 from steer.errors import ModelNotFound, TrainingError
 from steer.model import LatentModel
 from steer.training.base_stage import base_config
+from steer.training.checkpointing import enable_checkpointing
 from steer.training.hollow import Peak, hollow_base, peak_of, with_layers
 from steer.training.optimizers import build_optimizer
 from steer.training.probe import base_step
@@ -120,8 +121,7 @@ def estimate_base(recipe: Recipe, out: Path, device: torch.device, *, config: An
         model = hollow_base(shorter)
         model.train()
         if train.gradient_checkpointing:
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+            enable_checkpointing(model)
         step = base_step(model, base)
         return peak_of([model], step, vocabulary=config.get_text_config().vocab_size, bf16=train.bf16)
 

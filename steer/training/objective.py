@@ -12,6 +12,7 @@ from steer.adapters import ENCODER, ROUTER, switch_adapter, use_adapter
 from steer.base import backbone
 from steer.masks import additive_mask
 from steer.model import LatentModel
+from steer.training.checkpointing import enable_checkpointing
 
 ARMS = ("own", "null", "wrong")
 
@@ -48,13 +49,7 @@ class LatentObjective(nn.Module):
         """
         base = self.model.peft.get_base_model()
         self._run = [backbone(base)]
-        options = {
-            "use_reentrant": False,
-            "context_fn": lambda: (contextlib.nullcontext(), self._again(self._role)),
-        }
-        # transformers 5 renamed it on the way.
-        enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
-        enable(options)
+        enable_checkpointing(base, context_fn=lambda: (contextlib.nullcontext(), self._again(self._role)))
 
     gradient_checkpointing_enable = activation_checkpointing_enable
 

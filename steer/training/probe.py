@@ -15,6 +15,7 @@ from steer.config import BaseIdentity, LatentConfig
 from steer.errors import TrainingError
 from steer.heads import LatentHead
 from steer.model import LatentModel
+from steer.training.checkpointing import enable_checkpointing
 from steer.training.minihf_objective import DecoderObjective, RouterObjective
 from steer.training.objective import SpanObjective
 from steer.training.optimizers import build_optimizer
@@ -105,8 +106,7 @@ def probe_base(config: Any, base: BaseRecipe, device: torch.device) -> Measured:
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config).train()
     if base.train.gradient_checkpointing:
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        enable_checkpointing(model)
     return measure(model, base_step(model, base, device), base.train, device)
 
 

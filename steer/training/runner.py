@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from steer.errors import TrainingError
 from steer.files import write_atomic
+from steer.training.checkpointing import checkpointing_arguments
 from steer.training.optimizers import build_optimizer
 from steer.training.recipe import TrainRecipe
 
@@ -62,7 +63,7 @@ def training_arguments(
         per_device_train_batch_size=train.batch_size,
         per_device_eval_batch_size=train.batch_size,
         gradient_accumulation_steps=train.gradient_accumulation_steps,
-        gradient_checkpointing=train.gradient_checkpointing,
+        **checkpointing_arguments(train.gradient_checkpointing),
         learning_rate=train.learning_rate,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
