@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from steer.adapters import ROUTER
 from steer.base import backbone
+from steer.context import text_begin
 from steer.errors import GuidanceError, TextError
 
 
@@ -153,8 +154,7 @@ def mean_residuals(model: Any, texts: Sequence[str], layer: int) -> tuple[Tensor
         ids[index, : len(row)] = torch.tensor(row)
         mask[index, : len(row)] = 1
     if role is None:
-        tokenizer = model.tokenizer
-        begin = torch.full((len(rows), 1), tokenizer.bos_token_id or tokenizer.eos_token_id, device=model.device)
+        begin = torch.full((len(rows), 1), text_begin(model.tokenizer), device=model.device)
         before = model.embed(begin)
     else:
         before = model.soft(None, len(rows))

@@ -26,6 +26,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "unguided": {"schedule": None},
     "fixed": {"schedule": "constant", "options": {"start": 0.5}},
     "annealed": {"schedule": "bridge"},
+    "annealed, CFG 1.25": {"schedule": "bridge", "scale": 1.25},
     "annealed, CFG 1.5": {"schedule": "bridge", "scale": 1.5},
 }
 SAMPLED = ("unguided", "annealed")  # arms of which samples are kept
@@ -153,13 +154,17 @@ def base_nll(model: Any, written: Sequence[Written]) -> np.ndarray:
 
 
 def arrival(endings: Sequence[str], terminals: Sequence[str], embed: Callable[[Sequence[str]], Tensor]) -> np.ndarray:
-    """Ranks `[n]` (1 = nearest) of the right terminal for each ending, among the terminals of its group of 100."""
+    """Ranks `[n]` (1 = nearest) of the right terminal for each ending, among the terminals of its group of 100.
+
+    What is left behind the last whole group is ranked among the last 100; fewer than 100 are one group.
+    """
     ends, goals = embed(endings), embed(terminals)
     ranks = []
     for start in range(0, len(endings), GROUP):
-        scores = ends[start : start + GROUP] @ goals[start : start + GROUP].T
-        right = scores.diagonal()[:, None]
-        ranks.append((scores > right).sum(1) + 1)
+        first = max(0, min(start, len(endings) - GROUP))
+        scores = ends[first : first + GROUP] @ goals[first : first + GROUP].T
+        better = scores > scores.diagonal()[:, None]
+        ranks.append(better[start - first :].sum(1) + 1)
     return torch.cat(ranks).numpy()
 
 
@@ -168,6 +173,7 @@ def evaluate(
     stories: Sequence[str],
     *,
     pairs: int = GROUP,
+    fewest: int | None = None,
     spans: int = 6,
     seed: int = 0,
     sampling: SamplingConfig | None = None,
@@ -181,6 +187,7 @@ def evaluate(
         stories: text that the model was not trained on.
         pairs: context and terminal pairs for the endings, and as many spans, paths and groups for the quality of
             latents; right terminals are ranked among each 100.
+        fewest: so many pairs, at least two, will do where stories give no more; by default `pairs`.
         spans: spans written per pair.
         seed: of windows, pairs and writing.
         sampling: settings; by default temperature 0.7 and top-p 0.95.
@@ -195,12 +202,12 @@ def evaluate(
         `steer.training.prior_figures.prior_figures`), and `endings`: for each of `ARMS` the share of endings whose
         nearest terminal among 100 is the right one with its 95 % interval (`nearest`), the share within the nearest
         five (`nearest_five`), and the mean `base_nll` of what was written; and `samples`, the first ten pairs, not
-        chosen: `context`, `goal`, and the ending of each arm of `SAMPLED`.
+        chosen: `context`, `goal`, and the ending of each arm of `SAMPLED`. `among` is the number of terminals.
 
     Raises:
         CorpusError: too few stories are long enough for the pairs, or none for a span.
     """
-    cut = make_pairs(model, stories, pairs, seed=seed)  # first, so that too little text is told at once
+    cut = make_pairs(model, stories, pairs, seed=seed, fewest=fewest)  # first, so that too little text is told at once
     if judge is None and judge_folder() is not None:
         judge = Judge()
     figures: dict[str, Any] = {
@@ -209,7 +216,7 @@ def evaluate(
             model, stories, cut, None if judge is None else judge.embed, seed=seed, progress=progress
         ),
     }
-    if (plays := play_figures(model, stories, count=pairs, seed=seed, progress=progress)) is not None:
+    if (plays := play_figures(model, stories, count=len(cut), seed=seed, progress=progress)) is not None:
         figures["plays"] = plays
     if getattr(model, "reach", None) is not None:
         from steer.training.reach_figures import reach_figures
@@ -222,7 +229,8 @@ def evaluate(
     if judge is None:
         return figures
     sampling = sampling or SamplingConfig(temperature=0.7, top_p=0.95)
-    endings: dict[str, Any] = {"pairs": pairs, "spans": spans, "temperature": sampling.temperature, "arms": {}}
+    endings: dict[str, Any] = {"pairs": len(cut), "among": min(len(cut), GROUP), "spans": spans}
+    endings |= {"temperature": sampling.temperature, "arms": {}}
     samples = [{"context": pair.context, "goal": pair.terminal} for pair in cut[:SAMPLES]]
     for arm, settings in ARMS.items():
         written = write_arm(model, cut, spans=spans, seed=seed, sampling=sampling, progress=progress, **settings)

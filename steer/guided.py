@@ -10,7 +10,7 @@ from torch import Tensor
 from steer.drawing import Limits
 from steer.errors import GuidanceError, TextError
 from steer.guidance import Pull, mix
-from steer.noise import RowNoise, derive_seed
+from steer.noise import RowNoise, derive_seed, row_seeds
 from steer.prior import Drafts
 from steer.sampling import SamplingConfig
 from steer.writer import Span
@@ -99,8 +99,7 @@ def write_guided(
                     f"a pull's {name} {list(value.shape)} does not fit {len(contexts)} rows of width {width}; encode "
                     "it with this model"
                 )
-    ids = [model.to_ids(c) if isinstance(c, str) else list(c) for c in contexts]
-    rows = [derive_seed(seeds, row) for row in range(len(ids))] if isinstance(seeds, int) else list(seeds)
+    rows = row_seeds(seeds, len(contexts))
     if isinstance(scale, Tensor) and scale.ndim > 0:
         scales: list[float] = scale.tolist()
         if len(scales) < spans:
@@ -111,7 +110,7 @@ def write_guided(
         scales = [float(scale) if scale is not None else 1.0] * spans
     with_null = bool(pulls) and any(s != 1 for s in scales)
     writer = open_writer(
-        model, ids, seeds=rows, spans=spans, sampling=sampling, with_null=with_null, limits=limits, drafts=drafts
+        model, contexts, seeds=rows, spans=spans, sampling=sampling, with_null=with_null, limits=limits, drafts=drafts
     )
     bridge = RowNoise(tuple(derive_seed(s, "bridge") for s in rows))
     z_dim = model.latent_config.z_dim
@@ -122,14 +121,14 @@ def write_guided(
         )
         # A row of weight zero is unguided also where its neighbours are not, so that it is written as it would be
         # alone.
-        steered = torch.zeros(len(ids), dtype=torch.bool)
+        steered = torch.zeros(len(contexts), dtype=torch.bool)
         for pull in pulls:
             steered |= pull.weights[..., step].cpu() > 0
         writer.write(
             z, scale=None if scales[step] == 1 else scales[step], steered=None if bool(steered.all()) else steered
         )
-        latents.append(_where(steered, z, len(ids), z_dim))
-        proposals.append(_where(steered, draft, len(ids), z_dim))
+        latents.append(_where(steered, z, len(contexts), z_dim))
+        proposals.append(_where(steered, draft, len(contexts), z_dim))
         if all(writer.ended):
             break
     latent_rows, draft_rows = torch.stack(latents, dim=1), torch.stack(proposals, dim=1)
@@ -143,7 +142,7 @@ def write_guided(
             ended=writer.ended[row],
             context=tuple(writer.contexts[row]),
         )
-        for row in range(len(ids))
+        for row in range(len(contexts))
     ]
 
 

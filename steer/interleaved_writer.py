@@ -22,8 +22,7 @@ class InterleavedWriter(Writer):
     def _open(self, spans: int) -> None:
         self.soft = self.model.latent_config.soft_tokens
         width = self.soft + self.model.span_tokens
-        start = [c or [self.eos] for c in self.contexts]
-        self.arm = Arm(self.model, ROUTER, start, (spans + 1) * width + 1, copies=2 if self.with_null else 1)
+        self.arm = Arm(self.model, ROUTER, self.contexts, (spans + 1) * width + 1, copies=2 if self.with_null else 1)
         # The last committed token, not yet in the cache: it rides with the next chunk.
         self._pending: Tensor | None = None
 

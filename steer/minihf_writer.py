@@ -18,13 +18,12 @@ class MiniHFWriter(Writer):
     """
 
     def _open(self, spans: int) -> None:
-        start = [c or [self.model.tokenizer.bos_token_id or self.eos] for c in self.contexts]
         capacity = (spans + 1) * self.model.span_tokens + 2
-        self.arm = Arm(self.model, ROUTER, start, capacity)
-        self.null = Arm(self.model, None, start, capacity)
+        self.arm = Arm(self.model, ROUTER, self.contexts, capacity)
+        self.null = Arm(self.model, None, self.contexts, capacity)
         # The last visible token is held back, so that every span starts with a chunk whose logits predict its first
         # token.
-        self._held = torch.tensor([c[-1] for c in start], device=self.model.device)[:, None]
+        self._held = torch.tensor([c[-1] for c in self.contexts], device=self.model.device)[:, None]
         self._back()
 
     def _back(self) -> None:

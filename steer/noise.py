@@ -5,6 +5,8 @@ and step only, however the batch is packed. `steer.sampling` turns Gumbel noise 
 """
 
 import hashlib
+import numbers
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -107,3 +109,10 @@ def derive_seed(*parts: int | str) -> int:
 def _gumbel_(uniform: Tensor) -> Tensor:
     """Turn uniforms in [0, 1) into Gumbel noise in place."""
     return uniform.clamp_(_LOWEST, _HIGHEST).log_().neg_().log_().neg_()
+
+
+def row_seeds(seeds: Sequence[int] | int, rows: int) -> list[int]:
+    """A seed for each of so many rows: those that are given, or derived from one."""
+    if isinstance(seeds, numbers.Integral):
+        return [derive_seed(int(seeds), row) for row in range(rows)]
+    return [operator.index(seed) for seed in seeds]

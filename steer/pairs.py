@@ -33,7 +33,13 @@ def split_sentences(text: str) -> list[str]:
 
 
 def make_pairs(
-    model: Any, stories: Sequence[str], count: int, *, seed: int = 0, context_tokens: int = 40
+    model: Any,
+    stories: Sequence[str],
+    count: int,
+    *,
+    seed: int = 0,
+    context_tokens: int = 40,
+    fewest: int | None = None,
 ) -> list[Pair]:
     """Cut `count` pairs from as many stories, chosen at random.
 
@@ -46,6 +52,7 @@ def make_pairs(
         count: pairs wanted.
         seed: of the choice.
         context_tokens: the context ends with the sentence that reaches this.
+        fewest: so many will do where stories give no more; by default `count`.
 
     Raises:
         CorpusError: too few stories are long enough.
@@ -58,9 +65,11 @@ def make_pairs(
             pairs.append(pair)
         if len(pairs) == count:
             return pairs
+    if len(pairs) >= (needed := count if fewest is None else fewest):
+        return pairs
     raise CorpusError(
-        f"only {len(pairs)} of {len(stories)} stories are long enough for a context and a terminal; {count} are "
-        "needed: give more text"
+        f"only {len(pairs)} of {len(stories)} stories are long enough for a context and a terminal; {needed} are "
+        "needed: give more text" + (f", or ask for at most {len(pairs)} pairs" if len(pairs) > 1 else "")
     )
 
 

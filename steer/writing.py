@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from steer.context import visible_ids
 from steer.drawing import Limits
 from steer.interleaved_writer import InterleavedWriter
 from steer.minihf_writer import MiniHFWriter
@@ -14,7 +15,7 @@ from steer.writer import Writer
 
 def open_writer(
     model: Any,
-    contexts: Sequence[Sequence[int]],
+    contexts: Sequence[str] | Sequence[Sequence[int]],
     *,
     seeds: Sequence[int],
     spans: int,
@@ -27,7 +28,7 @@ def open_writer(
 
     Args:
         model: a `LatentModel`.
-        contexts: visible token ids per row; each is cut on the left to `config.max_context` tokens.
+        contexts: visible text, or token ids, per row; each is cut on the left to `config.max_context` tokens.
         seeds: one per row; see `steer.noise.derive_seed`.
         spans: how many spans may be written (memory is set aside for them).
         sampling: settings; the default is temperature 0.8.
@@ -37,11 +38,11 @@ def open_writer(
 
     Raises:
         GuidanceError: drafts are to come from a head that the model has not.
-        TextError: there is not a seed per context, or a context and its spans exceed the base's table of positions.
+        TextError: see `steer.context.visible_ids`; or there is not a seed per context, or a context and its spans
+            exceed the base's table of positions.
     """
-    limit = model.latent_config.max_context
     kind = InterleavedWriter if model.latent_config.layout == "interleaved" else MiniHFWriter
-    visible = [list(c)[-limit:] for c in contexts]
+    visible = visible_ids(model, contexts)
     for context in visible:
         check_positions(model, context, spans)
     return kind(model, visible, seeds, sampling or SamplingConfig(), spans, with_null, limits or Limits(), drafts)

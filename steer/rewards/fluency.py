@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from steer.context import text_begin
 from steer.errors import RewardError
 from steer.rewards.bare import bare_logits
 from steer.rewards.options import Options
@@ -42,9 +43,7 @@ def mean_logprobs(model: "LatentModel", prefixes: Sequence[Sequence[int]], spans
     Returns:
         `[n]` float32 on the CPU, nats.
     """
-    tokenizer = model.tokenizer
-    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    starts = [list(prefix) or [begin] for prefix in prefixes]
+    starts = [list(prefix) or [text_begin(model.tokenizer)] for prefix in prefixes]
     rows = [[*start, *span] for start, span in zip(starts, spans, strict=True)]
     means = torch.zeros(len(rows))
     for chosen, logits in bare_logits(model, rows):

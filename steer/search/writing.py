@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from steer.context import visible_ids
 from steer.drawing import Limits
 from steer.errors import GuidanceError, LatentError, SearchError, TextError
 from steer.guidance import Pull
-from steer.noise import derive_seed
+from steer.noise import row_seeds
 from steer.prior import Drafts
 from steer.rewards import Rewards, RewardsConfig, default_rewards
 from steer.sampling import SamplingConfig
@@ -125,17 +125,12 @@ def write_searched(
         raise TextError("contexts is one text; expected a list of texts: pass [text]")
     if not contexts:
         raise TextError("there are no contexts; give at least one")
-    eos, limit = model.tokenizer.eos_token_id, model.latent_config.max_context
-    ids = [(model.to_ids(c) if isinstance(c, str) else list(c))[-limit:] or [eos] for c in contexts]
-    vocabulary = model.latent_config.base.vocab_size
-    for row, context in enumerate(ids):
-        if not all(isinstance(i, int | np.integer) and 0 <= i < vocabulary for i in context):
-            raise TextError(f"context {row} must be text, or token ids from 0 to {vocabulary - 1}; got {context!r:.80}")
-    row_seeds = [derive_seed(seeds, row) for row in range(len(ids))] if isinstance(seeds, int) else list(seeds)
-    if len(row_seeds) != len(ids):
-        raise SearchError(f"expected a seed for each of {len(ids)} contexts; got {len(row_seeds)}")
-    if not all(0 <= seed < 2**63 for seed in row_seeds):
-        raise SearchError(f"seeds lie in [0, 2**63); got {row_seeds}; derive_seed(...) makes one")
+    ids = visible_ids(model, contexts)
+    chosen = row_seeds(seeds, len(ids))
+    if len(chosen) != len(ids):
+        raise SearchError(f"expected a seed for each of {len(ids)} contexts; got {len(chosen)}")
+    if not all(0 <= seed < 2**63 for seed in chosen):
+        raise SearchError(f"seeds lie in [0, 2**63); got {chosen}; derive_seed(...) makes one")
     if spans < 1:
         raise SearchError(f"spans must be at least 1; got {spans}")
     latents = _terminals(model, terminals, len(ids))
@@ -149,7 +144,7 @@ def write_searched(
     scorer = Rewards(rewards, model)
     run, config = make_policy(policy, policy_options or {})
     fresh = Tree(model.span_tokens, model.latent_config.z_dim, scorer.names)
-    for context, seed in zip(ids, row_seeds, strict=True):
+    for context, seed in zip(ids, chosen, strict=True):
         fresh.add_root(context, seed=seed, horizon=spans, deadline=steps)
     if tree is None:
         tree = fresh

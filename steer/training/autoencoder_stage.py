@@ -94,11 +94,20 @@ class AutoencoderTrainer(StageTrainer):
         """The figures of `summarize` over the evaluation set."""
         objective = self.accelerator.unwrap_model(self.model)
         # Every process looks at all rows: the figures are sums over latents, which a sharded loader would split.
-        batches = DataLoader(cast(Any, self.eval_dataset), batch_size=self.args.eval_batch_size, collate_fn=collate)
+        data = cast(Any, self.eval_dataset)
+        batches = DataLoader(data, batch_size=_compared(len(data), self.args.eval_batch_size), collate_fn=collate)
         figures = evaluate_spans(objective, batches, self.span_tokens, bf16=self.args.bf16)
         logs = {f"{metric_key_prefix}_{name}": round(value, 4) for name, value in figures.items()}
         self.log(logs)
         return logs
+
+
+def _compared(rows: int, size: int) -> int:
+    """The least batch size from `size` on that leaves no row alone: a row is compared with others of its batch."""
+    size = max(2, size)
+    while size < rows and rows % size == 1:
+        size += 1
+    return size
 
 
 def evaluate_spans(objective: Any, batches: Any, span_tokens: int, *, bf16: bool = False) -> dict[str, float]:

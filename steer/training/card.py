@@ -11,7 +11,7 @@ def model_card(
     recipe: Recipe,
     figures: dict[str, Any],
     stages: dict[str, Any],
-    reached: float,
+    reached: float | None,
     before: Sequence[tuple[Recipe, dict[str, Any]]] = (),
 ) -> str:
     """Markdown with front matter.
@@ -22,7 +22,7 @@ def model_card(
         recipe: of the model.
         figures: measured on the packaged model.
         stages: contents of `done.json` by the stage's name.
-        reached: cosine above which a terminal counts as reached where there is no reach head.
+        reached: cosine above which a terminal counts as reached where there is no reach head; None if unknown.
         before: recipes that this one continues, the first one first, each with its `stages`.
     """
     latents = figures["latents"]
@@ -72,7 +72,7 @@ def model_card(
         "without; "
         f"KL {latents['kl']:.0f} nats per span; {latents['active_units']:.0f} of {recipe.autoencoder.z_dim} units "
         "active; "
-        f"cosine above which a terminal counts as reached: {reached}.",
+        f"cosine above which a terminal counts as reached: {'not calibrated' if reached is None else reached}.",
         "",
     ]
     if "reach" in figures:
@@ -169,8 +169,8 @@ def endings_table(ends: dict[str, Any]) -> list[str]:
     lines = [
         f"Endings: {ends['pairs']} context/terminal pairs from unseen stories, {ends['spans']} spans, temperature "
         f"{ends['temperature']}. Judged by an independent sentence embedder: the share of endings whose nearest "
-        "terminal among 100 is the right one, with its 95 % bootstrap interval. The last column is how likely the bare "
-        "base finds the text (nats per token; lower is more fluent).",
+        f"terminal among {ends.get('among', 100)} is the right one, with its 95 % bootstrap interval. The last column "
+        "is how likely the bare base finds the text (nats per token; lower is more fluent).",
         "",
         "| arm | nearest | among the nearest five | base NLL |",
         "|---|---|---|---|",

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from steer.adapters import DECODER, ROUTER
+from steer.context import text_begin
 from steer.masks import additive_mask
 from steer.model import LatentModel
-from steer.training.objective import LatentObjective
+from steer.training.objective import LatentObjective, of_other_rows
 
 HEAD_WEIGHT, TAIL_WEIGHT = 0.05, 0.15
 
@@ -194,9 +195,7 @@ def span_logits(model: LatentModel, context: Tensor, z: Tensor | None, span: Ten
         span: `[B, S]` token ids.
     """
     if z is None and not context.shape[1]:
-        tokenizer = model.tokenizer
-        begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-        context = context.new_full((len(span), 1), begin)
+        context = context.new_full((len(span), 1), text_begin(model.tokenizer))
     soft = [] if z is None else [model.soft(z)]
     embeds = torch.cat([model.embed(context), *soft, model.embed(span[:, :-1])], dim=1)
     return model.role_logits(None if z is None else ROUTER, embeds, keep=span.shape[1]).float()
@@ -218,14 +217,12 @@ def compare_spans(model: LatentModel, write: Write, batch: dict[str, Tensor]) ->
     """
     spans, span_mask = batch["spans"], batch["span_mask"]
     rows, n, _ = spans.shape
-    alive = span_mask[:, :, 0].bool().flatten()
+    alive = span_mask[:, :, 0].bool()
     safe_mask = span_mask.flatten(0, 1).clone()
     safe_mask[:, 0] = 1  # an empty span is not counted, but must not divide by zero
     mean = model.encode_tokens(spans.flatten(0, 1), safe_mask)
-    living = alive.nonzero().squeeze(1)
-    order = torch.arange(rows * n, device=spans.device)
-    order[living] = living.roll(n)  # the n-th next living span is of another row
-    latents = {"own": mean.unflatten(0, (rows, n)), "wrong": mean[order].unflatten(0, (rows, n))}
+    wrong = mean[of_other_rows(alive)]
+    latents = {"own": mean.unflatten(0, (rows, n)), "wrong": wrong.unflatten(0, (rows, n))}
     out: dict[str, Tensor] = {"tokens": span_mask.sum().float(), "spans": alive.sum().float()}
     for prefix, kind in (("nll_", ""), ("alone_", "alone_")):
         for arm in ("own", "null", "wrong"):
@@ -239,7 +236,7 @@ def compare_spans(model: LatentModel, write: Write, batch: dict[str, Tensor]) ->
                 nll = nll + (losses.view_as(span) * mask).sum()
                 right = right + ((logits.argmax(-1) == span) & mask.bool()).sum()
             out[f"{prefix}{arm}"], out[f"{kind}right_{arm}"] = nll, right.float()
-    chosen = mean[alive].double()
+    chosen = mean[alive.flatten()].double()
     return out | {
         "kl": 0.5 * chosen.pow(2).sum(),
         "sum": chosen.sum(0),

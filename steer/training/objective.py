@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from steer.adapters import ENCODER, ROUTER, switch_adapter, use_adapter
 from steer.base import backbone
+from steer.errors import TrainingError
 from steer.masks import additive_mask
 from steer.model import LatentModel
 from steer.training.checkpointing import enable_checkpointing
@@ -173,15 +174,11 @@ class SpanObjective(LatentObjective):
         """
         spans, span_mask = batch["spans"], batch["span_mask"]
         rows, n, size = spans.shape
-        alive = span_mask[:, :, 0].bool().flatten()
+        alive = span_mask[:, :, 0].bool()
         safe_mask = span_mask.flatten(0, 1).clone()
         safe_mask[:, 0] = 1
         mean = self.encode(spans.flatten(0, 1), safe_mask)
-        # Another span's latent: of the living spans the n-th next one, which is of another row.
-        living = alive.nonzero().squeeze(1)
-        order = torch.arange(rows * n, device=spans.device)
-        order[living] = living.roll(n)
-        z = {"own": mean, "null": None, "wrong": mean[order]}
+        z = {"own": mean, "null": None, "wrong": mean[of_other_rows(alive)]}
         out: dict[str, Tensor] = {"tokens": span_mask.sum().float(), "spans": alive.sum().float()}
         for arm, latent in z.items():
             soft = self.model.head.null_soft(rows * n) if latent is None else self.model.head.soft(latent)
@@ -190,11 +187,37 @@ class SpanObjective(LatentObjective):
             out[f"nll_{arm}"], out[f"right_{arm}"] = nll.sum(), right.float().sum()
             nll, right = self._alone(spans, span_mask, soft)
             out[f"alone_{arm}"], out[f"alone_right_{arm}"] = nll.sum(), right.float().sum()
-        chosen = mean[alive].double()
+        chosen = mean[alive.flatten()].double()
         out["kl"] = 0.5 * chosen.pow(2).sum()
         out["sum"], out["square"] = chosen.sum(0), chosen.pow(2).sum(0)
         out["norm"] = chosen.norm(dim=1).sum()
         return out
+
+
+def of_other_rows(alive: Tensor) -> Tensor:
+    """For each span the number of a living span of another row, whose latent is the wrong one for it.
+
+    Args:
+        alive: `[rows, n]` bool, the spans that hold text.
+
+    Returns:
+        `[rows * n]` int64 on the same device; a span that is not alive has its own number.
+
+    Raises:
+        TrainingError: only one row holds text.
+    """
+    rows, n = alive.shape
+    owner = torch.arange(rows, device=alive.device).repeat_interleave(n)
+    living = alive.flatten().nonzero().squeeze(1)
+    order = torch.arange(rows * n, device=alive.device)
+    # The n-th one before is of another row, unless the count goes round all rows and comes back to its own.
+    order[living] = living.roll(n)
+    for row in owner[living][owner[order[living]] == owner[living]].unique():
+        own, others = living[owner[living] == row], living[owner[living] != row]
+        if not len(others):
+            raise TrainingError(f"{rows} rows to compare hold text in only one; latents are compared with other rows'")
+        order[own] = others[torch.arange(len(own), device=alive.device) % len(others)]
+    return order
 
 
 def summarize(parts: list[dict[str, Tensor]], span_tokens: int) -> dict[str, float]:

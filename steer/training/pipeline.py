@@ -11,7 +11,7 @@ from accelerate import PartialState
 
 from steer import checkpoint
 from steer.config import LatentConfig
-from steer.errors import RecipeError, TrainingError
+from steer.errors import CorpusError, RecipeError, TrainingError
 from steer.model import LatentModel
 from steer.quantised import load_options
 from steer.training.autoencoder_stage import train_autoencoder
@@ -177,8 +177,6 @@ def package(
         if done.get("heads") == heads:
             logger.info("package: already done")
             return target
-    from steer.evaluation import evaluate
-
     _, _, validation = load_splits(recipe.data, data_root)
     options = {"base": base, **loading(recipe)}
     model = LatentModel.from_pretrained(str(out / "autoencoder" / "model"), **options)
@@ -189,7 +187,7 @@ def package(
     model.latent_config = model.latent_config.model_copy(update={"name": recipe.name, "reached_similarity": reached})
     checkpoint.save(model, target, dtype=getattr(torch, recipe.package.dtype), with_base=isinstance(base, Path))
     written = LatentModel.from_pretrained(str(target), **loading(recipe))
-    figures = evaluate(written, validation, pairs=recipe.package.pairs)
+    figures = _figures(written, validation, recipe.package.pairs)
     done = _marks(out, heads)
     (target / "eval.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     (target / "README.md").write_text(model_card(recipe, figures, done, reached, before), encoding="utf-8")
@@ -199,8 +197,22 @@ def package(
     return target
 
 
+def _figures(model: LatentModel, stories: Sequence[str], pairs: int) -> dict[str, Any]:
+    """The figures of a card, as far as the stories allow: training is done by now, and must not be lost to them."""
+    from steer.evaluation import evaluate, latent_figures
+
+    try:
+        figures = evaluate(model, stories, pairs=pairs, fewest=2)
+    except CorpusError as error:
+        logger.warning("the card tells only what latents carry, not what is written from them: %s", error)
+        return {"latents": latent_figures(model, stories)}
+    if (found := figures.get("endings", {}).get("pairs", pairs)) < pairs:
+        logger.warning("stories gave %d pairs of a context and a terminal; the recipe asks for %d", found, pairs)
+    return figures
+
+
 @torch.no_grad()
-def calibrate_reached(model: Any, stories: Sequence[str], *, count: int = 400, quantile: float = 0.999) -> float:
+def calibrate_reached(model: Any, stories: Sequence[str], *, count: int = 400, quantile: float = 0.999) -> float | None:
     """The cosine above which a sentence counts as the arrival of a terminal.
 
     It is the given quantile over sentences of different unseen stories: a turn is compared sentence by sentence, so a
@@ -211,6 +223,9 @@ def calibrate_reached(model: Any, stories: Sequence[str], *, count: int = 400, q
         stories: unseen text.
         count: sentences compared.
         quantile: share of unrelated pairs that stay below.
+
+    Returns:
+        The cosine, or None where fewer than two stories have a sentence that fits into a span.
     """
     from steer.pairs import split_sentences
 
@@ -221,6 +236,14 @@ def calibrate_reached(model: Any, stories: Sequence[str], *, count: int = 400, q
             sentences.append(fitting[len(fitting) // 2])
         if len(sentences) == count:
             break
+    if len(sentences) < 2:
+        logger.warning(
+            "the cosine from which a goal counts as reached is not calibrated: %d of %d stories have a sentence that "
+            "fits into a span; give two or more",
+            len(sentences),
+            len(stories),
+        )
+        return None
     z = torch.nn.functional.normalize(model.encode(sentences), dim=1)
     cosines = (z @ z.T)[~torch.eye(len(z), dtype=torch.bool)]
     return round(float(torch.quantile(cosines, quantile)), 3)

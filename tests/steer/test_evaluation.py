@@ -57,6 +57,15 @@ def test_too_few_stories_for_the_pairs(model: LatentModel) -> None:
         make_pairs(model, ["Short."], 3)
 
 
+def test_fewer_pairs_will_do_if_that_is_said(model: LatentModel) -> None:
+    there = len(make_pairs(model, STORIES, 100, context_tokens=16, fewest=2))
+    assert 2 <= there < 100
+    with pytest.raises(CorpusError, match=f"100 are needed: give more text, or ask for at most {there} pairs"):
+        make_pairs(model, STORIES, 100, context_tokens=16)
+    with pytest.raises(CorpusError, match=f"{there + 1} are needed"):
+        make_pairs(model, STORIES, 100, context_tokens=16, fewest=there + 1)
+
+
 def test_ranks_by_hand() -> None:
     places = {"a": 0.0, "b": 1.0, "c": 2.0, "near a": 0.1, "near b": 0.9, "also near b": 1.1}
 
@@ -72,6 +81,15 @@ def test_ranks_stay_within_groups_of_a_hundred() -> None:
 
     names = [str(i) for i in range(200)]  # each has a double in the other group, which must not compete
     assert (arrival(names, names, embed) == 1).all()
+
+
+def test_what_is_left_behind_the_last_hundred_has_as_many_rivals() -> None:
+    def embed(texts: Sequence[str]) -> Tensor:
+        return torch.stack([unit(float(text)) for text in texts])
+
+    terminals = [str(0.01 * i) for i in range(103)]
+    ranks = arrival(["0.0"] * 103, terminals, embed)  # all endings lie at the first terminal of all
+    assert ranks[:100].tolist() == list(range(1, 101)) and ranks[100:].tolist() == [98, 99, 100]
 
 
 def test_share_and_interval() -> None:

@@ -80,6 +80,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(gpt2: LatentMod
         write_searched(gpt2, [[66], context], spans=SPANS, budget=Budget(nodes=20))
 
 
+def test_the_token_of_an_empty_context_takes_a_position(gpt2: LatentModel) -> None:
+    spans = LIMIT // (SPAN + gpt2.latent_config.soft_tokens) + 1
+    for context in ("", "a"):
+        with pytest.raises(TextError, match="a context of 1 tokens and"):
+            write_guided(gpt2, [context], spans=spans)
+
+
 @pytest.mark.parametrize("paged", [True, False])
 def test_each_root_is_held_against_its_own_horizon(gpt2: LatentModel, paged: bool) -> None:
     def world(horizon: int) -> SpanWorld:

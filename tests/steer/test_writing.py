@@ -236,7 +236,7 @@ def test_an_empty_context_begins_a_story(model: LatentModel) -> None:
     z = latents(2, 1)[0]
     writer = open_writer(model, [[], [5, 6]], seeds=[1, 2], spans=1, sampling=GREEDY)
     begun = open_writer(model, [[EOS], [5, 6]], seeds=[1, 2], spans=1, sampling=GREEDY)
-    assert writer.contexts[0] == []
+    assert writer.contexts == begun.contexts == [[EOS], [5, 6]]
     assert writer.write(z) == begun.write(z)
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from steer.adapters import ROUTER
+from steer.errors import TrainingError
 from steer.model import LatentModel
 from steer.training.autoencoder_stage import beta_at, trainable
-from steer.training.objective import ARMS, SpanObjective, summarize
+from steer.training.objective import ARMS, SpanObjective, of_other_rows, summarize
 from steer.training.recipe import LatentRecipe
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, sharpen, stir, tiny_model
 
@@ -234,6 +235,28 @@ def test_figures_do_not_depend_on_how_rows_are_batched_but_for_the_wrong_arm(mod
     for name, value in whole.items():
         if "wrong" not in name:
             assert split[name] == pytest.approx(value, abs=1e-4), name
+
+
+@pytest.mark.parametrize("lengths", [[3, 3], [1, 3], [3, 1, 1], [2, 0, 3], [3] * 6, [1, 2, 3, 1]])
+def test_a_wrong_latent_is_of_another_row_that_holds_text(lengths: list[int]) -> None:
+    alive = torch.arange(3)[None] < torch.tensor(lengths)[:, None]
+    order = of_other_rows(alive)
+    chosen = order[alive.flatten()]
+    assert alive.flatten()[chosen].all()
+    assert (chosen // 3 != torch.arange(alive.numel())[alive.flatten()] // 3).all()
+    assert (order == torch.arange(alive.numel()))[~alive.flatten()].all()
+
+
+@pytest.mark.parametrize("lengths", [[3], [0, 2, 0]])
+def test_one_row_has_no_wrong_latents(lengths: list[int]) -> None:
+    with pytest.raises(TrainingError, match="hold text in only one"):
+        of_other_rows(torch.arange(3)[None] < torch.tensor(lengths)[:, None])
+
+
+def test_the_wrong_arm_is_not_the_own_one_however_few_rows_there_are(model: LatentModel) -> None:
+    figures = summarize([objective_of(model).compare(batch_of(rows=2))], SPAN)
+    assert figures["nll_wrong"] != pytest.approx(figures["nll_own"], abs=1e-6)
+    assert figures["alone_wrong"] != pytest.approx(figures["alone_own"], abs=1e-6)
 
 
 def test_figures_are_what_they_say(model: LatentModel) -> None:

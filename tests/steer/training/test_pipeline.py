@@ -152,4 +152,27 @@ def test_a_chance_meeting_is_below_the_threshold(tiny_llama: Path) -> None:
     model = tiny_model(tiny_llama, span_tokens=24)
     stories = [f"A {a} {b} ran off." for a in ("red", "old", "sad") for b in ("fox", "hen", "dog")]
     low, high = (calibrate_reached(model, stories, quantile=q) for q in (0.5, 0.99))
-    assert -1 <= low <= high <= 1
+    assert low is not None and high is not None and -1 <= low <= high <= 1
+
+
+def test_without_two_sentences_nothing_is_calibrated(tiny_llama: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from tests.steer.tiny import tiny_model
+
+    model = tiny_model(tiny_llama, span_tokens=24)
+    assert calibrate_reached(model, ["no stop here at all", "A red fox ran."]) is None
+    assert "1 of 2 stories have a sentence that fits" in caplog.text
+
+
+def test_too_few_stories_for_the_figures_do_not_lose_the_model(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
+    path, data = files
+    stories = [f"one fox and {i} hens and no stop in all of this long tale of foxes and hens" for i in range(200)]
+    (data / "stories.txt").write_text("\n<|endoftext|>\n".join(stories), encoding="utf-8")
+    folder = run_recipe(path, data / "out", data)
+    figures = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
+    assert figures.keys() == {"latents"} and "only 0 of" in caplog.text
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "counts as reached: not calibrated." in card and "| in context |" in card
+    assert LatentModel.from_pretrained(str(folder)).latent_config.reached_similarity is None
