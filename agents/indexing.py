@@ -14,7 +14,7 @@ from agents.errors import IndexingError
 from agents.passages import Cutter, Document
 from steer.errors import TextError
 from steer.model import LatentModel
-from vectorstore import NewRecord, Record, VectorStore
+from vectorstore import DuplicateId, NewRecord, Record, VectorStore
 
 SPAN = "span"  # kind of the records
 STORY, POSITION, SPANS, ENDING = "story", "position", "spans", "ending"  # extra fields, see `build_index`
@@ -87,24 +87,40 @@ def build_index(
     rest = iter(documents)
     while chosen := list(islice(rest, batch)):
         keyed = {document.key(cutter.cut): document for document in chosen}
-        known = {record.extra[STORY] for record in store.find([passage_id(key, 0) for key in keyed])}
-        unknown = {key: document for key, document in keyed.items() if key not in known}
-        cut = _cut(model, cutter, unknown)
-        ids = [passage_id(key, place) for key, passages in cut.items() for place in range(1, len(passages))]
-        deleted = {record.extra[STORY] for record in store.find(ids)}  # at least their first passage
-        fresh = {key: passages for key, passages in cut.items() if key not in deleted}
-        records = list(_records(model, keyed, fresh))
-        store.add(records)
+        fresh, spans = _add(model, store, keyed, cutter)
         empty = sum(not passages for passages in fresh.values())
         report = BuildReport(
             documents=report.documents + len(chosen),
             known=report.known + len(chosen) - len(fresh),
             empty=report.empty + empty,
-            spans=report.spans + len(records),
+            spans=report.spans + spans,
         )
         if on_batch is not None:
             on_batch(report)
     return report
+
+
+def _add(
+    model: LatentModel, store: VectorStore, documents: dict[str, Document], cutter: Cutter
+) -> tuple[dict[str, list[list[int]]], int]:
+    """Add the documents that the store does not know, all or none. Returns their passages, and how many were added."""
+    left = len(documents) + 1
+    while True:
+        known = {record.extra[STORY] for record in store.find([passage_id(key, 0) for key in documents])}
+        cut = _cut(model, cutter, {key: document for key, document in documents.items() if key not in known})
+        ids = [passage_id(key, place) for key, passages in cut.items() for place in range(1, len(passages))]
+        deleted = {record.extra[STORY] for record in store.find(ids)}  # at least their first passage
+        fresh = {key: passages for key, passages in cut.items() if key not in deleted}
+        records = list(_records(model, documents, fresh))
+        try:
+            store.add(records)
+        except DuplicateId:
+            # Another process added some of them since they were looked up. Then fewer are left now, or it is an error.
+            if len(fresh) >= left:
+                raise
+            left = len(fresh)
+        else:
+            return fresh, len(records)
 
 
 def passage_id(story: str, position: int) -> str:

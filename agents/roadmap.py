@@ -26,7 +26,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.errors import IndexingError
+from agents.errors import IndexingError, RunMismatch
 from agents.indexing import POSITION, SPAN, SPANS, STORY, passage_id
 from vectorstore import EmptyStore, Hit, Record, VectorStore
 
@@ -135,11 +135,19 @@ class Roadmap:
 
         Raises:
             IndexingError: `spans` is below 1, or the store holds no passages.
+            RunMismatch: the store was written since the roadmap was made.
         """
         if spans < 1:
             raise IndexingError(f"spans is {spans}; expected at least 1")
         most = spans - 1 if count is None else min(count, spans - 1)
         passages = self._around(state, terminal)
+        # A revision never comes back, so one look behind the reading is enough.
+        if (now := self.store.revision) != self.identity:
+            raise RunMismatch(
+                f"the index in {self.store.path} was changed while ways were planned through it; they could not be "
+                f"planned again so. Its revision is {now}, expected {self.identity}: to go on, put that index, or a "
+                "copy of its folder, back at this path"
+            )
         vectors = np.stack([passage.vector for passage in passages])
         graph = self._graph(state, terminal, passages, vectors)
         path = nx.dijkstra_path(graph, STATE, TERMINAL, weight="cost")

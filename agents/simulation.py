@@ -205,6 +205,10 @@ def _make_folder(out: Path) -> None:
                 hint = "give a folder that does not exist yet"
             raise RunExists(f"{out} exists and is not empty; expected a new folder for the run: {hint}")
         out.mkdir(parents=True, exist_ok=True)
+        try:
+            (out / SCENARIO).open("x").close()  # claims the folder before others that found it empty too
+        except FileExistsError:
+            raise RunExists(f"{out} was taken by another run just now; give another folder") from None
         sync_folder(out.parent)
     except RunExists:
         raise

@@ -1,8 +1,9 @@
 """The visible context as a model is fed with it: checked, cut on the left, and never empty."""
 
-import numbers
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from steer.errors import TextError
 
@@ -51,7 +52,7 @@ def visible_ids(model: Any, contexts: Sequence[str] | Sequence[Sequence[int]]) -
     rows = []
     for row, context in enumerate(contexts):
         ids = model.to_ids(context) if isinstance(context, str) else list(context)
-        if not all(isinstance(i, numbers.Integral) and 0 <= i < vocabulary for i in ids):
+        if not all(isinstance(i, int | np.integer) and 0 <= i < vocabulary for i in ids):
             raise TextError(f"context {row} must be text, or token ids from 0 to {vocabulary - 1}; got {context!r:.80}")
         rows.append([int(i) for i in ids[-limit:]] or [context_begin(model)])
     return rows

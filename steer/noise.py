@@ -5,7 +5,6 @@ and step only, however the batch is packed. `steer.sampling` turns Gumbel noise 
 """
 
 import hashlib
-import numbers
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,6 +112,6 @@ def _gumbel_(uniform: Tensor) -> Tensor:
 
 def row_seeds(seeds: Sequence[int] | int, rows: int) -> list[int]:
     """A seed for each of so many rows: those that are given, or derived from one."""
-    if isinstance(seeds, numbers.Integral):
+    if isinstance(seeds, int | np.integer):
         return [derive_seed(int(seeds), row) for row in range(rows)]
     return [operator.index(seed) for seed in seeds]

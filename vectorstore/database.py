@@ -6,6 +6,7 @@ before it is known to be a store of this version, or blank.
 
 import os
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ RECORDS_FILE = "records.sqlite"
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x56535452  # "VSTR", SQLite's own mark of whose file it is
 BUSY_TIMEOUT_S = 5.0
+_PAUSE_S = 0.01
 
 # Pages of 4 KiB that the log may hold before they are copied into the file: rarer copies make large additions quicker.
 CHECKPOINT_PAGES = 16_000
@@ -145,7 +147,8 @@ def translated(file: Path) -> Iterator[None]:
 def _connect(file: Path, mode: str) -> sqlite3.Connection:
     uri = f"{file.absolute().as_uri()}?mode={mode}"
     wal = file.with_name(file.name + "-wal")
-    if mode == "ro" and not wal.exists() and not os.access(file.parent, os.W_OK):
+    waiting = wal.exists() and wal.stat().st_size > 0
+    if mode == "ro" and not waiting and not os.access(file.parent, os.W_OK):
         # Even readers of a WAL file make a lock file next to it. Where that is not allowed, and no log is waiting,
         # the file is read as it stands.
         uri += "&immutable=1"
@@ -212,8 +215,23 @@ def _check_meta(meta: StoreMeta, file: Path, encoder: str | None, dim: int | Non
         raise MetricMismatch(f"{file} was created with metric {meta.metric}; {metric} was asked for, use another store")
 
 
+def _write_ahead(connection: sqlite3.Connection) -> str:
+    """Switch to a log; returns the mode that is then in force.
+
+    Where several processes switch a new file at once, SQLite does not wait: it says at once that the file is busy.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_S)
+
+
 def _make_durable(connection: sqlite3.Connection, file: Path) -> None:
-    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    mode = _write_ahead(connection)
     if mode != "wal":
         raise StorageFailure(f"{file}: journal mode is {mode}, expected wal; is it on a network file system?")
     connection.execute("PRAGMA synchronous = FULL")

@@ -1,5 +1,6 @@
 """Records read by id or one after the other. An iteration is many transactions: it never keeps a writer waiting."""
 
+from array import array
 from collections.abc import Iterator
 from itertools import islice
 
@@ -40,15 +41,28 @@ def matching(
 
 
 def pages(access: TableAccess, condition: Condition) -> Iterator[Record]:
-    """Yield the records of a condition in insertion order, read a page at a time."""
-    last = 0
+    """Yield the records of a condition in insertion order, read a page at a time, each id once.
+
+    An update moves a record to the end, where the iteration would meet it again.
+    """
+    last, written = 0, array("q")  # hashes of ids, eight bytes each
+    known: set[int] | None = None
+    with access.transaction() as table:
+        newest = table.last()
     while True:
         with access.transaction() as table:
             page = table.page(last, condition)
         if not page:
             return
         for row in page:
-            last = row[0]
+            last, key = row[0], hash(row[1])
+            if last <= newest:
+                written.append(key)
+            else:
+                known = set(written) if known is None else known
+                if key in known:
+                    continue
+                known.add(key)
             yield Record(row, access.meta.encoder)
 
 

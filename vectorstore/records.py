@@ -103,7 +103,7 @@ class RecordTable:
         Raises:
             DuplicateId: an id is taken; the transaction must be rolled back.
         """
-        last = self._last()
+        last = self.last()
         data, width = np.ascontiguousarray(columns.vectors, "<f4").tobytes(), 4 * self.meta.dim
         blobs = (data[start : start + width] for start in range(0, len(data), width))
         created = [columns.created] * len(columns.ids) if isinstance(columns.created, str) else columns.created
@@ -220,7 +220,8 @@ class RecordTable:
     def _touch(self) -> None:
         self._connection.execute("UPDATE meta SET value = ? WHERE key = 'revision'", (uuid.uuid4().hex,))
 
-    def _last(self) -> int:
+    def last(self) -> int:
+        """Return the number of the newest row; 0 if there is none."""
         return self._connection.execute("SELECT coalesce(max(num), 0) FROM records").fetchone()[0]
 
     def _duplicate(self, ids: Sequence[str], last: int) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 import uuid
 from pathlib import Path
@@ -28,8 +29,9 @@ logger = logging.getLogger(__name__)
 
 STAMP_KEY = "index_file"
 _FORMAT = 1
-_PATTERN = "index*.*"
 _PART = ".part"
+# Names as `save_segment` makes them: whatever else lies in the folder is somebody's own.
+_OURS = re.compile(r"index-[0-9a-f]{12}\.(faiss|npz)(\.part)?")
 _ABANDONED_S = 3600.0  # a part file that nobody has written to for so long is nobody's
 
 
@@ -69,7 +71,9 @@ def save_segment(folder: Path, table: RecordTable, segment: Segment, config: Ind
 def sweep(folder: Path, table: RecordTable) -> None:
     """Remove index files that do not count. Inside a write transaction."""
     stamp = read_stamp(table)
-    for file in folder.glob(_PATTERN):
+    for file in folder.iterdir():
+        if not _OURS.fullmatch(file.name):
+            continue
         current = stamp is not None and file.name == stamp["file"]
         busy = file.name.endswith(_PART) and time.time() - file.stat().st_mtime < _ABANDONED_S
         if not current and not busy:

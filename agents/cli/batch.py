@@ -4,6 +4,7 @@ Rows are written in groups that depend on the input alone. A command that contin
 same groups again, and what comes out is the same, byte for byte, as if it had never been stopped.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,8 @@ from agents.cli.guard import InputError
 from agents.cli.output import plain
 
 Key = int | str
-_WRITTEN = ("text", "spans", "search")  # what lines hold that did not come from the input
+MADE = "written_with"  # tells lines of other settings and models apart
+_WRITTEN = ("text", "spans", "search", MADE)  # what lines hold that did not come from the input
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,37 @@ def read_done(path: Path, pairs: Sequence[Pair]) -> dict[Key, dict[str, Any]]:
     return done
 
 
+def digest(value: Any) -> str:
+    """Twelve hexadecimal digits that stand for anything that JSON can hold."""
+    text = json.dumps(plain(value), sort_keys=True)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+
+
+def check_made(path: Path, done: Mapping[Key, Mapping[str, Any]], *, settings: str, model: str | None) -> None:
+    """Whether the lines that are there were written with these settings and this model, as far as they say so.
+
+    Args:
+        path: where they are.
+        done: the lines, by id.
+        settings, model: digests; the model's is None if it was not loaded.
+
+    Raises:
+        InputError: they were written with others.
+    """
+    for key, fields in done.items():
+        made = fields.get(MADE)
+        if made is None:
+            continue
+        found = made if isinstance(made, Mapping) else {}
+        for name, now in (("settings", settings), ("model", model)):
+            if now is not None and found.get(name) != now:
+                what = "another model" if name == "model" else "other options (method, spans, scale, seed, ...)"
+                raise InputError(
+                    f"{path}: id {key!r} was written with {what}; give those again, choose another --out, or pass "
+                    "--overwrite"
+                )
+
+
 def check_terminals(model: Any, pairs: Sequence[Pair], long: str) -> None:
     """Encode all terminals once, so that one that does not fit a span is told before hours of writing.
 
@@ -137,6 +170,7 @@ def write_missing(
     advance: Callable[[int], None],
     *,
     overwrite: bool,
+    made: Mapping[str, str],
     more: Callable[[Any], Mapping[str, Any]] | None = None,
 ) -> None:
     """Append the rows that are not `done`, group by group, each line flushed to the disk; the file ends in input order.
@@ -149,6 +183,7 @@ def write_missing(
         batch_size: rows in a group.
         advance: is told how many rows are through.
         overwrite: begin with an empty file.
+        made: digests of settings and model, kept in every line.
         more: further fields of a record's line; `search` is the only name that it may use.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,6 +198,7 @@ def write_missing(
                         continue
                     fields = {**_given(pair), "text": written.text, "spans": list(written.spans)}
                     fields |= plain(more(written)) if more is not None else {}
+                    fields[MADE] = dict(made)
                     file.write(_line(fields))
                     file.flush()
                     os.fsync(file.fileno())

@@ -1,12 +1,13 @@
 """What goes where: results on stdout, everything said to a person on stderr, progress only on a terminal."""
 
 import dataclasses
+import itertools
 import json
 import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -124,12 +125,23 @@ def plain(value: Any) -> Any:
     raise TypeError(f"cannot write a {type(value).__name__} as JSON")
 
 
-def free_folder(parent: Path, name: str) -> Path:
-    """The first of `parent/name-1`, `parent/name-2`, ... that does not exist."""
-    number = 1
-    while (parent / f"{name}-{number}").exists():
-        number += 1
-    return parent / f"{name}-{number}"
+@contextmanager
+def new_folder(parent: Path, name: str) -> Iterator[Path]:
+    """The first of `parent/name-1`, `parent/name-2`, ... that does not exist, made; taken away if it stays empty.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    for number in itertools.count(1):
+        folder = parent / f"{name}-{number}"
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)  # claims the name before others that are started at once
+            break
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # which only works on an empty one
 
 
 def show_logs(level: int) -> None:

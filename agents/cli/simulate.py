@@ -1,7 +1,7 @@
 """`steer demo`, `steer run` and `steer resume`."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ import typer
 
 from agents.cli.guard import InputError
 from agents.cli.models import JsonOption, ModelOption, load_model
-from agents.cli.output import Output, free_folder, output
+from agents.cli.output import Output, new_folder, output
 
 RUNS = Path("runs")
 DEMO = "demo"
@@ -34,11 +34,11 @@ def demo(ctx: typer.Context, out: OutOption = None, turns: TurnsOption = None) -
     from agents.simulation import run_scenario
 
     scenario = load_scenario(_scenario_path(DEMO))
-    folder = out or free_folder(RUNS, DEMO)
     loaded = load_model(say, scenario.model)
     console = Console()
     stage = Stage(console, ("guided", "unguided"))
-    with _advice(say, folder), _counting(say, 2 * (turns or scenario.turns), stage) as on_event:
+    total = 2 * (turns or scenario.turns)
+    with _folder(out, DEMO) as folder, _advice(say, folder), _counting(say, total, stage) as on_event:
         summary = run_scenario(scenario, loaded, folder, turns=turns, twin=True, on_event=on_event)
     picture = _plot(say, folder)
     console.print(goal_table(summary.goals))
@@ -62,14 +62,13 @@ def run(
 
     path = _scenario_path(scenario)
     loaded_scenario = load_scenario(path)
-    folder = out or free_folder(RUNS, path.stem)
     if model is not None:
         # The run keeps its scenario: with the model in it, `steer resume` needs no --model.
         name = str(Path(model).resolve()) if Path(model).is_dir() else model
         loaded_scenario = loaded_scenario.model_copy(update={"model": name})
     loaded = load_model(say, loaded_scenario.model)
     total = (turns or loaded_scenario.turns) * (1 if no_twin else 2)
-    with _advice(say, folder), _counting(say, total) as on_event:
+    with _folder(out, path.stem) as folder, _advice(say, folder), _counting(say, total) as on_event:
         summary = run_scenario(
             loaded_scenario, loaded, folder, seed=seed, turns=turns, twin=not no_twin, on_event=on_event
         )
@@ -102,6 +101,11 @@ def load_model_of(say: Output, run: Path, model: str | None) -> Any:
     from agents.manifest import read_manifest, read_scenario
 
     return load_model(say, model or read_scenario(run, read_manifest(run)).model)
+
+
+def _folder(out: Path | None, name: str) -> AbstractContextManager[Path]:
+    """The folder that was asked for, or a new one of this name among the runs."""
+    return nullcontext(out) if out is not None else new_folder(RUNS, name)
 
 
 def _scenario_path(name: str) -> Path:

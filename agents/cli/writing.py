@@ -253,11 +253,18 @@ def _write_batch(
     if to_terminals and not settings.method.needs_terminal:
         pairs = batches.read_pairs(source, need_terminal=True)  # where some lines have one, all must
     kept = {} if overwrite else batches.read_done(target, pairs)
+    made = {"settings": batches.digest({"how": settings if search is None else search, "seed": seed})}
+    batches.check_made(target, kept, settings=made["settings"], model=None)
     if kept:
         say.note(f"{target}: {len(kept)} of {len(pairs)} lines are there and are kept (--overwrite begins again)")
     if options.tree is not None:
         searched.make_folder(options.tree, fresh=not kept, overwrite=overwrite)
     loaded = load_model(say, model) if len(kept) < len(pairs) else None
+    if loaded is not None:
+        from agents.manifest import model_identity
+
+        made["model"] = batches.digest(model_identity(loaded))
+        batches.check_made(target, kept, settings=made["settings"], model=made["model"])
     if to_terminals and loaded is not None:
         batches.check_terminals(loaded, pairs, settings.long.value)
         if long := batches.count_long(loaded, pairs):
@@ -273,11 +280,21 @@ def _write_batch(
 
     with say.progress("writing", len(pairs)) as bar:
         if search is None:
-            batches.write_missing(target, pairs, kept, write_rows, batch_size, bar.advance, overwrite=overwrite)
+            batches.write_missing(
+                target, pairs, kept, write_rows, batch_size, bar.advance, overwrite=overwrite, made=made
+            )
         else:
             rows = searched.SearchedRows(say, search, loaded, model, seed, options.tree, bar)
             batches.write_missing(
-                target, pairs, kept, rows, batch_size, rows.pass_over, overwrite=overwrite, more=searched.line_fields
+                target,
+                pairs,
+                kept,
+                rows,
+                batch_size,
+                rows.pass_over,
+                overwrite=overwrite,
+                made=made,
+                more=searched.line_fields,
             )
             rows.tell()
     if as_json:

@@ -19,7 +19,7 @@ def enable_checkpointing(model: Any, **options: Any) -> None:
     enable({"use_reentrant": False, **options})
 
 
-def checkpointing_arguments(wanted: bool) -> dict[str, bool]:
+def checkpointing_arguments(wanted: bool) -> dict[str, Any]:
     """The keyword of `TrainingArguments` that asks for it; none where it is not wanted."""
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     return {NEW if NEW in known else OLD: True} if wanted else {}

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from agents.cli import app
 from agents.cli.guard import GuardedGroup, InputError
-from agents.cli.output import Output, free_folder, plain
+from agents.cli.output import Output, new_folder, plain
 from agents.cli.writing import Long, Schedule
 from agents.errors import AgentsError, RunExists
 from steer.errors import ModelNotFound, TextError
@@ -245,8 +245,17 @@ def test_plain_values_are_json() -> None:
         plain(object())
 
 
-def test_free_folder_counts_on(tmp_path: Path) -> None:
-    assert free_folder(tmp_path, "demo") == tmp_path / "demo-1"
-    (tmp_path / "demo-1").mkdir()
+def test_new_folders_count_on_and_are_claimed_at_once(tmp_path: Path) -> None:
     (tmp_path / "demo-3").mkdir()
-    assert free_folder(tmp_path, "demo") == tmp_path / "demo-2"
+    with new_folder(tmp_path, "demo") as first, new_folder(tmp_path, "demo") as second:
+        assert [first.name, second.name] == ["demo-1", "demo-2"] and first.is_dir() and second.is_dir()
+        with new_folder(tmp_path, "demo") as third:
+            assert third.name == "demo-4"
+        (second / "kept").touch()
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["demo-2", "demo-3"]  # empty ones go again
+
+
+def test_where_no_folder_can_be_made_that_is_told(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with pytest.raises(OSError, match="runs"), new_folder(tmp_path / "runs", "demo"):
+        pass

@@ -230,7 +230,7 @@ def test_batches_tell_values_and_keep_trees(model: Path, source: Path, tmp_path:
     answer = document(batch(source, out, model, "--tree", trees, "--json"))
     assert (answer["lines"], answer["written"]) == (3, 3)
     for line, pair in zip(load(out), PAIRS, strict=True):
-        assert list(line) == [*pair, "text", "spans", "search"]
+        assert list(line) == [*pair, "text", "spans", "search", "written_with"]
         assert line["search"]["finished"] and line["search"]["spent"].keys() >= {"tokens", "nodes"}
     names = [path.name for path in sorted(trees.iterdir())]
     assert names == ["lines-000001.safetensors", "lines-000003.safetensors"]

@@ -112,7 +112,7 @@ def test_the_same_lines_come_back(model: Path, source: Path, tmp_path: Path) -> 
     lines = load(tmp_path / "out.jsonl")
     for line, pair in zip(lines, PAIRS, strict=True):
         assert {key: line[key] for key in pair} == pair
-        assert list(line) == [*pair, "text", "spans"]
+        assert list(line) == [*pair, "text", "spans", "written_with"]
         assert line["text"] and len(line["spans"]) == 2
 
 
@@ -183,7 +183,7 @@ def test_each_line_is_on_the_disk_before_the_next_group(tmp_path: Path, source: 
         return [Written] * len(rows)
 
     with pytest.raises(KeyboardInterrupt):
-        batch.write_missing(out, pairs, {}, dies, 2, lambda done: None, overwrite=False)
+        batch.write_missing(out, pairs, {}, dies, 2, lambda done: None, overwrite=False, made={})
     assert [line["id"] for line in load(out)] == ["p0", "p1"]
     assert set(batch.read_done(out, pairs)) == {"p0", "p1"}
 
@@ -245,6 +245,40 @@ def test_a_file_of_another_batch_is_refused(model: Path, source: Path, tmp_path:
     assert len(load(foreign)) == 1
     assert write_batch(source, foreign, model, "--overwrite").exit_code == 0
     assert len(load(foreign)) == 5
+
+
+def test_lines_of_other_options_are_not_mixed(model: Path, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert write_batch(source, out, model).exit_code == 0
+    whole = out.read_bytes()
+    first = whole.splitlines(keepends=True)[0]
+    for left in (whole, first):
+        out.write_bytes(left)
+        for options in (("--method", "fixed"), ("--seed", 9), ("--spans", 1), ("--method", "search", "--budget", 2)):
+            message = error_line(write_batch(source, out, model, *options))
+            assert "id 'p0' was written with other options" in message and "--overwrite" in message
+        assert out.read_bytes() == left
+    assert write_batch(source, out, model, "--batch-size", 2).exit_code == 0  # may be smaller where memory ran out
+    assert out.read_bytes() == whole
+
+
+def test_lines_of_another_model_are_not_mixed(model: Path, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert write_batch(source, out, model).exit_code == 0
+    line = load(out)[0]
+    line["written_with"]["model"] = "0" * 12
+    save(out, [line])
+    assert "was written with another model" in error_line(write_batch(source, out, model))
+
+
+def test_lines_that_do_not_say_what_they_were_written_with_are_kept(model: Path, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert write_batch(source, out, model).exit_code == 0
+    line = load(out)[0]
+    del line["written_with"]
+    save(out, [line])
+    assert write_batch(source, out, model, "--seed", 9).exit_code == 0
+    assert load(out)[0] == line and len(load(out)) == 5
 
 
 def test_surrogates_in_other_fields_pass_through(model: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from agents.errors import IndexingError
 from agents.indexing import BuildReport, build_index, open_index, passage_id, surroundings
 from agents.passages import Cutter, Document
 from steer.model import LatentModel
-from vectorstore import EncoderMismatch, StoreNotFound
+from vectorstore import DuplicateId, EncoderMismatch, StoreNotFound
 
 DOCUMENTS = [Document(f"{n}.txt", f"It was day {n}. They ran. They sat down. Then {n} was gone.") for n in range(7)]
 
@@ -46,6 +46,40 @@ def test_what_is_there_is_left_alone(model: LatentModel, whole: Path) -> None:
         report = build_index(model, store, [Document("copy.txt", DOCUMENTS[2].text), *DOCUMENTS], Cutter(model))
     assert report == BuildReport(documents=8, known=8, empty=0, spans=0)
     assert records_of(whole, model) == before
+
+
+def test_what_another_build_adds_meanwhile_is_left_to_it(
+    model: LatentModel, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        open_index(tmp_path / "store", model, create=True) as store,
+        open_index(tmp_path / "store", model, create=True) as other,
+    ):
+        add, times = store.add, []
+
+        def late(records: object) -> list[str]:
+            if not times:
+                build_index(model, other, DOCUMENTS[2:4], Cutter(model))
+            times.append(records)
+            return add(records)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(store, "add", late)
+        report = build_index(model, store, DOCUMENTS, Cutter(model))
+        assert (report.documents, report.known, len(times)) == (7, 2, 2)
+    assert records_of(tmp_path / "store", model) == records_of(whole, model)
+
+
+def test_an_id_that_is_taken_by_something_else_is_told(
+    model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_index(tmp_path / "store", model, create=True) as store:
+
+        def taken(records: object) -> list[str]:
+            raise DuplicateId("id 'x' is in the store")
+
+        monkeypatch.setattr(store, "add", taken)
+        with pytest.raises(DuplicateId):
+            build_index(model, store, DOCUMENTS, Cutter(model))
 
 
 def test_what_was_deleted_of_a_document_does_not_come_back(model: LatentModel, tmp_path: Path) -> None:

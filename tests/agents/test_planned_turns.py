@@ -194,6 +194,31 @@ def test_a_changed_or_missing_index_is_told(
     assert not (tmp_path / "other" / "manifest.json").exists()
 
 
+def test_an_index_that_is_changed_while_a_run_plans_stops_the_run(
+    everything: Scenario, model: LatentModel, index: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "index"
+    shutil.copytree(index, copy)
+    shutil.copytree(index, tmp_path / "kept")
+    assert everything.planner.roadmap is not None
+    roadmap = everything.planner.roadmap.model_copy(update={"store": str(copy)})
+    scenario = everything.model_copy(update={"planner": everything.planner.model_copy(update={"roadmap": roadmap})})
+    run_scenario(scenario, model, tmp_path / "whole")
+
+    def change(event: object, arm: str) -> None:
+        if isinstance(event, TurnEvent) and event.turn == 1:
+            with open_index(copy, model, create=True) as store:
+                build_index(model, store, [Document("late.txt", "It was late. They ran home.")], Cutter(model))
+
+    with pytest.raises(RunMismatch, match="was changed while ways were planned .* expected [0-9a-f]{32}: to go on"):
+        run_scenario(scenario, model, tmp_path / "run", on_event=change)
+    shutil.rmtree(copy)
+    shutil.copytree(tmp_path / "kept", copy)
+    assert resume_run(tmp_path / "run", model).status == "finished"
+    logs = [[(tmp_path / run / log).read_bytes() for log in LOGS.values()] for run in ("run", "whole")]
+    assert logs[0] == logs[1]
+
+
 def test_the_reach_head_says_what_was_told(everything: Scenario, model: LatentModel, tmp_path: Path) -> None:
     """Unless the scenario names a similarity; both thresholds must be met."""
     planner = everything.planner.model_copy(update={"reached": None})

@@ -96,6 +96,19 @@ def test_the_log_tells_what_happened(scenario: Scenario, played: RunSummary) -> 
     assert played.tokens == sum(t.tokens for name in LOGS for t in turns_of(played.path, name))
 
 
+def test_of_two_runs_in_one_empty_folder_the_second_is_refused(
+    model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    with monkeypatch.context() as patch:
+        # As if another run came between the look into the folder and its first file.
+        patch.setattr("agents.simulation.any", lambda found: bool((out / "scenario.yaml").touch()), raising=False)
+        with pytest.raises(RunExists, match="taken by another run just now"):
+            run_scenario(make_scenario(), model, out)
+    assert [file.name for file in out.iterdir()] == ["scenario.yaml"]
+
+
 def test_goals_matter_to_what_is_written(played: RunSummary) -> None:
     assert [t.ids for t in turns_of(played.path)] != [t.ids for t in turns_of(played.path, LOGS[1])]
 

@@ -185,7 +185,6 @@ def test_a_failed_save_keeps_the_old_file(saved, monkeypatch, make):
 def test_a_file_left_by_a_killed_process_is_swept_away(saved, make):
     stray = saved / "index-000000000000.faiss"
     stray.write_bytes(b"x")
-    (saved / "index.faiss").touch()  # where a former version kept it
     fresh = saved / "index-111111111111.faiss.part"  # perhaps another process is writing it
     fresh.touch()
     with VectorStore.open(saved) as store:
@@ -195,6 +194,16 @@ def test_a_file_left_by_a_killed_process_is_swept_away(saved, make):
     assert not stray.exists()
     fresh.unlink()
     assert index_file(saved).is_file()
+
+
+def test_files_of_others_in_the_folder_stay(saved, make):
+    names = ["index.html", "index.md", "index-of-names.faiss", "index.backup.tar", "index-0123456789ab.faiss.bak"]
+    for name in names:
+        (saved / name).write_text("mine")
+    with VectorStore.open(saved) as store:
+        store.add(make(10, start=20))
+        store.rebuild()
+    assert [(saved / name).read_text() for name in names] == ["mine"] * len(names)
 
 
 def test_a_process_killed_between_the_file_and_its_stamp_leaves_the_older_index(saved, make, monkeypatch):

@@ -47,6 +47,22 @@ def test_records_survive_the_round_trip(exported, tmp_path):
         assert copy.search(query) == store.search(query)
 
 
+def test_what_is_updated_during_an_export_can_be_imported(exported, tmp_path, monkeypatch):
+    _, store = exported
+    table, groups = parquet._arrow()[0].table, []
+
+    def table_and_update(*arguments, **options):
+        if not groups:
+            store.update("r3", text="newer")
+        groups.append(arguments)
+        return table(*arguments, **options)
+
+    monkeypatch.setattr(parquet._arrow()[0], "table", table_and_update)
+    assert store.export_parquet(tmp_path / "again.parquet") == 50
+    with open_copy(tmp_path / "copy") as copy:
+        assert copy.import_parquet(tmp_path / "again.parquet") == 50
+
+
 def test_filters_choose_what_is_exported(exported, tmp_path):
     _, store = exported
     file = tmp_path / "some.parquet"

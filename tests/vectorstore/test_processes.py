@@ -1,5 +1,7 @@
 """Several processes on one folder."""
 
+import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +94,49 @@ def test_a_second_writer_waits_and_then_says_that_the_store_is_locked(folder, ma
             holder.wait(timeout=30)
         store.add(make(1, start=5))
         assert len(store) == 3
+
+
+def test_a_new_store_that_is_busy_for_a_moment_is_waited_for():
+    class Busy(sqlite3.OperationalError):
+        sqlite_errorcode = sqlite3.SQLITE_BUSY
+
+    class Connection:
+        def __init__(self, times):
+            self.left = times
+
+        def execute(self, statement):
+            self.left -= 1
+            if self.left >= 0:
+                raise Busy("database is locked")
+            return sqlite3.connect(":memory:").execute("SELECT 'wal'")
+
+    assert database._write_ahead(Connection(3)) == "wal"  # type: ignore[arg-type]
+
+
+def test_a_new_store_that_stays_busy_is_told(monkeypatch):
+    class Busy(sqlite3.OperationalError):
+        sqlite_errorcode = sqlite3.SQLITE_BUSY
+
+    class Connection:
+        def execute(self, statement):
+            raise Busy("database is locked")
+
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
+    with pytest.raises(sqlite3.OperationalError):
+        database._write_ahead(Connection())  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_empty_log_keeps_nobody_from_reading_where_nothing_can_be_written(folder, make):
+    with VectorStore.open(folder, encoder="e", dim=DIM) as store:
+        store.add(make(2))
+    (folder / "records.sqlite-wal").touch()
+    folder.chmod(0o500)
+    try:
+        with VectorStore.open(folder, readonly=True) as store:
+            assert len(store) == 2
+    finally:
+        folder.chmod(0o700)
 
 
 def test_deletions_of_another_process_are_seen(folder, make):

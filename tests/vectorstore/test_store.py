@@ -84,6 +84,19 @@ def test_the_store_may_be_written_while_records_are_read(store, make):
     assert len(seen) == 603
 
 
+def test_a_record_that_is_updated_while_records_are_read_is_seen_once(store, make):
+    store.add(make(700))  # more than a page
+    seen = []
+    for record in store.records():
+        seen.append(record.id)
+        store.update(record.id, text=f"{record.text}!")
+        if record.id == "r0":
+            store.update("r699", text="ahead")
+    assert sorted(seen) == sorted(f"r{i}" for i in range(700))
+    texts = {record.id: record.text for record in store.records()}
+    assert texts["r699"] == "ahead!" and all(text.endswith("!") for text in texts.values())
+
+
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
