@@ -30,6 +30,7 @@ from steer.adapters import DECODER, ENCODER, ROUTER
 from steer.base import load_base
 from steer.config import CONFIG_NAME, BaseIdentity, LatentConfig
 from steer.errors import CheckpointError, ModelNotFound
+from steer.files import copy_mode
 from steer.heads import LatentHead
 
 logger = logging.getLogger(__name__)
@@ -188,6 +189,7 @@ def save(model: Any, folder: Path, *, dtype: torch.dtype | None = None, with_bas
             extra[name] = head.config.model_copy(update={"encoder_id": encoder_id})
     hashes = {file: file_hash(folder / file) for file in files}
     config.model_copy(update={"files": hashes, "encoder_id": encoder_id, **extra}).save(folder)
+    copy_mode((folder / file for file in files), folder / CONFIG_NAME)
 
 
 def load(

@@ -1,6 +1,8 @@
 """Small files that are there whole or not at all."""
 
 import os
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -23,6 +25,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         os.fsync(file.fileno())
     os.replace(draft, path)
     sync_folder(path.parent)
+
+
+def copy_mode(files: Iterable[Path], like: Path) -> None:
+    """Give files the permissions of another one: safetensors makes files that their owner alone can read.
+
+    Raises:
+        OSError: a file is not there, or is somebody else's.
+    """
+    mode = stat.S_IMODE(like.stat().st_mode)
+    for file in files:
+        file.chmod(mode)
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,6 +20,7 @@ from steer.base import load_base
 from steer.checkpoint import ADAPTER, file_hash, load_adapter, load_head, read_tensors, save_adapter
 from steer.config import BaseIdentity, LatentConfig
 from steer.errors import CheckpointError, LatentError
+from steer.files import copy_mode
 from steer.heads import LatentHead
 
 VAE = "vae.safetensors"
@@ -91,6 +92,8 @@ def save_minihf(model: Any, folder: Path) -> None:
         save_adapter(model.peft, role, folder, base_name=config.base.name)
     heads = {name: tensor.detach().contiguous().cpu() for name, tensor in model.head.state_dict().items()}
     save_file(heads, folder / VAE)
+    roles = (ENCODER, DECODER, ROUTER)
+    copy_mode([folder / VAE, *(folder / role / ADAPTER for role in roles)], folder / ENCODER / "adapter_config.json")
 
 
 def _named_base(folder: Path) -> str:

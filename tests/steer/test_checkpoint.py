@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,11 @@ def test_a_saved_model_loads_to_equal_latents_and_logits(model: LatentModel, sav
     assert loaded.latent_config.encoder_id.startswith("tiny:")
     kept = {"files", "encoder_id"}
     assert loaded.latent_config.model_dump(exclude=kept) == model.latent_config.model_dump(exclude=kept)
+
+
+def test_whoever_may_read_the_settings_may_read_the_weights(saved: Path) -> None:
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in saved.rglob("*") if file.is_file()}
+    assert modes == {stat.S_IMODE((saved / "steer_config.json").stat().st_mode)}
 
 
 def test_saving_twice_gives_the_same_weights_and_identity(saved: Path, tmp_path: Path) -> None:
