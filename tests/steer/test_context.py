@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,12 +63,13 @@ def test_an_empty_context_is_the_same_to_guided_and_searched_writing(model: Late
 
 def test_ids_may_be_of_numpy_and_are_cut_on_the_left(model: LatentModel) -> None:
     limit = model.latent_config.max_context
-    ids = np.arange(limit + 5) % 200
+    ids: Any = np.arange(limit + 5) % 200
     assert visible_ids(model, [ids, "", [1]]) == [ids[5:].tolist(), [context_begin(model)], [1]]
 
 
 def test_seeds_may_be_of_numpy(model: LatentModel) -> None:
-    texts = [write_guided(model, ["The fox"], spans=1, seeds=seed)[0].ids for seed in (3, np.int64(3))]
+    seeds: list[Any] = [3, np.int64(3)]
+    texts = [write_guided(model, ["The fox"], spans=1, seeds=seed)[0].ids for seed in seeds]
     assert texts[0] == texts[1]
 
 
