@@ -36,7 +36,7 @@ def context_begin(model: Any) -> int:
     return int(end) if interleaved and end is not None else text_begin(model.tokenizer)
 
 
-def visible_ids(model: Any, contexts: Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
+def visible_ids(model: Any, contexts: Sequence[str | Sequence[int]]) -> list[list[int]]:
     """Token ids of contexts as they are fed: the last `config.max_context` of each, or the token of an empty one.
 
     Args:
