@@ -167,7 +167,7 @@ def write(
     weight: Annotated[
         float | None, typer.Option("--weight", min=0, max=1, help="Constant weight (fixed, 0.5), or the last one.")
     ] = None,
-    scale: ScaleOption = 1.5,
+    scale: ScaleOption = 1.25,
     drafts: Annotated[
         Drafts, typer.Option("--drafts", help="Write a span as a draft, or ask the model's draft head.")
     ] = Drafts.WRITE,
