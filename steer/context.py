@@ -36,6 +36,12 @@ def context_begin(model: Any) -> int:
     return int(end) if interleaved and end is not None else text_begin(model.tokenizer)
 
 
+def check_contexts(contexts: Sequence[str | Sequence[int]]) -> None:
+    """Raise `TextError` if one text came where a list is expected, whose letters would count as rows."""
+    if isinstance(contexts, str):
+        raise TextError("contexts is one text; expected a list of texts: pass [text]")
+
+
 def visible_ids(model: Any, contexts: Sequence[str | Sequence[int]]) -> list[list[int]]:
     """Token ids of contexts as they are fed: the last `config.max_context` of each, or the token of an empty one.
 
@@ -46,8 +52,7 @@ def visible_ids(model: Any, contexts: Sequence[str | Sequence[int]]) -> list[lis
     Raises:
         TextError: one text came where a list is expected, a text cannot be tokenised, or ids are none of the base's.
     """
-    if isinstance(contexts, str):
-        raise TextError("contexts is one text; expected a list of texts: pass [text]")
+    check_contexts(contexts)
     limit, vocabulary = model.latent_config.max_context, model.latent_config.base.vocab_size
     rows = []
     for row, context in enumerate(contexts):

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from steer.context import check_contexts
 from steer.drawing import Limits
-from steer.errors import GuidanceError, TextError
+from steer.errors import GuidanceError
 from steer.guidance import Pull, mix
 from steer.noise import RowNoise, derive_seed, row_seeds
 from steer.prior import Drafts
@@ -80,8 +81,7 @@ def write_guided(
             come from a head that the model has not.
         TextError: a context is not valid Unicode, or one text came where a list is expected.
     """
-    if isinstance(contexts, str):
-        raise TextError("contexts is one text; expected a list of texts: pass [text]")
+    check_contexts(contexts)
     if spans < 1:
         raise GuidanceError(f"spans must be at least 1; got {spans}")
     for pull in pulls:

@@ -88,11 +88,11 @@ def save_minihf(model: Any, folder: Path) -> None:
     if config.layout != "minihf":
         raise LatentError(f"MiniHF's files hold no model of layout {config.layout!r}; train one of layout minihf")
     folder.mkdir(parents=True, exist_ok=True)
-    for role in (ENCODER, DECODER, ROUTER):
+    roles = (ENCODER, DECODER, ROUTER)
+    for role in roles:
         save_adapter(model.peft, role, folder, base_name=config.base.name)
     heads = {name: tensor.detach().contiguous().cpu() for name, tensor in model.head.state_dict().items()}
     save_file(heads, folder / VAE)
-    roles = (ENCODER, DECODER, ROUTER)
     copy_mode([folder / VAE, *(folder / role / ADAPTER for role in roles)], folder / ENCODER / "adapter_config.json")
 
 

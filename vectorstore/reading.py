@@ -45,7 +45,7 @@ def pages(access: TableAccess, condition: Condition) -> Iterator[Record]:
 
     An update moves a record to the end, where the iteration would meet it again.
     """
-    last, written = 0, array("q")  # hashes of ids, eight bytes each
+    last, yielded = 0, array("q")  # hashes of ids, eight bytes each
     known: set[int] | None = None
     with access.transaction() as table:
         newest = table.last()
@@ -57,9 +57,9 @@ def pages(access: TableAccess, condition: Condition) -> Iterator[Record]:
         for row in page:
             last, key = row[0], hash(row[1])
             if last <= newest:
-                written.append(key)
+                yielded.append(key)
             else:
-                known = set(written) if known is None else known
+                known = set(yielded) if known is None else known
                 if key in known:
                     continue
                 known.add(key)

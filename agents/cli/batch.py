@@ -112,24 +112,21 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
-def check_made(path: Path, done: Mapping[Key, Mapping[str, Any]], *, settings: str, model: str | None) -> None:
+def check_made(path: Path, done: Mapping[Key, Mapping[str, Any]], made: Mapping[str, str]) -> None:
     """Whether the lines that are there were written with these settings and this model, as far as they say so.
 
     Args:
         path: where they are.
         done: the lines, by id.
-        settings, model: digests; the model's is None if it was not loaded.
+        made: digests of `settings` and, once it is loaded, of the `model`.
 
     Raises:
         InputError: they were written with others.
     """
     for key, fields in done.items():
-        made = fields.get(MADE)
-        if made is None:
-            continue
-        found = made if isinstance(made, Mapping) else {}
-        for name, now in (("settings", settings), ("model", model)):
-            if now is not None and found.get(name) != now:
+        found = fields.get(MADE, made)
+        for name, now in made.items():
+            if not isinstance(found, Mapping) or found.get(name) != now:
                 what = "another model" if name == "model" else "other options (method, spans, scale, seed, ...)"
                 raise InputError(
                     f"{path}: id {key!r} was written with {what}; give those again, choose another --out, or pass "

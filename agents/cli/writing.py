@@ -254,7 +254,7 @@ def _write_batch(
         pairs = batches.read_pairs(source, need_terminal=True)  # where some lines have one, all must
     kept = {} if overwrite else batches.read_done(target, pairs)
     made = {"settings": batches.digest({"how": settings if search is None else search, "seed": seed})}
-    batches.check_made(target, kept, settings=made["settings"], model=None)
+    batches.check_made(target, kept, made)
     if kept:
         say.note(f"{target}: {len(kept)} of {len(pairs)} lines are there and are kept (--overwrite begins again)")
     if options.tree is not None:
@@ -264,7 +264,7 @@ def _write_batch(
         from agents.manifest import model_identity
 
         made["model"] = batches.digest(model_identity(loaded))
-        batches.check_made(target, kept, settings=made["settings"], model=made["model"])
+        batches.check_made(target, kept, made)
     if to_terminals and loaded is not None:
         batches.check_terminals(loaded, pairs, settings.long.value)
         if long := batches.count_long(loaded, pairs):

@@ -121,11 +121,9 @@ def write_searched(
     Raises:
         TextError, GuidanceError, LatentError, SearchError, RewardError: something does not fit; says what.
     """
-    if isinstance(contexts, str):
-        raise TextError("contexts is one text; expected a list of texts: pass [text]")
-    if not contexts:
-        raise TextError("there are no contexts; give at least one")
     ids = visible_ids(model, contexts)
+    if not ids:
+        raise TextError("there are no contexts; give at least one")
     chosen = row_seeds(seeds, len(ids))
     if len(chosen) != len(ids):
         raise SearchError(f"expected a seed for each of {len(ids)} contexts; got {len(chosen)}")

@@ -17,7 +17,7 @@ from steer.adapters import DECODER, ROUTER
 from steer.context import text_begin
 from steer.masks import additive_mask
 from steer.model import LatentModel
-from steer.training.objective import LatentObjective, of_other_rows
+from steer.training.objective import LatentObjective, latent_sums, of_other_rows
 
 HEAD_WEIGHT, TAIL_WEIGHT = 0.05, 0.15
 
@@ -236,10 +236,4 @@ def compare_spans(model: LatentModel, write: Write, batch: dict[str, Tensor]) ->
                 nll = nll + (losses.view_as(span) * mask).sum()
                 right = right + ((logits.argmax(-1) == span) & mask.bool()).sum()
             out[f"{prefix}{arm}"], out[f"{kind}right_{arm}"] = nll, right.float()
-    chosen = mean[alive.flatten()].double()
-    return out | {
-        "kl": 0.5 * chosen.pow(2).sum(),
-        "sum": chosen.sum(0),
-        "square": chosen.pow(2).sum(0),
-        "norm": chosen.norm(dim=1).sum(),
-    }
+    return out | latent_sums(mean, alive)

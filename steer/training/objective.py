@@ -187,11 +187,18 @@ class SpanObjective(LatentObjective):
             out[f"nll_{arm}"], out[f"right_{arm}"] = nll.sum(), right.float().sum()
             nll, right = self._alone(spans, span_mask, soft)
             out[f"alone_{arm}"], out[f"alone_right_{arm}"] = nll.sum(), right.float().sum()
-        chosen = mean[alive.flatten()].double()
-        out["kl"] = 0.5 * chosen.pow(2).sum()
-        out["sum"], out["square"] = chosen.sum(0), chosen.pow(2).sum(0)
-        out["norm"] = chosen.norm(dim=1).sum()
-        return out
+        return out | latent_sums(mean, alive)
+
+
+def latent_sums(mean: Tensor, alive: Tensor) -> dict[str, Tensor]:
+    """Sums of KL and moments, float64, over latents `[rows * n, z_dim]` of spans that hold text (`alive [rows, n]`)."""
+    chosen = mean[alive.flatten()].double()
+    return {
+        "kl": 0.5 * chosen.pow(2).sum(),
+        "sum": chosen.sum(0),
+        "square": chosen.pow(2).sum(0),
+        "norm": chosen.norm(dim=1).sum(),
+    }
 
 
 def of_other_rows(alive: Tensor) -> Tensor:

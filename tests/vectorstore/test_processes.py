@@ -96,34 +96,30 @@ def test_a_second_writer_waits_and_then_says_that_the_store_is_locked(folder, ma
         assert len(store) == 3
 
 
-def test_a_new_store_that_is_busy_for_a_moment_is_waited_for():
+class BusyConnection:
+    """Says so many times that the file is busy."""
+
     class Busy(sqlite3.OperationalError):
         sqlite_errorcode = sqlite3.SQLITE_BUSY
 
-    class Connection:
-        def __init__(self, times):
-            self.left = times
+    def __init__(self, times):
+        self.left = times
 
-        def execute(self, statement):
-            self.left -= 1
-            if self.left >= 0:
-                raise Busy("database is locked")
-            return sqlite3.connect(":memory:").execute("SELECT 'wal'")
+    def execute(self, statement):
+        self.left -= 1
+        if self.left >= 0:
+            raise self.Busy("database is locked")
+        return sqlite3.connect(":memory:").execute("SELECT 'wal'")
 
-    assert database._write_ahead(Connection(3)) == "wal"  # type: ignore[arg-type]
+
+def test_a_new_store_that_is_busy_for_a_moment_is_waited_for():
+    assert database._write_ahead(BusyConnection(3)) == "wal"  # type: ignore[arg-type]
 
 
 def test_a_new_store_that_stays_busy_is_told(monkeypatch):
-    class Busy(sqlite3.OperationalError):
-        sqlite_errorcode = sqlite3.SQLITE_BUSY
-
-    class Connection:
-        def execute(self, statement):
-            raise Busy("database is locked")
-
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
     with pytest.raises(sqlite3.OperationalError):
-        database._write_ahead(Connection())  # type: ignore[arg-type]
+        database._write_ahead(BusyConnection(10**9))  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
