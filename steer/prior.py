@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steer.config import PriorConfig
+from steer.context import context_begin
 from steer.errors import GuidanceError, LatentError
 from steer.noise import RowNoise
 from steer.stored_head import StoredHead
@@ -172,8 +173,8 @@ def read_state(model: Any, hidden: Tensor, visible: Sequence[Sequence[int]]) -> 
             latent; in BigVAE's, which has none, that of the bare base at the last visible token.
         visible: token ids before it; the latent of the last S of them is the rest of the state.
     """
-    size, empty = model.span_tokens, [model.tokenizer.eos_token_id or 0]
-    return torch.cat([hidden.float().cpu(), model.encode_ids([list(ids)[-size:] or empty for ids in visible])], dim=1)
+    spans = [list(ids)[-model.span_tokens :] or [context_begin(model)] for ids in visible]
+    return torch.cat([hidden.float().cpu(), model.encode_ids(spans)], dim=1)
 
 
 def check_drafts(model: Any, drafts: str) -> None:

@@ -34,11 +34,10 @@ def dry_run(
     device = resolve_device()
     with say.status("counting"):
         estimates = plan(recipe, stages, out, device, path=path)
-    measured: dict[str, Any] = {}
+    measured: Sequence[Any] = [None] * len(estimates)
     if with_probe:
-        for estimate in estimates:
-            with say.status(f"running steps of stage {estimate.stage}"):
-                measured[estimate.stage] = probe(recipe, estimate.stage, device, path=path)
+        with say.status("running some steps of each stage"):
+            measured = probe(recipe, estimates, device, path=path)
     show(say, estimates, measured, as_json=as_json)
 
 
@@ -63,37 +62,50 @@ def dry_run_head(say: Output, model: str | None, head: Any, out: Path, *, as_jso
 
     with say.status("counting"):
         found = plan_head(fetch(model or str(packaged_model())), head, out, resolve_device())
-    show(say, [found], {}, as_json=as_json)
+    show(say, [found], [None], as_json=as_json)
 
 
-def show(say: Output, estimates: Sequence[Any], measured: dict[str, Any], *, as_json: bool) -> None:
-    """Print estimates, as tables or as one JSON document."""
+def show(say: Output, estimates: Sequence[Any], measured: Sequence[Any], *, as_json: bool) -> None:
+    """Print estimates and what was measured of each, as tables or as one JSON document."""
     from steer.training.plan import advice
 
+    pairs = list(zip(estimates, measured, strict=True))
     if as_json:
-        say.json(
-            {
-                estimate.stage: {
-                    **dataclasses.asdict(estimate),
-                    "total": estimate.total,
-                    "fits": estimate.fits,
-                    "advice": [] if estimate.fits else advice(estimate),
-                    "measured": measured.get(estimate.stage),
-                }
-                for estimate in estimates
-            }
-        )
+        say.json(_document(pairs))
         return
     from rich.console import Console
     from rich.table import Table
 
-    for estimate in estimates:
-        table = Table("", "", title=f"stage {estimate.stage} on {estimate.device}", show_header=False)
-        for name, value in _rows(estimate, measured.get(estimate.stage)):
+    for estimate, found in pairs:
+        where = f"stage {estimate.stage}" + (f" of {estimate.before}" if estimate.before else "")
+        table = Table("", "", title=f"{where} on {estimate.device}", show_header=False)
+        for name, value in _rows(estimate, found):
             table.add_row(name, value)
         Console().print(table)
         if not estimate.fits:
-            say.note(f"stage {estimate.stage} does not fit; try: {'; or '.join(advice(estimate))}")
+            say.note(f"{where} does not fit; try: {'; or '.join(advice(estimate))}")
+    hours = [found.seconds * estimate.steps / 3600 for estimate, found in pairs if found is not None]
+    if len(hours) > 1:
+        say.note(f"all measured stages: {sum(hours):.1f} h, evaluation left out")
+
+
+def _document(pairs: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
+    """Estimates by stage; of recipes that are continued in `before`, by their files' names."""
+    from steer.training.plan import advice
+
+    document: dict[str, Any] = {}
+    for estimate, found in pairs:
+        fields = dataclasses.asdict(estimate)
+        before = fields.pop("before")
+        target = document if before is None else document.setdefault("before", {}).setdefault(before, {})
+        target[estimate.stage] = {
+            **fields,
+            "total": estimate.total,
+            "fits": estimate.fits,
+            "advice": [] if estimate.fits else advice(estimate),
+            "measured": found,
+        }
+    return document
 
 
 def _rows(estimate: Any, measured: Any) -> list[tuple[str, str]]:

@@ -65,7 +65,10 @@ def keep_recipe(say: Output, recipe: Any, path: Path) -> bool:
         return False
     from steer.training.defaults import write_recipe
 
-    write_recipe(recipe, path)
+    made = (
+        f"Made by `steer train autoencoder --base {recipe.pretrained}`. To change it, edit it before training begins."
+    )
+    write_recipe(recipe, path, made)
     say.note(f"the recipe is {path}")
     return True
 

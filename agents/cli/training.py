@@ -50,6 +50,13 @@ CorpusOption = Annotated[
 ReportOption = Annotated[
     str, typer.Option("--report-to", help="Where metrics go: none, tensorboard, or as transformers has it.")
 ]
+RehearseOption = Annotated[
+    bool,
+    typer.Option(
+        "--rehearse",
+        help="Run all stages on the real text with a few steps each, in OUT/rehearsal, to see that training would end.",
+    ),
+]
 
 
 def train_base(
@@ -87,6 +94,7 @@ def train_autoencoder(
         Held | None, typer.Option("--load-in", help="How the frozen base is held; 4bit and 8bit need bitsandbytes.")
     ] = None,
     report_to: ReportOption = "none",
+    rehearsal: RehearseOption = False,
     dry: DryRunOption = False,
     probe: ProbeOption = False,
     as_json: JsonOption = False,
@@ -97,7 +105,7 @@ def train_autoencoder(
     """
     if recipe is not None and not (base or data or steps or load_in):
         if not _dry_run(ctx, recipe, out, AUTOENCODER, dry=dry, probe=probe, as_json=as_json):
-            _run(ctx, recipe, data_root, out, report_to, AUTOENCODER)
+            _run(ctx, recipe, data_root, out, report_to, AUTOENCODER, rehearsal=rehearsal)
         return
     say = _talk(ctx)
     chosen, path = choose_recipe(recipe, base, data or (), out, steps=steps, load_in=load_in and load_in.value)
@@ -106,7 +114,7 @@ def train_autoencoder(
         return
     if path != recipe and keep_recipe(say, chosen, path):
         warn(say, chosen, path, AUTOENCODER, out)
-    _run(ctx, path, data_root, out, report_to, AUTOENCODER)
+    _run(ctx, path, data_root, out, report_to, AUTOENCODER, rehearsal=rehearsal)
 
 
 def train_all(
@@ -115,6 +123,7 @@ def train_all(
     data_root: DataRootOption,
     out: RunOption,
     report_to: ReportOption = "none",
+    rehearsal: RehearseOption = False,
     dry: DryRunOption = False,
     probe: ProbeOption = False,
     as_json: JsonOption = False,
@@ -124,7 +133,7 @@ def train_all(
     Prints the packaged folder.
     """
     if not _dry_run(ctx, recipe, out, ALL, dry=dry, probe=probe, as_json=as_json):
-        _run(ctx, recipe, data_root, out, report_to, ALL)
+        _run(ctx, recipe, data_root, out, report_to, ALL, rehearsal=rehearsal)
 
 
 def _dry_run(
@@ -138,8 +147,17 @@ def _dry_run(
     return dry
 
 
-def _run(ctx: typer.Context, recipe: Path, data_root: Path, out: Path, report_to: str, stages: tuple[str, ...]) -> None:
-    """Run stages of a recipe."""
+def _run(
+    ctx: typer.Context,
+    recipe: Path,
+    data_root: Path,
+    out: Path,
+    report_to: str,
+    stages: tuple[str, ...],
+    *,
+    rehearsal: bool = False,
+) -> None:
+    """Run stages of a recipe, or rehearse all of them."""
     say = _talk(ctx)
     from steer.training.pipeline import run_recipe
 
@@ -149,6 +167,11 @@ def _run(ctx: typer.Context, recipe: Path, data_root: Path, out: Path, report_to
         # Trainer shows its bar at this level only.
         transformers.utils.logging.set_verbosity_warning()
     try:
+        if rehearsal:
+            from steer.training.rehearsal import rehearse
+
+            say.result(str(rehearse(recipe, out, data_root)))
+            return
         folder = run_recipe(recipe, out, data_root, stages=stages, report_to=report_to)
     except KeyboardInterrupt:
         say.note("stopped; the same command continues from the last checkpoint")

@@ -19,7 +19,15 @@ from steer.quantised import load_options
 from steer.training.base_stage import prepare_corpus
 from steer.training.objective import SpanObjective, summarize
 from steer.training.recipe import LatentRecipe, Recipe
-from steer.training.runner import CurveWriter, StageTrainer, is_done, mark_done, train_or_resume, training_arguments
+from steer.training.runner import (
+    CurveWriter,
+    StageTrainer,
+    compiles,
+    is_done,
+    mark_done,
+    train_or_resume,
+    training_arguments,
+)
 from steer.training.spans import SpanDataset, collate, sentence_ends
 
 logger = logging.getLogger(__name__)
@@ -208,7 +216,6 @@ def train_autoencoder(
     rows = latent.train.steps * latent.train.batch_size * latent.train.gradient_accumulation_steps
     rows *= PartialState().num_processes
     arguments = training_arguments(latent.train, stage, seed=recipe.seed, report_to=report_to)
-    compiled, arguments.torch_compile = arguments.torch_compile, False
     objective = SpanObjective(
         model,
         context_lengths=latent.context_lengths,
@@ -217,7 +224,7 @@ def train_autoencoder(
         null_sequence_share=latent.null_sequence_share,
         noise=latent.noise,
         seed=recipe.seed,
-        compiled=compiled,
+        compiled=compiles(latent.train),
     )
     trainer = AutoencoderTrainer(
         beta=lambda step: beta_at(latent, step / latent.train.steps),

@@ -16,7 +16,15 @@ from steer.training.corpus import SEPARATOR, TokenCorpus, is_validation, pack_bl
 from steer.training.dialogue import to_script
 from steer.training.packing import BorderedCollator, check_borders
 from steer.training.recipe import BaseRecipe, DataRecipe, Recipe
-from steer.training.runner import CurveWriter, StageTrainer, is_done, mark_done, train_or_resume, training_arguments
+from steer.training.runner import (
+    CurveWriter,
+    StageTrainer,
+    compiles,
+    is_done,
+    mark_done,
+    train_or_resume,
+    training_arguments,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +196,8 @@ def train_base(
     set_seed(recipe.seed)
     model = build_base(recipe.base, tokenizer) if start is None else continued_base(recipe.base, start)
     parameters = sum(p.numel() for p in model.parameters())
+    if compiles(recipe.base.train):
+        model.compile()
     collator = None
     if recipe.base.packing == "bordered":
         check_borders(model, tokenizer.eos_token_id)

@@ -119,11 +119,14 @@ def on_base(recipe: Recipe, base: str | None, data: Sequence[Path] = ()) -> Reci
     return recipe.model_copy(update=changes)
 
 
-def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe as YAML, every setting of its sections included, so that defaults that change do not change it."""
+def write_recipe(recipe: Recipe, path: Path, about: str) -> None:
+    """Write a recipe as YAML, every setting of its sections included, so that defaults that change do not change it.
+
+    Args:
+        recipe: the recipe.
+        path: the file; its folder is made.
+        about: what it is, for the first line.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = yaml.safe_dump(recipe.model_dump(exclude_none=True), sort_keys=False, width=100)
-    head = (
-        f"# Made by `steer train autoencoder --base {recipe.pretrained}`. To change it, edit it before training begins."
-    )
-    write_atomic(path, f"{head}\n{settings}")
+    write_atomic(path, f"# {about}\n{settings}")

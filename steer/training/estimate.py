@@ -48,6 +48,7 @@ class Estimate:
         free: bytes that are free there, or None where nobody knows.
         disk: bytes by what is written.
         disk_free: bytes that are free where it is written.
+        before: the recipe whose stage it is, if that is one which the asked one continues.
     """
 
     stage: str
@@ -61,6 +62,7 @@ class Estimate:
     free: int | None
     disk: dict[str, int]
     disk_free: int
+    before: str | None = None
 
     @property
     def total(self) -> int:

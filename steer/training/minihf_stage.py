@@ -25,7 +25,7 @@ from steer.training.autoencoder_stage import AutoencoderTrainer
 from steer.training.base_stage import prepare_corpus
 from steer.training.minihf_objective import DecoderObjective, MiniHFObjective, RouterObjective, beta_after
 from steer.training.recipe import MiniHFRecipe, Recipe, TrainRecipe
-from steer.training.runner import CurveWriter, is_done, mark_done, train_or_resume, training_arguments
+from steer.training.runner import CurveWriter, compiles, is_done, mark_done, train_or_resume, training_arguments
 from steer.training.spans import SpanDataset, collate, sentence_ends
 
 logger = logging.getLogger(__name__)
@@ -75,13 +75,13 @@ def train_minihf(recipe: Recipe, out: Path, data_root: Path, base: str | Path, *
     else:
         unfreeze(model, (ENCODER, DECODER), head=True)
         arguments = training_arguments(settings.train, first, seed=recipe.seed, report_to=report_to)
-        decoder = DecoderObjective(model, compiled=arguments.torch_compile, **shared)
+        decoder = DecoderObjective(model, compiled=compiles(settings.train), **shared)
         data = _data(settings, settings.train, model, corpora, spans=1, context=settings.span_tokens, seed=recipe.seed)
         _train(decoder, settings, settings.train, arguments, data, first)
     unfreeze(model, (ROUTER,), head=False)
     arguments = training_arguments(settings.router, stage, seed=recipe.seed, report_to=report_to)
     lengths = settings.context_lengths
-    router = RouterObjective(model, context_lengths=lengths, compiled=arguments.torch_compile, **shared)
+    router = RouterObjective(model, context_lengths=lengths, compiled=compiles(settings.router), **shared)
     # Other rows than in the first step.
     data = _data(settings, settings.router, model, corpora, spans=2, context=max(lengths), seed=recipe.seed + 1)
     _train(router, settings, settings.router, arguments, data, stage)
@@ -144,7 +144,6 @@ def _train(
     """Train one step on its objective, and save the model in the step's folder."""
     stage.mkdir(parents=True, exist_ok=True)
     set_seed(arguments.seed)
-    arguments.torch_compile = False  # the objective compiles what it needs
     trainer = AutoencoderTrainer(
         beta=lambda step: beta_after(settings.beta, settings.beta_steps, step),
         span_tokens=settings.span_tokens,

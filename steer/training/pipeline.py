@@ -11,23 +11,23 @@ from accelerate import PartialState
 
 from steer import checkpoint
 from steer.config import LatentConfig
-from steer.errors import CorpusError, RecipeError, TrainingError
+from steer.errors import CorpusError, TrainingError
 from steer.model import LatentModel
 from steer.quantised import load_options
 from steer.training.autoencoder_stage import train_autoencoder
 from steer.training.base_stage import load_splits, train_base
 from steer.training.card import model_card
+from steer.training.chain import BEFORE_STAGES, load_chain, run_folders
 from steer.training.minihf_stage import train_minihf
 from steer.training.prior_stage import train_prior
 from steer.training.reach_stage import train_reach
-from steer.training.recipe import Recipe, load_recipe
+from steer.training.recipe import Recipe
 from steer.training.runner import DONE, is_done
 
 logger = logging.getLogger(__name__)
 
 STAGES = ("base", "autoencoder", "reach", "prior", "package")
 HEADS: dict[str, Callable[..., Path]] = {"reach": train_reach, "prior": train_prior}  # stages of heads beside the model
-BEFORE = "before"  # folder of the run that a recipe continues, inside its own
 
 
 def run_recipe(
@@ -46,14 +46,34 @@ def run_recipe(
         RecipeError, CorpusError: bad files.
         TrainingError: an earlier stage is missing, or training failed.
     """
-    recipe = load_recipe(recipe_path)
-    result: Path = out
-    base: str | Path = recipe.pretrained or out / "base" / "model"
+    chain = load_chain(recipe_path)
+    rounds: list[tuple[Recipe, dict[str, Any]]] = []
     start: tuple[Path, str | Path] | None = None
-    if recipe.continues is not None:
-        _check_chain(Path(recipe_path))
-        start = _run_before(Path(recipe_path).parent / recipe.continues, out / BEFORE, data_root, report_to)
-        base = base if recipe.base is not None else start[1]
+    for (_, recipe), run in zip(chain[:-1], run_folders(chain, out), strict=False):
+        model = _run_stages(recipe, run, data_root, BEFORE_STAGES, start, rounds, report_to)
+        rounds.append((recipe, _marks(run)))
+        start = (model, _base_of(recipe, run, start))
+    return _run_stages(chain[-1][1], out, data_root, stages, start, rounds, report_to)
+
+
+def _run_stages(
+    recipe: Recipe,
+    out: Path,
+    data_root: Path,
+    stages: Sequence[str],
+    start: tuple[Path, str | Path] | None,
+    rounds: Sequence[tuple[Recipe, dict[str, Any]]],
+    report_to: str,
+) -> Path:
+    """Run stages of one recipe, whose rounds before are done: see `run_recipe`.
+
+    Args:
+        recipe, out, data_root, stages, report_to: of `run_recipe`.
+        start: latent model of the round before, and its base.
+        rounds: all rounds before with the marks of their stages, for the card.
+    """
+    result: Path = out
+    base = _base_of(recipe, out, start)
     for stage in STAGES:
         if stage not in stages:
             continue
@@ -79,48 +99,14 @@ def run_recipe(
                 _need(out / needed)
             result = out / "package" / recipe.name.lower()
             if PartialState().is_main_process:
-                package(recipe, out, data_root, base, _rounds_before(Path(recipe_path), out))
+                package(recipe, out, data_root, base, rounds)
     return result
 
 
-def _check_chain(recipe_path: Path) -> None:
-    """Read a recipe and all that it continues.
-
-    Raises:
-        RecipeError: one of them is missing or wrong, or a recipe continues itself.
-    """
-    seen: list[Path] = []
-    while True:
-        if (here := recipe_path.resolve()) in seen:
-            raise RecipeError(f"{' continues '.join(p.name for p in [*seen, here])}: a recipe cannot continue itself")
-        seen.append(here)
-        recipe = load_recipe(recipe_path)
-        if recipe.continues is None:
-            return
-        recipe_path = recipe_path.parent / recipe.continues
-
-
-def _run_before(recipe_path: Path, out: Path, data_root: Path, report_to: str) -> tuple[Path, str | Path]:
-    """Train what a recipe continues, as far as that is needed. Returns its latent model and that model's base."""
-    recipe = load_recipe(recipe_path)
-    run_recipe(recipe_path, out, data_root, stages=("base", "autoencoder"), report_to=report_to)
-    return out / "autoencoder" / "model", _base_of(recipe, recipe_path, out)
-
-
-def _rounds_before(recipe_path: Path, out: Path) -> list[tuple[Recipe, dict[str, Any]]]:
-    """The recipes that one continues, the first one first, with the marks of their stages."""
-    continues = load_recipe(recipe_path).continues
-    if continues is None:
-        return []
-    path, run = recipe_path.parent / continues, out / BEFORE
-    return [*_rounds_before(path, run), (load_recipe(path), _marks(run))]
-
-
-def _base_of(recipe: Recipe, recipe_path: Path, out: Path) -> str | Path:
+def _base_of(recipe: Recipe, out: Path, start: tuple[Path, str | Path] | None) -> str | Path:
     """The base model of a run: trained there, pretrained, or the one of the run that it continues."""
-    if recipe.base is None and recipe.continues is not None:
-        before = recipe_path.parent / recipe.continues
-        return _base_of(load_recipe(before), before, out / BEFORE)
+    if recipe.base is None and start is not None:
+        return start[1]
     return recipe.pretrained or out / "base" / "model"
 
 

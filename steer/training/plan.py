@@ -1,6 +1,7 @@
 """What the stages of a recipe will take, all together, and what to change where it is too much."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from steer.checkpoint import PACKAGED_BASE
 from steer.config import BaseIdentity, LatentConfig
 from steer.errors import RecipeError
 from steer.training.base_stage import base_config
+from steer.training.chain import BEFORE_STAGES, load_chain
 from steer.training.estimate import Estimate, estimate_base, read_config
 from steer.training.estimate_heads import estimate_prior, estimate_reach
 from steer.training.estimate_latent import estimate_autoencoder, phases
 from steer.training.probe import Measured, measure, probe_base, random_model
-from steer.training.recipe import PriorRecipe, ReachRecipe, Recipe, load_recipe
+from steer.training.recipe import PriorRecipe, ReachRecipe, Recipe
 
 ESTIMATED = ("base", "autoencoder", "reach", "prior")
 
@@ -31,14 +33,26 @@ def config_of(recipe: Recipe, path: Path | None = None) -> Any:
     Raises:
         RecipeError, ModelNotFound: there is none, or transformers does not take it.
     """
-    if recipe.base is not None:
-        return base_config(recipe.base, recipe.base.vocab_size)
-    if recipe.pretrained is not None:
-        return read_config(recipe.pretrained)
-    if recipe.continues is None or path is None:
-        raise RecipeError(f"{recipe.name} names no base")
-    before = path.parent / recipe.continues
-    return config_of(load_recipe(before), before)
+    for one in reversed(rounds_of(recipe, path).values()):
+        if one.base is not None:
+            return base_config(one.base, one.base.vocab_size)
+        if one.pretrained is not None:
+            return read_config(one.pretrained)
+    raise RecipeError(f"{recipe.name} names no base")
+
+
+def rounds_of(recipe: Recipe, path: Path | None = None) -> dict[str | None, Recipe]:
+    """A recipe, under None, behind those that it continues, under their files' names.
+
+    Args:
+        recipe: the recipe.
+        path: its file, beside which the others are; without it there are none.
+
+    Raises:
+        RecipeError: one of them is missing or wrong.
+    """
+    before = [] if recipe.continues is None or path is None else load_chain(path.parent / recipe.continues)
+    return {**{file.name: earlier for file, earlier in before}, None: recipe}
 
 
 def plan(
@@ -46,7 +60,8 @@ def plan(
 ) -> list[Estimate]:
     """Estimates of the stages that a recipe has, in their order; those of `ESTIMATED` alone.
 
-    The autoencoder stage has one, or in the layout `minihf` one for each of its two steps.
+    The autoencoder stage has one, or in the layout `minihf` one for each of its two steps. Base and autoencoder of the
+    recipes that this one continues come first.
 
     Args:
         recipe: the recipe.
@@ -61,16 +76,25 @@ def plan(
     """
     config = config_of(recipe, path)
     found: list[Estimate] = []
+    for before, one in rounds_of(recipe, path).items():
+        wanted = stages if before is None else BEFORE_STAGES
+        found += [replace(e, before=before) for e in _plan_round(one, wanted, config, out, device)]
+    return found
+
+
+def _plan_round(
+    recipe: Recipe, stages: Sequence[str], config: Any, out: Path, device: torch.device
+) -> Iterator[Estimate]:
+    """Estimates of the stages of one recipe, whose base has this configuration."""
     if "base" in stages and recipe.base is not None:
-        found.append(estimate_base(recipe, out, device, config=config))
+        yield estimate_base(recipe, out, device, config=config)
     if "autoencoder" in stages:
-        found += estimate_autoencoder(recipe, config, out, device)
+        yield from estimate_autoencoder(recipe, config, out, device)
     latent, rank = _latent_config(recipe, config), recipe.autoencoder.lora_rank
     if "reach" in stages and recipe.reach is not None:
-        found.append(estimate_reach(recipe.reach, latent, config, out, device, rank=rank))
+        yield estimate_reach(recipe.reach, latent, config, out, device, rank=rank)
     if "prior" in stages and recipe.prior is not None:
-        found.append(estimate_prior(recipe.prior, latent, config, out, device, rank=rank))
-    return found
+        yield estimate_prior(recipe.prior, latent, config, out, device, rank=rank)
 
 
 def plan_head(folder: Path, head: ReachRecipe | PriorRecipe, out: Path, device: torch.device) -> Estimate:
@@ -94,13 +118,32 @@ def plan_head(folder: Path, head: ReachRecipe | PriorRecipe, out: Path, device: 
     return estimate_prior(head, latent, config, out, device, rank=rank)
 
 
-def probe(recipe: Recipe, stage: str, device: torch.device, *, path: Path | None = None) -> Measured | None:
-    """Some steps of an estimated stage on random weights, run for real; None for the stages that are short.
+def probe(
+    recipe: Recipe, estimates: Sequence[Estimate], device: torch.device, *, path: Path | None = None
+) -> list[Measured | None]:
+    """Some steps of estimated stages on random weights, run for real; None for the stages that are short.
+
+    Stages of the same shapes, as rounds of one model have them, are run once.
+
+    Args:
+        recipe, device, path: as for `plan`.
+        estimates: what `plan` found.
 
     Raises:
         TrainingError: see `random_model`.
     """
-    config = config_of(recipe, path)
+    config, rounds = config_of(recipe, path), rounds_of(recipe, path)
+    measured: dict[str, Measured | None] = {}
+    found = []
+    for estimate in estimates:
+        shapes = repr(replace(estimate, before=None, steps=0, free=0, disk={}, disk_free=0))
+        if shapes not in measured:
+            measured[shapes] = _probe_stage(rounds[estimate.before], estimate.stage, config, device)
+        found.append(measured[shapes])
+    return found
+
+
+def _probe_stage(recipe: Recipe, stage: str, config: Any, device: torch.device) -> Measured | None:
     if stage == "base" and recipe.base is not None:
         return probe_base(config, recipe.base, device)
     for phase in phases(recipe.autoencoder):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steer.adapters import ROUTER, use_adapter
 from steer.base import backbone
+from steer.context import context_begin
 from steer.prior import read_state
 
 NULL_SHARE = 0.25  # of the spans before a place; as in a text of which some spans were not steered
@@ -50,7 +51,9 @@ class Row:
     null: np.ndarray
 
 
-def cut_row(ids: np.ndarray, span: int, rng: np.random.Generator, *, spans: int, longest: int, eos: int) -> Row | None:
+def cut_row(
+    ids: np.ndarray, span: int, rng: np.random.Generator, *, spans: int, longest: int, begin: int
+) -> Row | None:
     """A stretch of a story that begins anywhere: a context of random length, and whole spans. None in a short story.
 
     Args:
@@ -59,7 +62,7 @@ def cut_row(ids: np.ndarray, span: int, rng: np.random.Generator, *, spans: int,
         rng: makes all choices.
         spans: at most so many.
         longest: tokens of context, at most.
-        eos: stands for the context where there is none.
+        begin: token that stands for the context where there is none, see `steer.context.context_begin`.
     """
     if len(ids) < 2 * span:
         return None
@@ -69,7 +72,7 @@ def cut_row(ids: np.ndarray, span: int, rng: np.random.Generator, *, spans: int,
     most = round(2 ** rng.uniform(np.log2(min(SHORTEST, longest)), np.log2(longest)))
     context = ids[max(0, start - most) : start]
     return Row(
-        context if len(context) else np.array([eos]),
+        context if len(context) else np.array([begin]),
         ids[start : start + count * span].reshape(count, span),
         rng.random(count) < NULL_SHARE,
     )
@@ -96,12 +99,11 @@ def encode_continuations(
     Returns:
         `states` `[P, d + z_dim]` and `latents` `[P, z_dim]` float32, `story` `[P]` int64: see `Continuations`.
     """
-    config, rows, owners = model.latent_config, [], []
+    config, begin, rows, owners = model.latent_config, context_begin(model), [], []
     for number, story in enumerate(stories):
         ids = np.array(model.to_ids(story), np.int64)
         rng = np.random.default_rng((seed, first + number))
-        eos = model.tokenizer.eos_token_id or 0
-        row = cut_row(ids, model.span_tokens, rng, spans=spans, longest=config.max_context, eos=eos)
+        row = cut_row(ids, model.span_tokens, rng, spans=spans, longest=config.max_context, begin=begin)
         if row is not None:
             rows.append(row)
             owners += [first + number] * len(row.spans)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from steer.context import context_begin
 from steer.errors import CorpusError
 from steer.noise import RowNoise, derive_seed
 from steer.sampling import SamplingConfig
@@ -96,11 +97,11 @@ def written_nearness(model: Any, stories: Sequence[str], *, seed: int = 0, count
         count: stories, at most.
     """
     rows: list[Row] = []
+    begin = context_begin(model)
     for number, story in enumerate(stories):
         ids = np.array(model.to_ids(story), np.int64)
         rng = np.random.default_rng((seed, number))
-        eos = model.tokenizer.eos_token_id or 0
-        row = cut_row(ids, model.span_tokens, rng, spans=1, longest=model.latent_config.max_context, eos=eos)
+        row = cut_row(ids, model.span_tokens, rng, spans=1, longest=model.latent_config.max_context, begin=begin)
         if row is not None and len(rows) < count:
             rows.append(row)
     drafts = []

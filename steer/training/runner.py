@@ -43,14 +43,23 @@ def machine() -> str:
     return f"{threads} CPU thread{'s' if threads > 1 else ''}"
 
 
+def compiles(train: TrainRecipe) -> bool:
+    """Whether a stage runs through `torch.compile`, as the recipe says or, with `auto`, where that can work.
+
+    Stages compile what they need themselves. `TrainingArguments(torch_compile=True)` would set it for the whole process
+    (an environment variable that accelerate reads), so that a later stage's loss would be compiled too, around what its
+    objective has compiled already.
+    """
+    if train.compile == "auto":
+        return torch.cuda.is_available() or shutil.which("g++") is not None or shutil.which("clang++") is not None
+    return train.compile == "on"
+
+
 def training_arguments(
     train: TrainRecipe, folder: Path, *, seed: int, report_to: str = "none", use_cpu: bool = False
 ) -> TrainingArguments:
     """`TrainingArguments` of a stage. Checkpoints go to `folder/checkpoints`; the last two are kept."""
     cuda = torch.cuda.is_available() and not use_cpu
-    compiling = train.compile == "on" or (
-        train.compile == "auto" and (cuda or shutil.which("g++") is not None or shutil.which("clang++") is not None)
-    )
     if cuda and torch.cuda.device_count() > 1 and PartialState().num_processes == 1:
         raise TrainingError(
             f"one process sees {torch.cuda.device_count()} GPUs; start one per GPU with "
@@ -76,7 +85,6 @@ def training_arguments(
         },
         bf16=train.bf16,
         use_cpu=not cuda,
-        torch_compile=compiling,
         eval_strategy="steps",
         eval_steps=train.eval_every,
         save_strategy="steps",

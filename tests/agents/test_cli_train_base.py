@@ -132,3 +132,21 @@ def test_a_dry_run_of_all_stages_with_a_probe(tmp_path: Path, ran: list[Any]) ->
     assert all(stage["measured"]["seconds"] > 0 for stage in found.values())
     assert list(document(steer("train", "base", *options, "--json"))) == ["base"]
     assert not ran
+
+
+def test_a_rehearsal_is_of_all_stages(
+    base: Path, ran: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def rehearse(*arguments: Any) -> Path:
+        calls.append(arguments)
+        return tmp_path / "package"
+
+    fake_module(monkeypatch, "steer.training.rehearsal", rehearse=rehearse)
+    out, data = tmp_path / "out", tmp_path / "stories.txt"
+    result = steer("train", "autoencoder", "--base", base, "--data", data, "--out", out, "--rehearse")
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'package'}\n")
+    path = out / "recipe.yaml"
+    assert steer("train", "all", path, "--data-root", tmp_path, "--out", out, "--rehearse").exit_code == 0
+    assert calls == [(path, out, Path(".")), (path, out, tmp_path)] and not ran

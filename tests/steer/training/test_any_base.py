@@ -70,7 +70,7 @@ def test_a_base_of_each_family_becomes_a_package(
     base = make_base(family, tiny_llama, tmp_path / family)
     recipe = small(default_recipe(str(base), [stories(tmp_path)], 10_000), CASES[family])
     path = tmp_path / "out" / "recipe.yaml"
-    write_recipe(recipe, path)
+    write_recipe(recipe, path, "A test.")
     assert load_recipe(path) == recipe
     folder = run_recipe(path, tmp_path / "out", tmp_path, stages=("autoencoder", "reach", "package"))
     assert folder.name == f"{family}-latent"
@@ -178,9 +178,9 @@ def test_a_tokenizer_that_does_not_fit_says_so(
 
 def test_a_written_recipe_names_its_settings(tmp_path: Path) -> None:
     recipe = default_recipe("owner/base", [Path("/a.txt")], 10**7)
-    write_recipe(recipe, tmp_path / "run" / "recipe.yaml")
+    write_recipe(recipe, tmp_path / "run" / "recipe.yaml", "A test.")
     text = (tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8")
-    assert text.startswith("# Made by `steer train autoencoder --base owner/base`")
+    assert text.startswith("# A test.\n")
     assert yaml.safe_load(text)["autoencoder"]["beta"] == recipe.autoencoder.beta
 
 

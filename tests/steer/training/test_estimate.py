@@ -157,9 +157,8 @@ def test_both_steps_of_minihf_and_the_draft_head_are_planned(tiny_llama: Path, t
     assert "package" not in decoder.disk and router.disk["package"] > 0
     # The state: as wide as the base, and the latent of the last span.
     assert prior.disk["latents"] == 2 * 100 * 4 * (config_of(recipe).hidden_size + 2 * 6)
-    for name in ("autoencoder/decoder", "autoencoder/router"):
-        measured = probe(recipe, name, CPU)
-        assert measured is not None and measured.seconds > 0
+    *both, short = probe(recipe, found, CPU)
+    assert short is None and all(measured is not None and measured.seconds > 0 for measured in both)
 
 
 def test_a_recipe_that_goes_on_has_the_base_of_the_first(tmp_path: Path) -> None:
@@ -173,6 +172,30 @@ def test_a_recipe_that_goes_on_has_the_base_of_the_first(tmp_path: Path) -> None
         config_of(second)
 
 
+def test_rounds_before_are_planned_and_equal_ones_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import yaml
+
+    first = recipe_of(steps=2).model_dump(exclude_none=True)
+    (tmp_path / "first.yaml").write_text(yaml.safe_dump(first), encoding="utf-8")
+    settings = {k: v for k, v in recipe_of(steps=5).model_dump(exclude_none=True).items() if k != "base"}
+    second = Recipe.model_validate(settings | {"continues": "first.yaml", "reach": {"stories": 100, "width": 8}})
+    path = tmp_path / "second.yaml"
+    path.write_text(yaml.safe_dump(second.model_dump(exclude_none=True)), encoding="utf-8")
+    found = plan(second, ("autoencoder", "reach"), tmp_path / "out", CPU, path=path)
+    stages = [(estimate.before, estimate.stage, estimate.steps) for estimate in found]
+    assert stages == [
+        ("first.yaml", "base", 2),
+        ("first.yaml", "autoencoder", 2),
+        (None, "autoencoder", 5),
+        (None, "reach", second.reach.steps if second.reach else 0),
+    ]
+    runs = []
+    monkeypatch.setattr("steer.training.plan.probe_base", lambda *args: runs.append("base"))
+    monkeypatch.setattr("steer.training.plan.measure", lambda *args: runs.append("autoencoder"))
+    probe(second, found, CPU, path=path)
+    assert runs == ["base", "autoencoder"]
+
+
 def test_advice_names_the_largest_parts() -> None:
     def of(**memory: int) -> Estimate:
         return Estimate("autoencoder", "cpu", 1, 1, 1, 1, 1, memory, 10, {}, 0)
@@ -184,8 +207,9 @@ def test_advice_names_the_largest_parts() -> None:
 
 
 def test_a_probe_runs_steps(tmp_path: Path) -> None:
-    for stage in ("base", "autoencoder"):
-        measured = probe(recipe_of(), stage, CPU)
+    recipe = recipe_of()
+    for measured in probe(recipe, plan(recipe, ("base", "autoencoder"), tmp_path, CPU), CPU):
         assert measured is not None and measured.seconds > 0 and measured.memory > 2**20
+    narrow = latent_of(recipe_of(), load_in="4bit")
     with pytest.raises(TrainingError, match="4bit cannot be probed"):
-        probe(latent_of(recipe_of(), load_in="4bit"), "autoencoder", CPU)
+        probe(narrow, plan(narrow, ("autoencoder",), tmp_path, CPU), CPU)

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steer.errors import RecipeError, TrainingError
+from steer.errors import CorpusError, RecipeError, TrainingError
 from steer.model import LatentModel
 from steer.training.pipeline import calibrate_reached, run_recipe
-from steer.training.recipe import load_recipe
+from steer.training.recipe import MiniHFRecipe, load_recipe
+from steer.training.rehearsal import rehearse, shortened
 from steer.training.runner import is_done
+from tests.steer.training.test_estimate import minihf_of
 from tests.steer.training.test_stages import assert_same_weights, recipe_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
@@ -176,3 +178,42 @@ def test_too_few_stories_for_the_figures_do_not_lose_the_model(
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "counts as reached: not calibrated." in card and "| in context |" in card
     assert LatentModel.from_pretrained(str(folder)).latent_config.reached_similarity is None
+
+
+def test_a_rehearsal_runs_all_rounds_shortly_and_leaves_the_run_alone(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
+    path, data = go_on(with_heads(files), base=False), files[1]
+    folder = rehearse(path, data / "out", data, steps=1)
+    run = data / "out" / "rehearsal"
+    assert folder == run / "package" / "tiny2" and [p.name for p in (data / "out").iterdir()] == ["rehearsal"]
+    first, second = (load_recipe(run / "recipes" / name) for name in ("1-recipe.yaml", "2-next.yaml"))
+    assert first.base is not None and second.reach is not None
+    assert {r.train.steps for r in (first.base, first.autoencoder, second.autoencoder)} == {1}
+    assert (second.continues, second.reach.steps, second.reach.width) == ("1-recipe.yaml", 1, 8)
+    assert LatentModel.from_pretrained(str(folder)).reach is not None
+    (run / "old").touch()
+    (data / "stories.txt").write_text("One story.", encoding="utf-8")
+    with pytest.raises(CorpusError):
+        rehearse(path, data / "out", data, steps=1)
+    assert not (run / "old").exists()  # anew each time
+
+
+def test_a_rehearsal_removes_no_folder_but_its_own(files: tuple[Path, Path]) -> None:
+    path, data = files
+    kept = data / "out" / "rehearsal" / "song.txt"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    with pytest.raises(TrainingError, match="is no rehearsal"):
+        rehearse(path, data / "out", data)
+    assert kept.exists()
+
+
+def test_both_steps_of_minihf_are_shortened() -> None:
+    recipe = minihf_of("base")
+    assert isinstance(recipe.autoencoder, MiniHFRecipe)
+    short = shortened(recipe, 1).autoencoder
+    assert isinstance(short, MiniHFRecipe)
+    assert (short.train.steps, short.router.steps, short.train.warmup_steps) == (1, 1, 0)
+    assert short.model_dump(exclude={"train", "router"}) == recipe.autoencoder.model_dump(exclude={"train", "router"})

@@ -43,7 +43,7 @@ def model(folder: Path) -> LatentModel:
 
 def test_a_story_is_cut_into_a_context_and_whole_spans() -> None:
     rng, ids = np.random.default_rng(0), np.arange(100)
-    rows = [cut_row(ids, 10, rng, spans=4, longest=40, eos=500) for _ in range(300)]
+    rows = [cut_row(ids, 10, rng, spans=4, longest=40, begin=500) for _ in range(300)]
     lengths = set()
     for row in rows:
         assert row is not None and row.spans.shape[1] == 10 and 1 <= len(row.spans) <= 4
@@ -57,7 +57,7 @@ def test_a_story_is_cut_into_a_context_and_whole_spans() -> None:
             lengths.add(len(row.context))
     assert min(lengths) < 5 and max(lengths) > 35
     assert 0.15 < np.mean([null for row in rows if row for null in row.null]) < 0.35
-    assert cut_row(ids[:19], 10, rng, spans=4, longest=40, eos=500) is None
+    assert cut_row(ids[:19], 10, rng, spans=4, longest=40, begin=500) is None
 
 
 def test_a_story_does_not_depend_on_those_before_it(model: LatentModel) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from steer.training import autoencoder_stage, base_stage
 from steer.training.autoencoder_stage import train_autoencoder
 from steer.training.base_stage import build_base, train_base, train_tokenizer
 from steer.training.recipe import BaseRecipe, Recipe
-from steer.training.runner import is_done, seconds_trained, training_arguments
+from steer.training.runner import compiles, is_done, seconds_trained, training_arguments
 
 # `Trainer` and its parts warn of old argument names and of settings that are meant; none of that is ours to change.
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
@@ -211,8 +212,19 @@ def test_warmup_and_decay_share_out_the_steps() -> None:
     recipe = recipe_of(steps=100, warmup_steps=10, decay_share=0.4).autoencoder.train
     arguments = training_arguments(recipe, Path("out"), seed=0, use_cpu=True)
     assert arguments.lr_scheduler_kwargs == {"num_decay_steps": 40, "num_stable_steps": 50, "decay_type": "linear"}
-    assert not arguments.torch_compile
     assert arguments.save_total_limit == 2
+
+
+def test_a_compiled_base_does_not_compile_what_comes_after(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    train_base(recipe_of(steps=1, compile="on"), tmp_path, data)
+    assert compiled == ["LlamaForCausalLM"]
+    assert "ACCELERATE_DYNAMO_BACKEND" not in os.environ
+    on, off = (recipe_of(compile=value).autoencoder.train for value in ("on", "off"))
+    assert compiles(on) and not compiles(off)
 
 
 # The autoencoder stage ------------------------------------------------------------------------------------------------
