@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 STAGES = ("base", "autoencoder", "reach", "prior", "package")
 HEADS: dict[str, Callable[..., Path]] = {"reach": train_reach, "prior": train_prior}  # stages of heads beside the model
+OPTIONAL = ("base", *HEADS)  # stages that run where the recipe has a section for them
 
 
 def run_recipe(
@@ -75,12 +76,12 @@ def _run_stages(
     result: Path = out
     base = _base_of(recipe, out, start)
     for stage in STAGES:
-        if stage not in stages:
+        if stage not in stages or (stage in OPTIONAL and getattr(recipe, stage) is None):
             continue
+        logger.info("%s, stage %s", recipe.name, stage)
         if stage == "base":
-            if recipe.base is not None:
-                from_base = None if start is None else Path(start[1])
-                result = train_base(recipe, out, data_root, start=from_base, report_to=report_to)
+            from_base = None if start is None else Path(start[1])
+            result = train_base(recipe, out, data_root, start=from_base, report_to=report_to)
         elif stage == "autoencoder":
             if recipe.base is not None and not is_done(out / "base"):
                 raise TrainingError(
@@ -91,9 +92,8 @@ def _run_stages(
             else:
                 result = train_autoencoder(recipe, out, data_root, base, start=start, report_to=report_to)
         elif stage in HEADS:
-            if stage in heads_of(recipe):
-                _need(out / "autoencoder")
-                result = _train_head(stage, recipe, out, data_root, base)
+            _need(out / "autoencoder")
+            result = _train_head(stage, recipe, out, data_root, base)
         else:
             for needed in ("autoencoder", *heads_of(recipe)):
                 _need(out / needed)
