@@ -13,6 +13,7 @@ def model_card(
     stages: dict[str, Any],
     reached: float | None,
     before: Sequence[tuple[Recipe, dict[str, Any]]] = (),
+    file: str = "recipe.yaml",
 ) -> str:
     """Markdown with front matter.
 
@@ -24,6 +25,7 @@ def model_card(
         stages: contents of `done.json` by the stage's name.
         reached: cosine above which a terminal counts as reached where there is no reach head; None if unknown.
         before: recipes that this one continues, the first one first, each with its `stages`.
+        file: name of the recipe's file.
     """
     latents = figures["latents"]
     reach, prior = (stages.get(stage, {}) for stage in ("reach", "prior"))
@@ -57,7 +59,7 @@ def model_card(
         ),
         f"- Spans of {recipe.autoencoder.span_tokens} tokens, latents of width {recipe.autoencoder.z_dim}, "
         f"{recipe.autoencoder.soft_tokens} soft tokens per latent.",
-        "- Reproduce: `steer train all recipes/<this recipe>.yaml --data-root CORPUS --out runs/model`.",
+        f"- Reproduce: `steer train all {file} --data-root CORPUS --out runs/{recipe.name.lower()}`.",
         "",
         "## Figures",
         "On stories kept out of training; latents without noise.",

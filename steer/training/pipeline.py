@@ -22,7 +22,7 @@ from steer.training.minihf_stage import train_minihf
 from steer.training.prior_stage import train_prior
 from steer.training.reach_stage import train_reach
 from steer.training.recipe import Recipe
-from steer.training.runner import DONE, is_done
+from steer.training.runner import DONE, is_done, mark_done
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +50,15 @@ def run_recipe(
     chain = load_chain(recipe_path)
     rounds: list[tuple[Recipe, dict[str, Any]]] = []
     start: tuple[Path, str | Path] | None = None
-    for (_, recipe), run in zip(chain[:-1], run_folders(chain, out), strict=False):
-        model = _run_stages(recipe, run, data_root, BEFORE_STAGES, start, rounds, report_to)
+    for (path, recipe), run in zip(chain[:-1], run_folders(chain, out), strict=False):
+        model = _run_stages(path, recipe, run, data_root, BEFORE_STAGES, start, rounds, report_to)
         rounds.append((recipe, _marks(run)))
         start = (model, _base_of(recipe, run, start))
-    return _run_stages(chain[-1][1], out, data_root, stages, start, rounds, report_to)
+    return _run_stages(*chain[-1], out, data_root, stages, start, rounds, report_to)
 
 
 def _run_stages(
+    path: Path,
     recipe: Recipe,
     out: Path,
     data_root: Path,
@@ -69,7 +70,8 @@ def _run_stages(
     """Run stages of one recipe, whose rounds before are done: see `run_recipe`.
 
     Args:
-        recipe, out, data_root, stages, report_to: of `run_recipe`.
+        path, recipe: the recipe, and its file.
+        out, data_root, stages, report_to: of `run_recipe`.
         start: latent model of the round before, and its base.
         rounds: all rounds before with the marks of their stages, for the card.
     """
@@ -99,7 +101,7 @@ def _run_stages(
                 _need(out / needed)
             result = out / "package" / recipe.name.lower()
             if PartialState().is_main_process:
-                package(recipe, out, data_root, base, rounds)
+                package(recipe, out, data_root, base, before=rounds, file=path.name)
     return result
 
 
@@ -150,11 +152,18 @@ def loading(recipe: Recipe) -> dict[str, Any]:
 
 
 def package(
-    recipe: Recipe, out: Path, data_root: Path, base: str | Path, before: Sequence[tuple[Recipe, dict[str, Any]]] = ()
+    recipe: Recipe,
+    out: Path,
+    data_root: Path,
+    base: str | Path,
+    *,
+    before: Sequence[tuple[Recipe, dict[str, Any]]] = (),
+    file: str = "recipe.yaml",
 ) -> Path:
     """Write the finished model in its narrow dtype, evaluate it as written, and add its card.
 
-    Does nothing if done, unless the recipe has got other heads since. `before` is for the card, see `model_card`.
+    Does nothing if done, unless the recipe has got other heads since. `before` and `file` are for the card, see
+    `model_card`.
     """
     target = out / "package" / recipe.name.lower()
     heads = heads_of(recipe)
@@ -176,9 +185,8 @@ def package(
     figures = _figures(written, validation, recipe.package.pairs)
     done = _marks(out, heads)
     (target / "eval.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    (target / "README.md").write_text(model_card(recipe, figures, done, reached, before), encoding="utf-8")
-    from steer.training.runner import mark_done
-
+    card = model_card(recipe, figures, done, reached, before, file)
+    (target / "README.md").write_text(card, encoding="utf-8")
     mark_done(out / "package", {"folder": target.name, "heads": heads})
     return target
 

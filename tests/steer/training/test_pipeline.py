@@ -42,6 +42,7 @@ def test_all_stages_and_then_nothing(files: tuple[Path, Path], monkeypatch: pyte
     card = (folder / "README.md").read_text(encoding="utf-8")
     figures = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
     assert f"| in context | {figures['latents']['nll_own']:.2f} |" in card and "A test." in card
+    assert "`steer train all recipe.yaml --data-root CORPUS --out runs/tiny`" in card
     assert str(data) not in card and str(data) not in (folder / "steer_config.json").read_text(encoding="utf-8")
     model = LatentModel.from_pretrained(str(folder))
     assert model.latent_config.base.name == "base" and model.latent_config.reached_similarity is not None
