@@ -34,6 +34,13 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
     return found
 
 
+def missing_folder(name: str | Path) -> bool:
+    """Whether a base's name is clearly a path, and no folder is there: then the hub need not be asked."""
+    path = Path(name)
+    deep = len(path.parts) > 2  # a hub id has two parts at most
+    return (deep or path.is_absolute() or str(name).startswith((".", "~"))) and not path.is_dir()
+
+
 def load_base(
     name: str | Path,
     *,
@@ -62,6 +69,10 @@ def load_base(
         ModelNotFound: nothing can be loaded from there.
         CheckpointError: a weight file is truncated or damaged.
     """
+    if missing_folder(name):
+        raise ModelNotFound(
+            f"cannot load a causal language model from {str(name)!r}: no such folder; expected a folder or a hub id"
+        )
     place = resolve_device(device)
     options: dict[str, Any] = {
         "revision": revision,

@@ -14,6 +14,7 @@ README.md              model card
 import copy
 import hashlib
 import logging
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from steer.adapters import DECODER, ENCODER, ROUTER
-from steer.base import load_base
+from steer.base import load_base, missing_folder
 from steer.config import CONFIG_NAME, BaseIdentity, LatentConfig
 from steer.errors import CheckpointError, ModelNotFound
 from steer.files import copy_mode
@@ -192,6 +193,27 @@ def save(model: Any, folder: Path, *, dtype: torch.dtype | None = None, with_bas
     copy_mode((folder / file for file in files), folder / CONFIG_NAME)
 
 
+def read_settings(folder: Path) -> LatentConfig:
+    """The settings of a model folder; of another folder, an error that says where a model is or how to make one.
+
+    Raises:
+        CheckpointError: the folder is no steer model, or its settings are damaged.
+    """
+    if not (folder / CONFIG_NAME).is_file():
+        # What a run leaves: people give the run's folder, or that of its packages.
+        below = sorted(path.parent for way in ("*", "package/*") for path in folder.glob(f"{way}/{CONFIG_NAME}"))
+        if below:
+            raise CheckpointError(
+                f"{folder} has no {CONFIG_NAME}: it is no steer model; did you mean {' or '.join(map(str, below))}?"
+            )
+        if (folder / "config.json").is_file():
+            raise CheckpointError(
+                f"{folder} has no {CONFIG_NAME}: it is no steer model, but looks like a base; `steer train autoencoder "
+                f"--base {shlex.quote(str(folder))} --data FILE --out RUN` makes a steer model of it"
+            )
+    return LatentConfig.load(folder)
+
+
 def load(
     cls: Any,
     folder: Path,
@@ -216,7 +238,7 @@ def load(
         BaseMismatch: the base is not the one that was trained on.
         ModelNotFound: the base cannot be found.
     """
-    config = LatentConfig.load(folder)
+    config = read_settings(folder)
     for file, expected in config.files.items() if verify else ():
         if not (folder / file).is_file():
             raise CheckpointError(f"{folder / file} is missing; the checkpoint is incomplete")
@@ -225,7 +247,19 @@ def load(
                 f"{folder / file} was changed or is truncated: SHA-256 {found[:12]}..., recorded {expected[:12]}..."
             )
     where = base or (folder / PACKAGED_BASE if config.base.name == PACKAGED_BASE else config.base.name)
-    plain, tokenizer = load_base(where, **options)
+    try:
+        plain, tokenizer = load_base(where, **options)
+    except ModelNotFound as error:
+        # What the caller named, or what is there and does not load, is known by the name in the error.
+        if base or Path(where).is_dir():
+            raise
+        # A relative path may be there, seen from another folder.
+        place = Path(where).absolute()
+        what = f": expected at {place}, no such folder" if missing_folder(where) else f" or does not load: {error}"
+        raise ModelNotFound(
+            f"the base of the model in {folder} is missing{what}; if it has moved, move it back, or load the model "
+            f"with LatentModel.from_pretrained({str(folder)!r}, base=...)"
+        ) from error
     config.base.check(BaseIdentity.of(plain, str(where)))
     peft = load_adapter(plain, folder / ENCODER, ENCODER)
     peft = load_adapter(peft, folder / ROUTER, ROUTER)

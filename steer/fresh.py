@@ -13,6 +13,8 @@ from steer.heads import LatentHead
 from steer.masks import additive_mask
 from steer.model import LatentModel
 
+SENTENCE = "Once upon a time a fox shared his bread."
+
 
 def fresh_model(
     base: str | Path,
@@ -80,8 +82,14 @@ def check_tokenizer(base: Any, tokenizer: Any, name: str) -> None:
     """Look whether a tokenizer fits its base and has what stories need.
 
     Raises:
-        UnsupportedBase: it has no end token, or more tokens than the base has embeddings.
+        UnsupportedBase: it makes nothing of a sentence, has no end token, or more tokens than the base has embeddings.
     """
+    ids = tokenizer(SENTENCE, add_special_tokens=False)["input_ids"]
+    if not tokenizer.decode(ids, skip_special_tokens=True).strip():
+        raise UnsupportedBase(
+            f"the tokenizer of {name} makes nothing of {SENTENCE!r}; is its tokenizer.json or tokenizer.model missing? "
+            "Copy it there, beside tokenizer_config.json"
+        )
     if tokenizer.eos_token_id is None:
         raise UnsupportedBase(
             f"the tokenizer of {name} has no end token, which ends stories; set `eos_token` in its "

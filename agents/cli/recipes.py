@@ -41,9 +41,13 @@ def choose_recipe(
         if not path.exists():
             raise InputError(f"--data {path}: no such file or folder")
     data = [path.resolve() for path in data]
-    if recipe is None and kept.is_file():
+    # A run that came to nothing, an empty file say, does not hold on to what it was tried with.
+    tried = kept.is_file() and _replaceable(kept)
+    if recipe is None and kept.is_file() and not (tried and base and data):
         found = load_recipe(kept)
         _compare(found, base, data, out)
+        if tried:
+            return _with(found, steps, load_in), kept
         if _with(found, steps, load_in) != found:
             raise InputError(f"{out} was begun with other --steps or --load-in; edit {kept}, or choose another --out")
         return found, kept
@@ -52,7 +56,7 @@ def choose_recipe(
             raise InputError("give a RECIPE, or --base FOLDER_OR_ID and --data FILE, or the --out of a begun run")
         return _with(_made(base, data), steps, load_in), kept
     found = _with(on_base(load_recipe(recipe), base, data), steps, load_in)
-    if kept.is_file() and load_recipe(kept) != found:
+    if kept.is_file() and not tried and load_recipe(kept) != found:
         raise InputError(
             f"{out} was begun with another recipe, {kept}; leave out RECIPE to go on, or choose another --out"
         )
@@ -60,10 +64,12 @@ def choose_recipe(
 
 
 def keep_recipe(say: Output, recipe: Any, path: Path) -> bool:
-    """Write a recipe that was made into the run's folder, once. Returns whether it was not there yet."""
-    if path.exists():
-        return False
+    """Write a recipe that was made into the run's folder. Returns whether it was not there yet."""
     from steer.training.defaults import write_recipe
+    from steer.training.recipe import load_recipe
+
+    if path.exists() and (load_recipe(path) == recipe or not _replaceable(path)):
+        return False
 
     made = (
         f"Made by `steer train autoencoder --base {recipe.pretrained}`. To change it, edit it before training begins."
@@ -71,6 +77,14 @@ def keep_recipe(say: Output, recipe: Any, path: Path) -> bool:
     write_recipe(recipe, path, made)
     say.note(f"the recipe is {path}")
     return True
+
+
+def _replaceable(kept: Path) -> bool:
+    """Whether a recipe that was made can be made anew: nobody edited it, and no stage of its run has got anywhere."""
+    from steer.training.defaults import is_untouched
+    from steer.training.settings import begun
+
+    return is_untouched(kept) and not any(begun(kept.parent / stage) for stage in ("base", "autoencoder"))
 
 
 def _with(recipe: Any, steps: int | None, load_in: str | None) -> Any:

@@ -71,7 +71,7 @@ def train_base(
 ) -> None:
     """Train the base model of a recipe from scratch. Prints its folder."""
     if not _dry_run(ctx, recipe, out, BASE, dry=dry, probe=probe, as_json=as_json):
-        _run(ctx, recipe, data_root, out, report_to, BASE)
+        _run(ctx, recipe, data_root, out, report_to, BASE, as_json=as_json)
 
 
 def train_autoencoder(
@@ -103,9 +103,10 @@ def train_autoencoder(
 
     Without RECIPE settings go by the base's size; they are written to OUT/recipe.yaml.
     """
+    _check_options(dry=dry, probe=probe, rehearsal=rehearsal)
     if recipe is not None and not (base or data or steps or load_in):
         if not _dry_run(ctx, recipe, out, AUTOENCODER, dry=dry, probe=probe, as_json=as_json):
-            _run(ctx, recipe, data_root, out, report_to, AUTOENCODER, rehearsal=rehearsal)
+            _run(ctx, recipe, data_root, out, report_to, AUTOENCODER, as_json=as_json, rehearsal=rehearsal)
         return
     say = _talk(ctx)
     chosen, path = choose_recipe(recipe, base, data or (), out, steps=steps, load_in=load_in and load_in.value)
@@ -114,7 +115,7 @@ def train_autoencoder(
         return
     if path != recipe and keep_recipe(say, chosen, path):
         warn(say, chosen, path, AUTOENCODER, out)
-    _run(ctx, path, data_root, out, report_to, AUTOENCODER, rehearsal=rehearsal)
+    _run(ctx, path, data_root, out, report_to, AUTOENCODER, as_json=as_json, rehearsal=rehearsal)
 
 
 def train_all(
@@ -132,14 +133,24 @@ def train_all(
 
     Prints the packaged folder.
     """
+    _check_options(dry=dry, probe=probe, rehearsal=rehearsal)
     if not _dry_run(ctx, recipe, out, ALL, dry=dry, probe=probe, as_json=as_json):
-        _run(ctx, recipe, data_root, out, report_to, ALL, rehearsal=rehearsal)
+        _run(ctx, recipe, data_root, out, report_to, ALL, as_json=as_json, rehearsal=rehearsal)
+
+
+def _check_options(*, dry: bool, probe: bool, rehearsal: bool) -> None:
+    """Refuse options that would do nothing."""
+    if probe and not dry:
+        raise InputError("--probe goes with --dry-run: it times some steps and trains nothing")
+    if dry and rehearsal:
+        raise InputError("give --dry-run (what would it take?) or --rehearse (would it end?), not both")
 
 
 def _dry_run(
     ctx: typer.Context, recipe: Path, out: Path, stages: tuple[str, ...], *, dry: bool, probe: bool, as_json: bool
 ) -> bool:
     """Estimate stages of a recipe, if that is what was asked for. Returns whether it was."""
+    _check_options(dry=dry, probe=probe, rehearsal=False)
     if dry:
         from steer.training.recipe import load_recipe
 
@@ -155,9 +166,12 @@ def _run(
     report_to: str,
     stages: tuple[str, ...],
     *,
+    as_json: bool,
     rehearsal: bool = False,
 ) -> None:
     """Run stages of a recipe, or rehearse all of them."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder")
     say = _talk(ctx)
     from steer.training.pipeline import run_recipe
 
@@ -170,13 +184,33 @@ def _run(
         if rehearsal:
             from steer.training.rehearsal import rehearse
 
-            say.result(str(rehearse(recipe, out, data_root)))
-            return
-        folder = run_recipe(recipe, out, data_root, stages=stages, report_to=report_to)
+            folder = rehearse(recipe, out, data_root)
+        else:
+            folder = run_recipe(recipe, out, data_root, stages=stages, report_to=report_to)
     except KeyboardInterrupt:
-        say.note("stopped; the same command continues from the last checkpoint")
+        say.note(_stopped(out, rehearsal=rehearsal))
         raise
-    say.result(str(folder))
+    if as_json:
+        say.json({"folder": str(folder)})
+    else:
+        say.result(str(folder))
+
+
+def _stopped(out: Path, *, rehearsal: bool) -> str:
+    """Where the same command would begin after Ctrl-C."""
+    from steer.training.chain import BEFORE
+    from steer.training.runner import DONE
+
+    if rehearsal:
+        return "stopped; a rehearsal begins anew each time"
+    runs = [run for run in (out, out / BEFORE, out / BEFORE / BEFORE) if run.is_dir()]
+    found = [path for run in runs for path in run.glob("*/**/checkpoint-*") if not (path.parents[1] / DONE).exists()]
+    if not found:
+        return (
+            "stopped before the first checkpoint; the same command begins again, and passes over stages that are done"
+        )
+    last = max(found, key=lambda path: path.stat().st_mtime)
+    return f"stopped; the same command goes on from the last checkpoint, {last}"
 
 
 def _talk(ctx: typer.Context) -> Output:
@@ -212,7 +246,7 @@ def train_reach(
         dry_run_head(_talk(ctx), model, recipe, out, as_json=as_json)
         return
     figures = _train_head(ctx, run, recipe, corpus, out, model, seed)
-    _tell(ctx, figures["reach"], out)
+    _tell(ctx, figures["reach"], out, as_json=as_json)
 
 
 def train_prior(
@@ -240,7 +274,7 @@ def train_prior(
         return
     figures = _train_head(ctx, run, recipe, corpus, out, model, seed)
     cosines = {f"cosine {name}": value for name, value in figures["cosine"].items()}
-    _tell(ctx, {"nll": figures["nll"], "nll_marginal": figures["nll_marginal"], **cosines}, out)
+    _tell(ctx, {"nll": figures["nll"], "nll_marginal": figures["nll_marginal"], **cosines}, out, as_json=as_json)
 
 
 def _train_head(
@@ -270,9 +304,12 @@ def _train_head(
     return json.loads((out / "done.json").read_text(encoding="utf-8"))["figures"]
 
 
-def _tell(ctx: typer.Context, figures: dict[str, Any], out: Path) -> None:
+def _tell(ctx: typer.Context, figures: dict[str, Any], out: Path, *, as_json: bool) -> None:
     """Say how good a head is, and where the model with it is."""
     say = output(ctx)
+    if as_json:
+        say.json({"folder": str(out / "model"), **figures})
+        return
     say.note(", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None))
     say.result(str(out / "model"))
 

@@ -28,6 +28,7 @@ from steer.training.runner import (
     train_or_resume,
     training_arguments,
 )
+from steer.training.settings import claim
 from steer.training.spans import SpanDataset, collate, sentence_ends
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,8 @@ class AutoencoderTrainer(StageTrainer):
         figures = evaluate_spans(objective, batches, self.span_tokens, bf16=self.args.bf16)
         logs = {f"{metric_key_prefix}_{name}": round(value, 4) for name, value in figures.items()}
         self.log(logs)
+        # Without this `Trainer` holds the evaluation for due still, at the end of the last epoch.
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         return logs
 
 
@@ -157,6 +160,12 @@ def start_from(model: LatentModel, start: LatentModel) -> None:
             parameter.copy_(found[name])
 
 
+def latent_settings(recipe: Recipe) -> dict[str, Any]:
+    """What the result of the autoencoder stage depends on, see `steer.training.settings.claim`."""
+    named = {"seed": recipe.seed, "pretrained": recipe.pretrained, "data": recipe.data.model_dump()}
+    return {**named, "autoencoder": recipe.autoencoder.model_dump()}
+
+
 def train_autoencoder(
     recipe: Recipe,
     out: Path,
@@ -182,6 +191,7 @@ def train_autoencoder(
     latent, stage = recipe.autoencoder, out / "autoencoder"
     assert isinstance(latent, LatentRecipe)
     target = stage / "model"
+    claim(stage, latent_settings(recipe))
     if is_done(stage):
         logger.info("autoencoder: already done")
         return target

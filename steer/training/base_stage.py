@@ -1,6 +1,7 @@
 """Stage 1: a tokenizer and a base model from scratch."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from steer.errors import CorpusError, RecipeError
 from steer.training.corpus import SEPARATOR, TokenCorpus, is_validation, pack_blocks, read_stories, tokenize_stories
 from steer.training.dialogue import to_script
 from steer.training.packing import BorderedCollator, check_borders
-from steer.training.recipe import BaseRecipe, DataRecipe, Recipe
+from steer.training.recipe import BaseRecipe, DataRecipe, Recipe, SourceRecipe
 from steer.training.runner import (
     CurveWriter,
     StageTrainer,
@@ -25,10 +26,24 @@ from steer.training.runner import (
     train_or_resume,
     training_arguments,
 )
+from steer.training.settings import SETTINGS, changes, claim, keep, tokenizer_digest
 
 logger = logging.getLogger(__name__)
 
 PAD = "<|pad|>"
+
+
+def check_sources(sources: Sequence[SourceRecipe], data_root: Path) -> None:
+    """Read the first story of each source, before models are loaded or trained for them.
+
+    Raises:
+        CorpusError: a source is missing, cannot be read, or holds no story.
+    """
+    for source in dict.fromkeys((s.path, s.text_field) for s in sources):
+        path, field = source
+        local = data_root / path
+        if next(read_stories(local if local.exists() else path, text_field=field), None) is None:
+            raise CorpusError(f"{path} holds no stories; expected records separated by lines {SEPARATOR}")
 
 
 def load_splits(data: DataRecipe, data_root: Path) -> tuple[list[str], np.ndarray, list[str]]:
@@ -79,15 +94,18 @@ def train_tokenizer(stories: list[str], vocab_size: int) -> PreTrainedTokenizerF
 def prepare_corpus(
     recipe: Recipe, tokenizer: Any, folder: Path, data_root: Path, splits: Any = None
 ) -> tuple[TokenCorpus, np.ndarray, TokenCorpus]:
-    """Tokenise both splits once and keep them under `folder`; later calls only load."""
+    """Tokenise both splits once and keep them under `folder`; later calls with the same settings only load."""
     train_folder, validation_folder = folder / "train", folder / "validation"
-    if not (folder / "repeats.npy").is_file():
+    made_of = {"data": recipe.data.model_dump(), "tokenizer": tokenizer_digest(tokenizer)}
+    if changes(folder / SETTINGS, made_of) or not (folder / "repeats.npy").is_file():
+        (folder / "repeats.npy").unlink(missing_ok=True)
         train, repeats, validation = splits or load_splits(recipe.data, data_root)
         eos, vocab = tokenizer.eos_token_id, len(tokenizer)
         for stories, target in ((train, train_folder), (validation, validation_folder)):
             tokenize_stories(
                 stories, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"], eos_id=eos, vocab_size=vocab
             ).save(target)
+        keep(folder / SETTINGS, made_of)
         np.save(folder / "repeats.npy", repeats)
     return TokenCorpus.load(train_folder), np.load(folder / "repeats.npy"), TokenCorpus.load(validation_folder)
 
@@ -170,17 +188,19 @@ def train_base(
 
     Raises:
         RecipeError: the architecture is not accepted, or not that of `start`.
-        CorpusError, TrainingError: bad text; training failed.
+        CorpusError, TrainingError: bad text; training failed; the stage was begun with other settings.
     """
     assert recipe.base is not None
     stage, model_folder = out / "base", out / "base" / "model"
+    settings = {"seed": recipe.seed, "data": recipe.data.model_dump(), "base": recipe.base.model_dump()}
+    same = claim(stage, settings)
     if is_done(stage):
         logger.info("base: already done")
         return model_folder
     stage.mkdir(parents=True, exist_ok=True)
     splits = None
     with PartialState().main_process_first():
-        if not (model_folder / "tokenizer.json").is_file():
+        if not (same and (model_folder / "tokenizer.json").is_file()):
             if start is None:
                 splits = load_splits(recipe.data, data_root)
                 train_tokenizer(splits[0], recipe.base.vocab_size).save_pretrained(model_folder)

@@ -91,7 +91,8 @@ def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Itera
             text = json.loads(line)[text_field]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise CorpusError(
-                f"{path} line {number}: expected a JSON object with a field {text_field!r}, got {line[:80]!r}"
+                f"{path} line {number}: expected a JSON object with a field {text_field!r}, got {line[:80]!r}; a "
+                "recipe's `text_field` names another one"
             ) from error
         if not isinstance(text, str) or not text.strip():
             continue

@@ -5,6 +5,7 @@ bases grow (a lower rate, a lower rank) and the width of BigVAE's latents (768 o
 start. The recipe is written into the run's folder, where it can be read and edited.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +126,18 @@ def write_recipe(recipe: Recipe, path: Path, about: str) -> None:
     Args:
         recipe: the recipe.
         path: the file; its folder is made.
-        about: what it is, for the first line.
+        about: what it is, for the first line. Behind it stands a digest of the rest, see `is_untouched`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = yaml.safe_dump(recipe.model_dump(exclude_none=True), sort_keys=False, width=100)
-    write_atomic(path, f"# {about}\n{settings}")
+    write_atomic(path, f"# {about} ({_digest(settings)})\n{settings}")
+
+
+def is_untouched(path: Path) -> bool:
+    """Whether a recipe is as `write_recipe` left it, so that nothing is lost if it is written anew."""
+    head, _, settings = path.read_text(encoding="utf-8").partition("\n")
+    return head.endswith(f"({_digest(settings)})")
+
+
+def _digest(settings: str) -> str:
+    return hashlib.sha256(settings.encode()).hexdigest()[:12]

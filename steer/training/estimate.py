@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
+from steer.base import missing_folder
 from steer.errors import ModelNotFound, TrainingError
 from steer.model import LatentModel
 from steer.training.base_stage import base_config
@@ -81,6 +82,8 @@ def read_config(name: str | Path, **options: Any) -> Any:
     Raises:
         ModelNotFound: there is none.
     """
+    if missing_folder(name):
+        raise ModelNotFound(f"no configuration of a model at {str(name)!r}: no such folder; expected one, or a hub id")
     try:
         return AutoConfig.from_pretrained(name, **{"local_files_only": Path(name).is_dir(), **options})
     except (OSError, ValueError, KeyError) as error:

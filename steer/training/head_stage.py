@@ -1,17 +1,20 @@
 """What the stages of heads share: stories are drawn, a head is fitted on them, measured, and saved with its model."""
 
 import logging
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from steer.config import LatentConfig
 from steer.errors import CorpusError
 from steer.model import LatentModel
 from steer.training.runner import is_done, mark_done
+from steer.training.settings import claim
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,7 @@ def train_head(
     stories: Sequence[str],
     stage: Path,
     *,
+    settings: Mapping[str, Any],
     fit: Fit,
     measure: Callable[[LatentModel], dict[str, Any]],
     count: int,
@@ -40,6 +44,7 @@ def train_head(
         model_folder: a model folder, the packaged model's name or a hub id.
         stories: training text.
         stage: working folder.
+        settings: of the head, see `head_settings`.
         fit: from the model and the chosen stories to a head and figures of its training for `done.json`.
         measure: figures of the model with its head, on stories that it was not trained on.
         count: stories that are chosen, at most.
@@ -52,8 +57,10 @@ def train_head(
 
     Raises:
         CorpusError: no stories.
+        TrainingError: the stage was begun with other settings, or for another model.
     """
     target = stage / "model"
+    claim(stage, head_settings(model_folder, settings, seed))
     if is_done(stage):
         logger.info("%s: already done", name)
         return target
@@ -69,6 +76,7 @@ def train_head(
     setattr(model, name, head.to(model.device))
     figures = measure(model)
     model.save_pretrained(target)
+    _keep_card(Path(model_folder), target, what)
     mark_done(
         stage,
         {
@@ -80,3 +88,21 @@ def train_head(
         },
     )
     return target
+
+
+def head_settings(model_folder: str | Path, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What a head depends on besides the stories: its settings, the seed, and the model with the heads that it has."""
+    config = LatentConfig.load(folder) if (folder := Path(model_folder)).is_dir() else None
+    heads = sorted(file.name for file in folder.glob("*.safetensors")) if config else []
+    encoder = config.encoder_id if config else str(model_folder)
+    return {"encoder": encoder, "heads": heads, "seed": seed, "settings": dict(settings)}
+
+
+def _keep_card(source: Path, target: Path, what: str) -> None:
+    """Take a model's card and figures over to the folder in which it has one head more."""
+    for name in ("README.md", "eval.json"):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    if (card := target / "README.md").is_file() and (source / "README.md").is_file():
+        text = card.read_text(encoding="utf-8").rstrip()
+        card.write_text(f"{text}\n\nA {what} was trained for it since; the figures above are of before.\n", "utf-8")

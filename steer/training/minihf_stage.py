@@ -21,11 +21,12 @@ from steer.fresh import fresh_model
 from steer.minihf import save_minihf
 from steer.model import LatentModel
 from steer.quantised import load_options
-from steer.training.autoencoder_stage import AutoencoderTrainer
+from steer.training.autoencoder_stage import AutoencoderTrainer, latent_settings
 from steer.training.base_stage import prepare_corpus
 from steer.training.minihf_objective import DecoderObjective, MiniHFObjective, RouterObjective, beta_after
 from steer.training.recipe import MiniHFRecipe, Recipe, TrainRecipe
 from steer.training.runner import CurveWriter, compiles, is_done, mark_done, train_or_resume, training_arguments
+from steer.training.settings import claim
 from steer.training.spans import SpanDataset, collate, sentence_ends
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def train_minihf(recipe: Recipe, out: Path, data_root: Path, base: str | Path, *
     settings, stage = recipe.autoencoder, out / "autoencoder"
     assert isinstance(settings, MiniHFRecipe)
     target, first = stage / "model", stage / "decoder"
+    claim(stage, latent_settings(recipe))
     if is_done(stage):
         logger.info("autoencoder: already done")
         return target

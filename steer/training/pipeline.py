@@ -15,14 +15,16 @@ from steer.errors import CorpusError, TrainingError
 from steer.model import LatentModel
 from steer.quantised import load_options
 from steer.training.autoencoder_stage import train_autoencoder
-from steer.training.base_stage import load_splits, train_base
+from steer.training.base_stage import check_sources, load_splits, train_base
 from steer.training.card import model_card
 from steer.training.chain import BEFORE_STAGES, load_chain, run_folders
+from steer.training.head_stage import head_settings
 from steer.training.minihf_stage import train_minihf
 from steer.training.prior_stage import train_prior
 from steer.training.reach_stage import train_reach
 from steer.training.recipe import Recipe
 from steer.training.runner import DONE, is_done, mark_done
+from steer.training.settings import claim
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +50,13 @@ def run_recipe(
         TrainingError: an earlier stage is missing, or training failed.
     """
     chain = load_chain(recipe_path)
+    runs = run_folders(chain, out)
+    for (_, recipe), run in zip(chain, runs, strict=True):
+        if not is_done(run / "autoencoder"):
+            check_sources(recipe.data.sources, data_root)
     rounds: list[tuple[Recipe, dict[str, Any]]] = []
     start: tuple[Path, str | Path] | None = None
-    for (path, recipe), run in zip(chain[:-1], run_folders(chain, out), strict=False):
+    for (path, recipe), run in zip(chain[:-1], runs, strict=False):
         model = _run_stages(path, recipe, run, data_root, BEFORE_STAGES, start, rounds, report_to)
         rounds.append((recipe, _marks(run)))
         start = (model, _base_of(recipe, run, start))
@@ -127,9 +133,11 @@ def heads_of(recipe: Recipe) -> list[str]:
 
 def _train_head(stage: str, recipe: Recipe, out: Path, data_root: Path, base: str | Path) -> Path:
     """A head's stage, by one process; a fraction of the stories is enough, drawn by how often each is repeated."""
-    if PartialState().is_main_process and not is_done(out / stage):
+    model, settings = out / "autoencoder" / "model", getattr(recipe, stage)
+    if is_done(out / stage):
+        claim(out / stage, head_settings(model, settings.model_dump(), recipe.seed))
+    elif PartialState().is_main_process:
         train, repeats, validation = load_splits(recipe.data, data_root)
-        model, settings = out / "autoencoder" / "model", getattr(recipe, stage)
         options = {"weights": repeats, "seed": recipe.seed, "base": base, **loading(recipe)}
         HEADS[stage](model, settings, train, validation, out / stage, **options)
     PartialState().wait_for_everyone()
@@ -162,14 +170,15 @@ def package(
 ) -> Path:
     """Write the finished model in its narrow dtype, evaluate it as written, and add its card.
 
-    Does nothing if done, unless the recipe has got other heads since. `before` and `file` are for the card, see
-    `model_card`.
+    Does nothing if done, unless the recipe has got other heads, another name or another section `package` since.
+    `before` and `file` are for the card, see `model_card`.
     """
     target = out / "package" / recipe.name.lower()
     heads = heads_of(recipe)
+    asked = {"folder": target.name, "heads": heads, "package": recipe.package.model_dump()}
     if is_done(out / "package"):
         done = json.loads((out / "package" / DONE).read_text(encoding="utf-8"))
-        if done.get("heads") == heads:
+        if all(done.get(name, value) == value for name, value in asked.items()):
             logger.info("package: already done")
             return target
     _, _, validation = load_splits(recipe.data, data_root)
@@ -187,7 +196,7 @@ def package(
     (target / "eval.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     card = model_card(recipe, figures, done, reached, before, file)
     (target / "README.md").write_text(card, encoding="utf-8")
-    mark_done(out / "package", {"folder": target.name, "heads": heads})
+    mark_done(out / "package", asked)
     return target
 
 

@@ -9,7 +9,7 @@ import torch
 from peft import PeftConfig
 
 from steer.adapters import ENCODER
-from steer.checkpoint import PACKAGED_BASE
+from steer.checkpoint import PACKAGED_BASE, read_settings
 from steer.config import BaseIdentity, LatentConfig
 from steer.errors import RecipeError
 from steer.training.base_stage import base_config
@@ -109,7 +109,7 @@ def plan_head(folder: Path, head: ReachRecipe | PriorRecipe, out: Path, device: 
     Raises:
         CheckpointError, ModelNotFound: no model there, or its base has no configuration.
     """
-    latent = LatentConfig.load(folder)
+    latent = read_settings(folder)
     where = folder / PACKAGED_BASE if latent.base.name == PACKAGED_BASE else latent.base.name
     rank = PeftConfig.from_pretrained(str(folder / ENCODER)).to_dict()["r"]
     config = read_config(where)

@@ -81,6 +81,7 @@ def train_prior(
         model_folder,
         stories,
         stage,
+        settings=recipe.model_dump(),
         fit=fit,
         measure=lambda model: prior_figures(model, unseen, seed=seed),
         count=recipe.stories,

@@ -81,6 +81,7 @@ def train_reach(
         model_folder,
         stories,
         stage,
+        settings=recipe.model_dump(),
         fit=fit,
         measure=lambda model: reach_figures(model, unseen, seed=seed),
         count=recipe.stories,

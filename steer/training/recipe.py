@@ -42,6 +42,11 @@ class DataRecipe(_Strict):
     validation_share: float = pydantic.Field(0.02, gt=0, lt=0.5)
 
 
+def _word(value: Any) -> Any:
+    """YAML reads a bare `on` or `off` as a truth value."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 class TrainRecipe(_Strict):
     """Settings of one stage's optimisation, in the words of `transformers.TrainingArguments` where it has them."""
 
@@ -61,7 +66,7 @@ class TrainRecipe(_Strict):
     eval_every: int = pydantic.Field(200, gt=0)
     save_every: int = pydantic.Field(200, gt=0)
     bf16: bool = True
-    compile: Literal["auto", "on", "off"] = pydantic.Field(
+    compile: Annotated[Literal["auto", "on", "off"], pydantic.BeforeValidator(_word)] = pydantic.Field(
         "auto", description="torch.compile; auto: where a C++ compiler or a GPU is there"
     )
     gradient_checkpointing: bool = False

@@ -77,7 +77,13 @@ def shortened(recipe: Recipe, steps: int = STEPS) -> Recipe:
 
 
 def _few(train: TrainRecipe, steps: int) -> TrainRecipe:
-    """So few steps, with one evaluation and one checkpoint, at their end."""
+    """So few steps, with one evaluation and one checkpoint, at their end, and no minutes of compiling for them."""
     few = min(train.steps, steps)
-    changes = {"steps": few, "warmup_steps": min(train.warmup_steps, few // 2), "eval_every": few, "save_every": few}
+    changes: dict[str, Any] = {
+        "steps": few,
+        "warmup_steps": min(train.warmup_steps, few // 2),
+        "eval_every": few,
+        "save_every": few,
+    }
+    changes["compile"] = "on" if train.compile == "on" else "off"
     return train.model_copy(update=changes)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
 from steer.errors import TrainingError
 from steer.files import write_atomic
@@ -103,7 +103,7 @@ def training_arguments(
 
 
 class CurveWriter(TrainerCallback):
-    """Append every logged record to `curve.jsonl`, so that the curve outlives the checkpoints.
+    """Append every logged record to `curve.jsonl`, so that the curve outlives the checkpoints, and log it.
 
     `elapsed` of a record are the seconds since training was begun or resumed.
     """
@@ -118,6 +118,8 @@ class CurveWriter(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Write one line per record."""
         if state.is_world_process_zero and logs:
+            shown = (f"{name} {value:.4g}" for name, value in logs.items() if isinstance(value, int | float))
+            logger.info("step %d of %d: %s", state.global_step, state.max_steps, ", ".join(shown))
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(
                     json.dumps(
@@ -131,12 +133,23 @@ class CurveWriter(TrainerCallback):
                 )
 
 
+class Bar(ProgressCallback):
+    """The bar alone."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Print nothing."""
+
+
 class StageTrainer(Trainer):
     """`Trainer` with the stage's optimizer."""
 
     def __init__(self, *, train_recipe: TrainRecipe, **kwargs: Any) -> None:
         self.train_recipe = train_recipe
         super().__init__(**kwargs)
+        # Both print records on stdout, where results go; `CurveWriter` logs them.
+        self.remove_callback(PrinterCallback)
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(Bar)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:  # type: ignore[override]
         """Muon and AdamW, or AdamW alone, as the recipe says."""
@@ -172,6 +185,15 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
+def _last_evaluation(trainer: Trainer) -> dict[str, float] | None:
+    """The figures of the evaluation after the last step, if there was one."""
+    state = trainer.state
+    for record in reversed(state.log_history):
+        if record["step"] == state.global_step and any(name.startswith("eval_") for name in record):
+            return {name: value for name, value in record.items() if name.startswith("eval_")}
+    return None
+
+
 def _is_memory(error: Exception) -> bool:
     """Whether memory ran out, of a GPU or of this machine."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
@@ -204,7 +226,7 @@ def train_or_resume(trainer: Trainer, folder: Path) -> dict[str, float]:
                 f"cannot go on from {last}: {error}; if the recipe was changed, train into a new folder"
             ) from error
         raise
-    metrics = {**figures, **trainer.evaluate()}
+    metrics = {**figures, **(_last_evaluation(trainer) or trainer.evaluate())}
     if (seconds := seconds_trained(folder / "curve.jsonl")) is not None:
         metrics["train_runtime"] = seconds
     if not all(v == v for v in metrics.values() if isinstance(v, float)):

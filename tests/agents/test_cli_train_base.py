@@ -35,6 +35,11 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     return calls
 
 
+def begin(out: Path) -> None:
+    """As if a stage of the run had got to a checkpoint."""
+    (out / "autoencoder" / "checkpoints" / "checkpoint-5").mkdir(parents=True)
+
+
 def test_a_recipe_is_made_written_and_run(base: Path, ran: list[Any], tmp_path: Path) -> None:
     out, data = tmp_path / "out", tmp_path / "stories.txt"
     settings = ("--steps", 7, "--load-in", "4bit")
@@ -68,6 +73,7 @@ def test_what_does_not_fit_is_told_before_it_is_tried(
 def test_another_base_or_other_text_needs_another_folder(base: Path, ran: list[Any], tmp_path: Path) -> None:
     out, data = tmp_path / "out", tmp_path / "stories.txt"
     steer("train", "autoencoder", "--base", base, "--data", data, "--out", out)
+    begin(out)
     message = error_line(steer("train", "autoencoder", "--base", "owner/other", "--out", out))
     assert "was begun on the base" in message and "choose another --out" in message
     assert "other --steps or --load-in" in error_line(steer("train", "autoencoder", "--out", out, "--steps", 3))
@@ -88,6 +94,7 @@ def test_a_base_replaces_that_of_a_recipe(base: Path, ran: list[Any], tmp_path: 
     assert steer("train", "autoencoder", path, "--base", base, "--out", out).exit_code == 0
     settings["autoencoder"]["z_dim"] = 9
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    begin(out)
     assert "another recipe" in error_line(steer("train", "autoencoder", path, "--base", base, "--out", out))
 
 
@@ -150,3 +157,43 @@ def test_a_rehearsal_is_of_all_stages(
     path = out / "recipe.yaml"
     assert steer("train", "all", path, "--data-root", tmp_path, "--out", out, "--rehearse").exit_code == 0
     assert calls == [(path, out, Path(".")), (path, out, tmp_path)] and not ran
+
+
+def test_a_run_that_came_to_nothing_may_be_tried_otherwise(base: Path, ran: list[Any], tmp_path: Path) -> None:
+    out, data = tmp_path / "out", tmp_path / "stories.txt"
+    (tmp_path / "empty.txt").touch()
+    for file, *options in (("empty.txt",), ("stories.txt", "--steps", 30), ("stories.txt", "--load-in", "8bit")):
+        given = ("--base", base, "--data", tmp_path / file, "--out", out, *options)
+        assert steer("train", "autoencoder", *given).exit_code == 0
+    assert steer("train", "autoencoder", "--out", out, "--steps", 40).exit_code == 0
+    recipe = load_recipe(out / "recipe.yaml")
+    assert (recipe.data.sources[0].path, recipe.autoencoder.train.steps) == (str(data), 40)
+    assert recipe.autoencoder.load_in == "8bit" and len(ran) == 4
+    edited = (out / "recipe.yaml").read_text(encoding="utf-8").replace("z_dim: 256", "z_dim: 128")
+    (out / "recipe.yaml").write_text(edited, encoding="utf-8")
+    assert "edit" in error_line(steer("train", "autoencoder", "--out", out, "--steps", 50))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--probe",), "--probe goes with --dry-run"),
+        (("--dry-run", "--rehearse"), "not both"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    options: tuple[str, ...], message: str, base: Path, ran: list[Any], tmp_path: Path
+) -> None:
+    given = ("--base", base, "--data", tmp_path / "stories.txt", "--out", tmp_path / "out", *options)
+    assert message in error_line(steer("train", "autoencoder", *given))
+    assert not ran and not (tmp_path / "out").exists()
+
+
+def test_a_result_as_json_and_a_file_in_the_way(base: Path, ran: list[Any], tmp_path: Path) -> None:
+    given = ("--base", base, "--data", tmp_path / "stories.txt", "--out")
+    found = document(steer("train", "autoencoder", *given, tmp_path / "out", "--json"))
+    assert found == {"folder": str(tmp_path / "model")}
+    (tmp_path / "file").touch()
+    path = tmp_path / "out" / "recipe.yaml"
+    message = error_line(steer("train", "all", path, "--data-root", tmp_path, "--out", tmp_path / "file"))
+    assert "is a file; give a folder" in message

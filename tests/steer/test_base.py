@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from steer.base import backbone, load_base, resolve_device, resolve_dtype
+from steer.base import backbone, load_base, missing_folder, resolve_device, resolve_dtype
 from steer.errors import CheckpointError, ModelNotFound, SteerError
 
 CPU = torch.device("cpu")
@@ -57,6 +57,37 @@ def test_a_tokenizer_without_padding_pads_with_its_end_token(copied: Path) -> No
 def test_what_is_not_there_is_named(name: str) -> None:
     with pytest.raises(ModelNotFound, match="cannot load a causal language model from .*nowhere"):
         load_base(name, local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("./nowhere", True),
+        ("/nowhere", True),
+        ("~/nowhere", True),
+        ("../nowhere/model", True),
+        ("here/nowhere", False),  # may be a hub id, whatever folders there are
+        ("nowhere/deep/model", True),
+        ("here", False),
+        ("./here", False),
+        ("here/model", False),
+        ("owner/model", False),
+        ("model", False),
+    ],
+)
+def test_a_path_with_no_folder_is_told_from_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, missing: bool
+) -> None:
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert missing_folder(name) == missing
+
+
+def test_the_hub_is_not_asked_for_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: pytest.fail("asked"))
+    for name in ("./nowhere", tmp_path / "nowhere"):
+        with pytest.raises(ModelNotFound, match="nowhere': no such folder; expected a folder or a hub id"):
+            load_base(name)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])

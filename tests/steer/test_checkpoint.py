@@ -317,6 +317,65 @@ def test_a_model_that_is_nowhere_is_named(name: str, local: bool) -> None:
         LatentModel.from_pretrained(Path(name), local_files_only=local)
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_base_that_has_moved_is_said_to_be_the_base_of_its_model(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gone = tmp_path / "bases" / "qwen"
+    recorded = json.loads((copied / "steer_config.json").read_text())["base"]
+    edit(copied, base={**recorded, "name": "./bases/qwen" if relative else str(gone)})
+    with pytest.raises(ModelNotFound) as caught:
+        LatentModel.from_pretrained(copied)
+    assert str(caught.value) == (
+        f"the base of the model in {copied} is missing: expected at {gone}, no such folder; if it has moved, move it "
+        f"back, or load the model with LatentModel.from_pretrained({str(copied)!r}, base=...)"
+    )
+
+
+def test_a_base_that_the_hub_does_not_give_is_said_to_be_the_base_of_its_model(copied: Path) -> None:
+    recorded = json.loads((copied / "steer_config.json").read_text())["base"]
+    edit(copied, base={**recorded, "name": "nobody/nothing"})
+    message = f"the base of the model in {copied} is missing or does not load: "
+    with pytest.raises(ModelNotFound, match=re.escape(message) + r".*'nobody/nothing'.*, base=\.\.\.\)$"):
+        LatentModel.from_pretrained(copied, local_files_only=True)
+
+
+def test_a_base_that_was_asked_for_or_that_is_there_is_named_itself(
+    copied: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ModelNotFound, match="^cannot load a causal language model from '/nowhere/qwen': no such folder"
+    ):
+        LatentModel.from_pretrained(copied, base="/nowhere/qwen")
+    there = Path(shutil.copytree(tiny_llama, tmp_path / "qwen"))
+    (there / "tokenizer.json").unlink()
+    recorded = json.loads((copied / "steer_config.json").read_text())["base"]
+    edit(copied, base={**recorded, "name": str(there)})
+    with pytest.raises(ModelNotFound, match="^the base in .*qwen' has no tokenizer"):
+        LatentModel.from_pretrained(copied)
+
+
+def test_a_folder_above_models_names_them(saved: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = Path(shutil.copytree(saved, run / "package" / "first"))
+    for folder in (run, run / "package"):
+        with pytest.raises(CheckpointError, match=rf"no steer model; did you mean {re.escape(str(first))}\?$"):
+            LatentModel.from_pretrained(folder)
+    second = Path(shutil.copytree(saved, run / "package" / "second"))
+    with pytest.raises(CheckpointError, match=re.escape(f"did you mean {first} or {second}?")):
+        LatentModel.from_pretrained(run)
+
+
+def test_a_plain_base_is_told_how_it_becomes_a_latent_model(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "my base"))
+    with pytest.raises(CheckpointError) as caught:
+        LatentModel.from_pretrained(folder)
+    assert f"`steer train autoencoder --base '{folder}' --data FILE --out RUN` makes a steer model of it" in str(
+        caught.value
+    )
+
+
 def test_a_plain_base_is_no_latent_model(tiny_llama: Path, tmp_path: Path) -> None:
     for folder in (tiny_llama, tmp_path):
         with pytest.raises(CheckpointError, match="has no steer_config.json: it is no steer model"):

@@ -15,7 +15,7 @@ from steer.evaluation import latent_figures
 from steer.fresh import fresh_model
 from steer.model import LatentModel
 from steer.training.autoencoder_stage import AutoencoderTrainer, train_autoencoder, trainable
-from steer.training.defaults import SIZES, default_recipe, on_base, size_of, write_recipe
+from steer.training.defaults import SIZES, default_recipe, is_untouched, on_base, size_of, write_recipe
 from steer.training.pipeline import run_recipe
 from steer.training.recipe import Recipe, load_recipe
 from tests.steer.families import make_base
@@ -151,6 +151,15 @@ def test_a_base_without_a_tokenizer_says_so(tiny_llama: Path, tmp_path: Path) ->
         fresh_model(base)
 
 
+def test_a_tokenizer_made_of_nothing_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    """Transformers makes one for some families where all its files are missing: each text has no tokens."""
+    base = make_base("qwen2", tiny_llama, tmp_path)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(UnsupportedBase, match="makes nothing of 'Once upon a time.*tokenizer.json"):
+        fresh_model(base)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -180,7 +189,10 @@ def test_a_written_recipe_names_its_settings(tmp_path: Path) -> None:
     recipe = default_recipe("owner/base", [Path("/a.txt")], 10**7)
     write_recipe(recipe, tmp_path / "run" / "recipe.yaml", "A test.")
     text = (tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8")
-    assert text.startswith("# A test.\n")
+    assert text.startswith("# A test. (")
+    assert is_untouched(tmp_path / "run" / "recipe.yaml")
+    (tmp_path / "run" / "recipe.yaml").write_text(text.replace("seed: 0", "seed: 1"), encoding="utf-8")
+    assert not is_untouched(tmp_path / "run" / "recipe.yaml")
     assert yaml.safe_load(text)["autoencoder"]["beta"] == recipe.autoencoder.beta
 
 

@@ -127,11 +127,15 @@ def test_what_does_not_fit_cannot_be_continued(files: tuple[Path, Path]) -> None
     path = go_on(files, base=True)
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     for section, change, message in (
-        ("base", {"architecture": recipe["base"]["architecture"] | {"hidden_size": 64}}, "hidden_size 64, .* has 32"),
-        ("autoencoder", {"z_dim": 4}, "differ from those that it continues"),
+        (
+            "base",
+            {"architecture": recipe["base"]["architecture"] | {"hidden_size": 64}},
+            "hidden_size is 64 in next.yaml and 32 in recipe.yaml",
+        ),
+        ("autoencoder", {"z_dim": 4}, "z_dim is 4 in next.yaml and 6 in recipe.yaml"),
     ):
         path.write_text(yaml.safe_dump(recipe | {section: recipe[section] | change}), encoding="utf-8")
-        with pytest.raises((RecipeError, TrainingError), match=message):
+        with pytest.raises(RecipeError, match=message):
             run_recipe(path, data / f"out-{section}", data)
 
 
@@ -199,6 +203,40 @@ def test_a_rehearsal_runs_all_rounds_shortly_and_leaves_the_run_alone(
     with pytest.raises(CorpusError):
         rehearse(path, data / "out", data, steps=1)
     assert not (run / "old").exists()  # anew each time
+
+
+def test_a_finished_run_refuses_other_settings_and_packages_other_words(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
+    path, data = with_heads(files)
+    run_recipe(path, data / "out", data)
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+
+    def run(**changes: object) -> Path:
+        path.write_text(yaml.safe_dump(recipe | changes), encoding="utf-8")
+        return run_recipe(path, data / "out", data)
+
+    with pytest.raises(TrainingError, match=r"out/base was .*data.validation_share was .*, is now 0.3"):
+        run(data=recipe["data"] | {"validation_share": 0.3})
+    with pytest.raises(TrainingError, match=r"out/reach was .*settings.steps was 2, is now 3"):
+        run(reach=recipe["reach"] | {"steps": 3})
+    renamed = run(name="Other", package=recipe["package"] | {"description": "Another test."})
+    assert renamed.name == "other" and "Another test." in (renamed / "README.md").read_text(encoding="utf-8")
+    (data / "stories.txt").unlink()
+    assert run_recipe(path, data / "out", data) == renamed  # what is done needs no text
+
+
+def test_text_is_looked_for_before_anything_is_trained(files: tuple[Path, Path]) -> None:
+    path, data = go_on(files, base=False), files[1]
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    (data / "empty.txt").touch()
+    for name, message in (("none.txt", "no file or folder"), ("empty.txt", "holds no stories")):
+        recipe["data"]["sources"] = [{"path": name}]
+        path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        with pytest.raises(CorpusError, match=message):
+            run_recipe(path, data / "out", data)
+    assert not (data / "out").exists()
 
 
 def test_a_rehearsal_removes_no_folder_but_its_own(files: tuple[Path, Path]) -> None:

@@ -134,8 +134,13 @@ def test_a_model_gets_its_head(folder: Path, model: LatentModel, tmp_path: Path)
     assert set(done["figures"]["cosine"]) == {"mean", "drawn", "written", "nothing"} and done["stories"] == 40
     assert done["figures"] == prior_figures(loaded, STORIES[50:], seed=3)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
-    train_prior("not looked at", RECIPE, STORIES[:50], STORIES[50:], tmp_path / "prior")
+    again = (RECIPE, STORIES[:50], STORIES[50:], tmp_path / "prior")
+    train_prior(folder, *again, seed=3)
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    with pytest.raises(TrainingError, match="seed was 3, is now 4"):
+        train_prior(folder, *again, seed=4)
+    with pytest.raises(TrainingError, match="heads was"):
+        train_prior(tmp_path / "prior" / "model", *again, seed=3)
 
 
 def test_an_interrupted_stage_goes_on(

@@ -1,6 +1,7 @@
 """The reach stage: cuts and distances by hand, what is resumed, and a head that learns what there is to learn."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,8 @@ def test_a_head_learns_who_and_how_far() -> None:
 
 
 def test_a_model_gets_its_head(folder: Path, model: LatentModel, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folder, tmp_path / "model"))
+    (folder / "README.md").write_text("# My model\n", encoding="utf-8")
     out = train_reach(folder, RECIPE, STORIES[:50], STORIES[50:], tmp_path / "reach", seed=3)
     loaded = LatentModel.from_pretrained(out)
     assert isinstance(loaded.reach, ReachHead) and model.reach is None
@@ -203,10 +206,18 @@ def test_a_model_gets_its_head(folder: Path, model: LatentModel, tmp_path: Path)
     assert loaded.reach.config.temperature != 1
     done = json.loads((tmp_path / "reach" / "done.json").read_text())
     assert 0 <= done["figures"]["reach"]["auc_other"] <= 1 and done["stories"] == 40
+    assert (out / "README.md").read_text(encoding="utf-8").startswith("# My model") and "reach head was trained" in (
+        out / "README.md"
+    ).read_text(encoding="utf-8")
     assert done["figures"] == reach_figures(loaded, STORIES[50:], seed=3)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
-    train_reach("not looked at", RECIPE, STORIES[:50], STORIES[50:], tmp_path / "reach")
+    again = (RECIPE, STORIES[:50], STORIES[50:], tmp_path / "reach")
+    train_reach(folder, *again, seed=3)
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    with pytest.raises(TrainingError, match="seed was 3, is now 4"):
+        train_reach(folder, *again, seed=4)
+    with pytest.raises(TrainingError, match="heads was"):
+        train_reach(tmp_path / "reach" / "model", *again, seed=3)
 
 
 def test_an_interrupted_stage_goes_on(

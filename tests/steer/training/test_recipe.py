@@ -101,3 +101,11 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         load_recipe(tmp_path / "recipe.yaml")
     with pytest.raises(RecipeError, match="cannot read recipe"):
         load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(("word", "meaning"), [("off", "off"), ("on", "on"), ("auto", "auto"), ("false", "off")])
+def test_yaml_reads_off_as_a_truth_value(word: str, meaning: str, tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    text = path.read_text().replace("steps: 3", f"steps: 3\n    compile: {word}")
+    recipe = load_recipe(write(tmp_path, text))
+    assert recipe.base is not None and recipe.base.train.compile == meaning

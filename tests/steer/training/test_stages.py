@@ -165,6 +165,9 @@ def test_a_checkpoint_that_does_not_fit_says_what_to_do(base_run: Path, data: Pa
     (out / "base" / "done.json").unlink()
     changed = recipe_of().model_dump()
     changed["base"]["architecture"]["hidden_size"] = 48
+    with pytest.raises(TrainingError, match="base.architecture.hidden_size was 32, is now 48. .* into a new folder"):
+        train_base(Recipe.model_validate(changed), out, data)
+    (out / "base" / "settings.json").unlink()  # as an older version left it
     with pytest.raises(TrainingError, match="(?s)cannot go on from .*checkpoint-4.*train into a new folder"):
         train_base(Recipe.model_validate(changed), out, data)
 
@@ -252,7 +255,8 @@ def test_a_latent_model_is_trained_and_loads(latent_run: Path, base_run: Path) -
     assert any(name.startswith("encoder") for name in moved)
     assert any(name.startswith("router") for name in moved)
     records = [json.loads(line) for line in (latent_run / "autoencoder" / "curve.jsonl").read_text().splitlines()]
-    assert any("eval_nll_own" in record for record in records)
+    evaluated = [record["step"] for record in records if "eval_nll_own" in record]
+    assert evaluated and len(evaluated) == len(set(evaluated))  # also at the end, once a step
     base: dict[str, torch.Tensor] = dict(model.role_free_base().state_dict())
     for name, tensor in AutoModelForCausalLM.from_pretrained(base_run / "base" / "model").state_dict().items():
         assert torch.equal(base[name], tensor), name
