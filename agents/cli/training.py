@@ -198,16 +198,16 @@ def _run(
 
 def _stopped(out: Path, *, rehearsal: bool) -> str:
     """Where the same command would begin after Ctrl-C."""
-    from steer.training.chain import BEFORE
+    from steer.training.chain import REHEARSAL
     from steer.training.runner import DONE
 
     if rehearsal:
         return "stopped; a rehearsal begins anew each time"
-    runs = [run for run in (out, out / BEFORE, out / BEFORE / BEFORE) if run.is_dir()]
-    found = [path for run in runs for path in run.glob("*/**/checkpoint-*") if not (path.parents[1] / DONE).exists()]
+    own = (path for path in out.glob("**/checkpoint-*") if REHEARSAL not in path.relative_to(out).parts)
+    found = [path for path in own if not (path.parents[1] / DONE).exists()]
     if not found:
         return (
-            "stopped before the first checkpoint; the same command begins again, and passes over stages that are done"
+            "stopped before a checkpoint; the same command passes over stages that are done and begins this one again"
         )
     last = max(found, key=lambda path: path.stat().st_mtime)
     return f"stopped; the same command goes on from the last checkpoint, {last}"

@@ -13,14 +13,13 @@ from typing import Any
 from accelerate import PartialState
 
 from steer.errors import TrainingError
-from steer.training.chain import load_chain
+from steer.training.chain import REHEARSAL, load_chain
 from steer.training.defaults import write_recipe
 from steer.training.pipeline import run_recipe
 from steer.training.recipe import MiniHFRecipe, Recipe, TrainRecipe
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "rehearsal"  # inside the run's own
 RECIPES = "recipes"  # inside that: the shortened ones
 STEPS = 8
 STORIES = 64  # for the heads
@@ -34,7 +33,7 @@ def rehearse(recipe_path: str | Path, out: Path, data_root: Path, *, steps: int 
 
     Args:
         recipe_path, data_root: see `run_recipe`.
-        out: folder of the run that is rehearsed; the rehearsal and its recipes are written to `rehearsal` inside it.
+        out: folder of the run that is rehearsed; the rehearsal and its recipes are written to `REHEARSAL` inside it.
         steps: of each stage, at most.
 
     Returns:
@@ -43,7 +42,7 @@ def rehearse(recipe_path: str | Path, out: Path, data_root: Path, *, steps: int 
     Raises:
         RecipeError, CorpusError, TrainingError: what the real run would raise; or something else is in the way.
     """
-    folder, chain = out / FOLDER, load_chain(recipe_path)
+    folder, chain = out / REHEARSAL, load_chain(recipe_path)
     begin = time.monotonic()
     files = [folder / RECIPES / f"{number}-{path.name}" for number, (path, _) in enumerate(chain, 1)]
     if PartialState().is_main_process:
