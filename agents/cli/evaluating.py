@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from agents.cli.guard import InputError
+from agents.cli.heads import read_all
 from agents.cli.models import JsonOption, SeedOption, load_model
 from agents.cli.output import output
-from agents.cli.training import read_all
 
 
 def evaluate(

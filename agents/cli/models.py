@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from agents.cli.guard import InputError
-from agents.cli.output import Output
+from agents.cli.output import Output, output, show_logs
 
 ModelOption = Annotated[
     str | None,
@@ -20,6 +20,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")]
 
 _NOISY = r"(accelerate|datasets|faiss|huggingface_hub|peft|sentence_transformers|torch|transformers)\b.*"
+
+
+def talk(ctx: typer.Context) -> Output:
+    """The `Output` of a command that trains: training is long, so what it reports is shown, unless told to be quiet."""
+    say = output(ctx)
+    if not say.quiet and not say.debug:
+        show_logs(logging.INFO)
+    quiet_libraries(say)
+    return say
 
 
 def quiet_libraries(out: Output) -> None:

@@ -1,30 +1,16 @@
-"""`steer train`."""
+"""`steer train all`, `base` and `autoencoder`: from recipes."""
 
-import json
-import logging
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from agents.cli.estimates import DryRunOption, ProbeOption, dry_run, dry_run_head, warn
+from agents.cli.estimates import DryRunOption, ProbeOption, dry_run, warn
 from agents.cli.guard import InputError
-from agents.cli.models import (
-    JsonOption,
-    ModelOption,
-    OverwriteOption,
-    SeedOption,
-    load_model,
-    quiet_libraries,
-    refuse_existing,
-)
-from agents.cli.output import Output, output, show_logs
+from agents.cli.heads import RunOption, train_preference, train_prior, train_reach
+from agents.cli.models import JsonOption, talk
 from agents.cli.recipes import choose_recipe, keep_recipe
-
-UNSEEN = 0.05  # share of the stories kept out by `steer train reach` and `steer train prior`
-
 
 # The autoencoder's stage ends with a folder that the other commands can load.
 BASE = ("base",)
@@ -43,10 +29,6 @@ class Held(StrEnum):
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, such as those in recipes/.")]
 DataRootOption = Annotated[Path, typer.Option("--data-root", help="Folder that the recipe's paths start from.")]
-RunOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of checkpoints; given again, it is continued.")]
-CorpusOption = Annotated[
-    list[Path], typer.Option("--corpus", help="Stories: .txt or .jsonl, also .gz, or a folder; may be repeated.")
-]
 ReportOption = Annotated[
     str, typer.Option("--report-to", help="Where metrics go: none, tensorboard, or as transformers has it.")
 ]
@@ -108,7 +90,7 @@ def train_autoencoder(
         if not _dry_run(ctx, recipe, out, AUTOENCODER, dry=dry, probe=probe, as_json=as_json):
             _run(ctx, recipe, data_root, out, report_to, AUTOENCODER, as_json=as_json, rehearsal=rehearsal)
         return
-    say = _talk(ctx)
+    say = talk(ctx)
     chosen, path = choose_recipe(recipe, base, data or (), out, steps=steps, load_in=load_in and load_in.value)
     if dry:
         dry_run(say, chosen, path, AUTOENCODER, out, with_probe=probe, as_json=as_json)
@@ -154,7 +136,7 @@ def _dry_run(
     if dry:
         from steer.training.recipe import load_recipe
 
-        dry_run(_talk(ctx), load_recipe(recipe), recipe, stages, out, with_probe=probe, as_json=as_json)
+        dry_run(talk(ctx), load_recipe(recipe), recipe, stages, out, with_probe=probe, as_json=as_json)
     return dry
 
 
@@ -172,7 +154,7 @@ def _run(
     """Run stages of a recipe, or rehearse all of them."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder")
-    say = _talk(ctx)
+    say = talk(ctx)
     from steer.training.pipeline import run_recipe
 
     if say.lively:
@@ -211,152 +193,6 @@ def _stopped(out: Path, *, rehearsal: bool) -> str:
         )
     last = max(found, key=lambda path: path.stat().st_mtime)
     return f"stopped; the same command goes on from the last checkpoint, {last}"
-
-
-def _talk(ctx: typer.Context) -> Output:
-    """Training is long: show what it reports, unless told to be quiet."""
-    say = output(ctx)
-    if not say.quiet and not say.debug:
-        show_logs(logging.INFO)
-    quiet_libraries(say)
-    return say
-
-
-def train_reach(
-    ctx: typer.Context,
-    corpus: CorpusOption,
-    out: RunOption,
-    model: ModelOption = None,
-    stories: Annotated[int, typer.Option("--stories", min=20, help="Stories to encode, at most.")] = 12_000,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 3000,
-    seed: SeedOption = 0,
-    dry: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Give a model a reach head, which tells how near an ending is: a potential for `steer search`.
-
-    A twentieth of the stories is kept out for the figures in OUT/done.json. Prints the folder of the model with its
-    head.
-    """
-    from steer.training.reach_stage import train_reach as run
-    from steer.training.recipe import ReachRecipe
-
-    recipe = ReachRecipe(stories=stories, steps=steps)
-    if dry:
-        dry_run_head(_talk(ctx), model, recipe, out, as_json=as_json)
-        return
-    figures = _train_head(ctx, run, recipe, corpus, out, model, seed)
-    _tell(ctx, figures["reach"], out, as_json=as_json)
-
-
-def train_prior(
-    ctx: typer.Context,
-    corpus: CorpusOption,
-    out: RunOption,
-    model: ModelOption = None,
-    stories: Annotated[int, typer.Option("--stories", min=20, help="Stories to read, at most.")] = 4000,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 3000,
-    seed: SeedOption = 0,
-    dry: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Give a model a draft head, which proposes the next latent without writing a span: drafts by head.
-
-    A twentieth of the stories is kept out for the figures in OUT/done.json. Prints the folder of the model with its
-    head.
-    """
-    from steer.training.prior_stage import train_prior as run
-    from steer.training.recipe import PriorRecipe
-
-    recipe = PriorRecipe(stories=stories, steps=steps)
-    if dry:
-        dry_run_head(_talk(ctx), model, recipe, out, as_json=as_json)
-        return
-    figures = _train_head(ctx, run, recipe, corpus, out, model, seed)
-    cosines = {f"cosine {name}": value for name, value in figures["cosine"].items()}
-    _tell(ctx, {"nll": figures["nll"], "nll_marginal": figures["nll_marginal"], **cosines}, out, as_json=as_json)
-
-
-def _train_head(
-    ctx: typer.Context,
-    run: Callable[..., Path],
-    recipe: Any,
-    corpus: list[Path],
-    out: Path,
-    model: str | None,
-    seed: int,
-) -> dict[str, Any]:
-    """Train a head on the stories of a corpus, a twentieth of them kept out. Returns its figures on those."""
-    say = _talk(ctx)
-    texts = [story for path in corpus for story in read_all(path, "--corpus")]
-    from steer.checkpoint import fetch, packaged_model
-    from steer.training.corpus import is_validation
-
-    train = [text for text in texts if not is_validation(text, UNSEEN)]
-    unseen = [text for text in texts if is_validation(text, UNSEEN)]
-    if not train or not unseen:
-        raise InputError(f"{len(texts)} stories are too few to keep some out for the figures; give more text")
-    try:
-        run(fetch(model or str(packaged_model())), recipe, train, unseen, out, seed=seed)
-    except KeyboardInterrupt:
-        say.note("stopped; the same command goes on where the encoding of stories was")
-        raise
-    return json.loads((out / "done.json").read_text(encoding="utf-8"))["figures"]
-
-
-def _tell(ctx: typer.Context, figures: dict[str, Any], out: Path, *, as_json: bool) -> None:
-    """Say how good a head is, and where the model with it is."""
-    say = output(ctx)
-    if as_json:
-        say.json({"folder": str(out / "model"), **figures})
-        return
-    say.note(", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None))
-    say.result(str(out / "model"))
-
-
-def train_preference(
-    ctx: typer.Context,
-    pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help='JSON lines with "chosen" and "rejected".')],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The head's file, NAME.safetensors.")],
-    model: ModelOption = None,
-    width: Annotated[int, typer.Option("--width", min=0, help="Of the hidden layer; 0 for few pairs.")] = 64,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of 64 pairs.")] = 500,
-    held_out: Annotated[float, typer.Option("--held-out", min=0.01, max=0.5, help="Share for validation.")] = 0.1,
-    seed: SeedOption = 0,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Train a reward on pairs of texts of which one was preferred. Prints its file and how often it agrees.
-
-    A "context" in a line, what both texts continue, is not scored; pairs of one context are held out together.
-    """
-    say = _talk(ctx)
-    refuse_existing(out, overwrite=overwrite)
-    from steer.training.preference_stage import read_preferences
-    from steer.training.preference_stage import train_preference as fit
-
-    found = read_preferences(pairs)
-    loaded = load_model(say, model)
-    with say.status("training"):
-        head, figures = fit(loaded, found, width=width, steps=steps, held_out=held_out, seed=seed)
-    head.save(out)
-    if as_json:
-        say.json({"file": str(out), **figures})
-        return
-    say.note(f"agrees with {figures['accuracy']:.0%} of {figures['held_out']} held-out pairs")
-    say.result(str(out))
-
-
-def read_all(data: Path, option: str) -> list[str]:
-    """The stories of an option."""
-    from steer.training.corpus import read_stories
-
-    if not data.exists():
-        raise InputError(f"{option} {data}: no such file or folder")
-    stories = list(read_stories(data))
-    if not stories:
-        raise InputError(f"{option} {data} holds no stories; expected records separated by lines <|endoftext|>")
-    return stories
 
 
 def add_to(app: typer.Typer) -> None:

@@ -51,7 +51,7 @@ def rounds_of(recipe: Recipe, path: Path | None = None) -> dict[str | None, Reci
     Raises:
         RecipeError: one of them is missing or wrong.
     """
-    before = [] if recipe.continues is None or path is None else load_chain(path.parent / recipe.continues)
+    before = [] if recipe.continues is None or path is None else load_chain(path)[:-1]
     return {**{file.name: earlier for file, earlier in before}, None: recipe}
 
 

@@ -167,7 +167,14 @@ def test_a_recipe_that_goes_on_has_the_base_of_the_first(tmp_path: Path) -> None
     first = recipe_of().model_dump(exclude_none=True)
     (tmp_path / "first.yaml").write_text(yaml.safe_dump(first), encoding="utf-8")
     second = Recipe.model_validate({**{k: v for k, v in first.items() if k != "base"}, "continues": "first.yaml"})
-    assert config_of(second, tmp_path / "second.yaml").hidden_size == 32
+    path = tmp_path / "second.yaml"
+    path.write_text(yaml.safe_dump(second.model_dump(exclude_none=True)), encoding="utf-8")
+    assert config_of(second, path).hidden_size == 32
+    changed = second.model_dump(exclude_none=True)
+    changed["autoencoder"]["z_dim"] += 1
+    path.write_text(yaml.safe_dump(changed), encoding="utf-8")
+    with pytest.raises(RecipeError, match="autoencoder.z_dim is 7 in second.yaml and 6 in first.yaml"):
+        config_of(second, path)
     with pytest.raises(RecipeError, match="names no base"):
         config_of(second)
 
