@@ -3,6 +3,7 @@
 Files enter here, so the records are pydantic models that refuse unknown keys.
 """
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -174,6 +175,15 @@ def _place(loc: tuple[int | str, ...]) -> str:
     return ".".join(map(str, parts)) or "(top)"
 
 
+def _hint(error: Any) -> str:
+    """The setting that an unknown one may be meant for."""
+    if error["type"] != "extra_forbidden":
+        return ""
+    known = {name for section in _Strict.__subclasses__() for name in section.model_fields}
+    close = difflib.get_close_matches(str(error["loc"][-1]), sorted(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 class ReachRecipe(_Strict):
     """The reach stage: a head that tells how near a terminal is, trained on latents of stories."""
 
@@ -296,5 +306,7 @@ def load_recipe(path: str | Path) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except pydantic.ValidationError as error:
-        problems = "\n".join(f"  {_place(e['loc'])}: {e['msg']} (got {str(e['input'])[:60]!r})" for e in error.errors())
+        problems = "\n".join(
+            f"  {_place(e['loc'])}: {e['msg']} (got {str(e['input'])[:60]!r}){_hint(e)}" for e in error.errors()
+        )
         raise RecipeError(f"recipe {path} has {error.error_count()} problem(s):\n{problems}") from error

@@ -109,3 +109,12 @@ def test_yaml_reads_off_as_a_truth_value(word: str, meaning: str, tmp_path: Path
     text = path.read_text().replace("steps: 3", f"steps: 3\n    compile: {word}")
     recipe = load_recipe(write(tmp_path, text))
     assert recipe.base is not None and recipe.base.train.compile == meaning
+
+
+def test_a_misspelt_setting_is_recognised(tmp_path: Path) -> None:
+    latent = {"lora_rnk": 8, "nothing_like_it": 1, "train": {"steps": 3}}
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, GOOD | {"autoencoder": latent}))
+    lines = str(caught.value).splitlines()
+    assert any("lora_rnk" in line and line.endswith("did you mean lora_rank?") for line in lines)
+    assert any("nothing_like_it" in line and "did you mean" not in line for line in lines)
