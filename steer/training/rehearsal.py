@@ -83,6 +83,6 @@ def _few(train: TrainRecipe, steps: int) -> TrainRecipe:
         "warmup_steps": min(train.warmup_steps, few // 2),
         "eval_every": few,
         "save_every": few,
+        "compile": "on" if train.compile == "on" else "off",
     }
-    changes["compile"] = "on" if train.compile == "on" else "off"
     return train.model_copy(update=changes)

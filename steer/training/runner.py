@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -118,8 +119,8 @@ class CurveWriter(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Write one line per record."""
         if state.is_world_process_zero and logs:
-            shown = (f"{name} {value:.4g}" for name, value in logs.items() if isinstance(value, int | float))
-            logger.info("step %d of %d: %s", state.global_step, state.max_steps, ", ".join(shown))
+            if args.disable_tqdm:  # else `Bar` shows it
+                logger.info("%s", _in_words(state, logs))
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(
                     json.dumps(
@@ -133,11 +134,19 @@ class CurveWriter(TrainerCallback):
                 )
 
 
+def _in_words(state: Any, logs: dict[str, Any]) -> str:
+    """A record on one line."""
+    shown = (f"{name} {value:.4g}" for name, value in logs.items() if isinstance(value, int | float))
+    return f"step {state.global_step} of {state.max_steps}: {', '.join(shown)}"
+
+
 class Bar(ProgressCallback):
-    """The bar alone."""
+    """The bar, with records above it on stderr; `ProgressCallback` sends them to stdout, where results go."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Print nothing."""
+        """Write one line per record."""
+        if logs and self.training_bar is not None:
+            self.training_bar.write(_in_words(state, logs), file=sys.stderr)
 
 
 class StageTrainer(Trainer):
@@ -146,7 +155,7 @@ class StageTrainer(Trainer):
     def __init__(self, *, train_recipe: TrainRecipe, **kwargs: Any) -> None:
         self.train_recipe = train_recipe
         super().__init__(**kwargs)
-        # Both print records on stdout, where results go; `CurveWriter` logs them.
+        # Both print records on stdout, where results go; `CurveWriter` and `Bar` do not.
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(Bar)

@@ -33,12 +33,12 @@ def claim(stage: Path, settings: Mapping[str, Any]) -> bool:
         TrainingError: it was begun with others; names them.
     """
     file = stage / SETTINGS
-    changed = changes(file, settings)
-    if changed and begun(stage):
+    changed, started = changes(file, settings), begun(stage)
+    if changed and started:
         raise TrainingError(
             f"{stage} was begun with other settings: {'; '.join(changed)}. Put them back, or train into a new folder"
         )
-    if not begun(stage) and PartialState().is_main_process:
+    if not started and PartialState().is_main_process:
         keep(file, settings)
     return not changed
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from steer.errors import CorpusError, RecipeError, TrainingError
 from steer.model import LatentModel
@@ -19,7 +19,7 @@ from steer.training import autoencoder_stage, base_stage
 from steer.training.autoencoder_stage import train_autoencoder
 from steer.training.base_stage import build_base, train_base, train_tokenizer
 from steer.training.recipe import BaseRecipe, Recipe
-from steer.training.runner import compiles, is_done, seconds_trained, training_arguments
+from steer.training.runner import Bar, compiles, is_done, seconds_trained, training_arguments
 
 # `Trainer` and its parts warn of old argument names and of settings that are meant; none of that is ours to change.
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
@@ -228,6 +228,17 @@ def test_a_compiled_base_does_not_compile_what_comes_after(
     assert "ACCELERATE_DYNAMO_BACKEND" not in os.environ
     on, off = (recipe_of(compile=value).autoencoder.train for value in ("on", "off"))
     assert compiles(on) and not compiles(off)
+
+
+def test_records_stand_above_the_bar_and_not_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    from tqdm.auto import tqdm
+
+    bar, state = Bar(), TrainerState(global_step=3, max_steps=9)
+    with tqdm(total=9) as drawn:
+        bar.training_bar = drawn
+        bar.on_log(None, state, None, {"loss": 0.25, "note": "left out"})
+    shown = capsys.readouterr()
+    assert "step 3 of 9: loss 0.25\n" in shown.err and shown.out == ""
 
 
 # The autoencoder stage ------------------------------------------------------------------------------------------------
