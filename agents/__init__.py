@@ -14,7 +14,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agents.audit import AuditReport, Check, audit_run
     from agents.errors import (
         AgentsError,
         GoalError,
@@ -26,10 +25,10 @@ if TYPE_CHECKING:
         RunWriteError,
         ScenarioError,
     )
-    from agents.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent
-    from agents.plots import plot_progress
-    from agents.progress import Curve, GoalProgress, Progress, read_progress
-    from agents.scenario import (
+    from agents.reports.plots import plot_progress
+    from agents.reports.progress import Curve, GoalProgress, Progress, read_progress
+    from agents.reports.transcript import render_transcript
+    from agents.scenarios.schema import (
         Character,
         Goal,
         Planner,
@@ -39,8 +38,9 @@ if TYPE_CHECKING:
         packaged_scenarios,
         scenario_schema,
     )
-    from agents.simulation import RunSummary, resume_run, run_scenario
-    from agents.transcript import render_transcript
+    from agents.simulation.audit import AuditReport, Check, audit_run
+    from agents.simulation.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent
+    from agents.simulation.simulation import RunSummary, resume_run, run_scenario
 
 __all__ = [
     "AgentsError",
@@ -80,8 +80,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "audit": ("AuditReport", "Check", "audit_run"),
-    "errors": (
+    "agents.simulation.audit": ("AuditReport", "Check", "audit_run"),
+    "agents.errors": (
         "AgentsError",
         "GoalError",
         "RunBusy",
@@ -92,10 +92,10 @@ _MODULES = {
         "RunWriteError",
         "ScenarioError",
     ),
-    "events": ("EndEvent", "Event", "GoalEvent", "OpeningEvent", "TurnEvent"),
-    "plots": ("plot_progress",),
-    "progress": ("Curve", "GoalProgress", "Progress", "read_progress"),
-    "scenario": (
+    "agents.simulation.events": ("EndEvent", "Event", "GoalEvent", "OpeningEvent", "TurnEvent"),
+    "agents.reports.plots": ("plot_progress",),
+    "agents.reports.progress": ("Curve", "GoalProgress", "Progress", "read_progress"),
+    "agents.scenarios.schema": (
         "Character",
         "Goal",
         "Planner",
@@ -105,8 +105,8 @@ _MODULES = {
         "packaged_scenarios",
         "scenario_schema",
     ),
-    "simulation": ("RunSummary", "resume_run", "run_scenario"),
-    "transcript": ("render_transcript",),
+    "agents.simulation.simulation": ("RunSummary", "resume_run", "run_scenario"),
+    "agents.reports.transcript": ("render_transcript",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -115,7 +115,7 @@ def __getattr__(name: str) -> Any:
     """Load a public name from its module."""
     if name not in _HOMES:
         raise AttributeError(f"module 'agents' has no attribute {name!r}")
-    return getattr(import_module(f"agents.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -13,7 +13,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from steer.adapters import ROUTER
+from steer.models.adapters import ROUTER
 
 TEMPERATURE, TOP_P = 0.7, 0.95
 

@@ -36,7 +36,7 @@ def selector(allowed: NDArray[np.bool_]) -> tuple[Any, NDArray[np.uint8]]:
 
 
 def search_parameters(config: IndexConfig, lists: int, sel: Any, stretch: float) -> Any:
-    """What the store asks FAISS for: see `vectorstore.backends`; under a filter of 1 in n, the root of n as much."""
+    """What the store asks FAISS for (`vectorstore.index.backends`); under a filter of 1 in n, the root of n as much."""
     swig: Any = faiss
     if config.kind is IndexKind.HNSW:
         return swig.SearchParametersHNSW(efSearch=round(config.ef_search * stretch), sel=sel)

@@ -24,9 +24,9 @@ import torch
 from transformers import DynamicCache
 
 from steer import LatentModel, Pull, SamplingConfig, make_schedule, open_writer, packaged_model
-from steer.adapters import ENCODER, ROUTER, use_adapter
-from steer.base import backbone
-from steer.guidance import mix
+from steer.latents.mixing import mix
+from steer.models.adapters import ENCODER, ROUTER, use_adapter
+from steer.models.base import backbone
 
 CONTEXT, SPANS = 512, 10
 

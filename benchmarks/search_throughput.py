@@ -35,11 +35,11 @@ from _search_rivals import TEMPERATURE, TOP_P, read_path, rivals
 from torch import Tensor
 
 from steer import LatentModel, SamplingConfig, packaged_model
-from steer.adapters import ROUTER
-from steer.drawing import Limits
-from steer.search.engine import Order
-from steer.search.paged import PagedEngine
+from steer.models.adapters import ROUTER
+from steer.search.engines.base import Order
+from steer.search.engines.paged import PagedEngine
 from steer.search.tree import Tree, child_key
+from steer.writing.limits import Limits
 
 SHORT_PROMPT, DEPTH_FANOUT = 16, 16
 # What is aimed at, and where: path length and fan-out of the two ratios.

@@ -32,7 +32,7 @@ import numpy as np
 from _store_data import Rows, clustered, search_parameters, selector, unit
 
 from vectorstore import IndexConfig, IndexKind, VectorStore
-from vectorstore.segment import Segment
+from vectorstore.index.segment import Segment
 
 K, OWNERS, BATCH = 10, 10, 10_000
 CLAIMED_FROM = 100_000  # records

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from steer import LatentModel, Pull, SamplingConfig, make_schedule, write_guided
 from steer.search.driver import Budget
-from steer.search.spans import Action
-from steer.search.writing import write_searched
+from steer.search.searched import write_searched
+from steer.search.span_environment import Action
 
 CONTEXT = "Tom and his dog went to the lake. It was a warm day and the water was blue."
 GOAL = "They found a gold coin in the sand."

@@ -8,46 +8,46 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
-    from steer.checkpoint import packaged_model as packaged_model
-    from steer.config import LatentConfig as LatentConfig
     from steer.errors import SteerError as SteerError
-    from steer.fresh import fresh_model as fresh_model
-    from steer.guidance import Pull as Pull
-    from steer.guidance import apply_op as apply_op
-    from steer.guidance import cfg as cfg
-    from steer.guidance import mix as mix
-    from steer.guidance import slerp as slerp
-    from steer.guidance import task_vector as task_vector
-    from steer.guided import Written as Written
-    from steer.guided import write_guided as write_guided
-    from steer.model import LatentModel as LatentModel
+    from steer.latents.mixing import Pull as Pull
+    from steer.latents.mixing import apply_op as apply_op
+    from steer.latents.mixing import cfg as cfg
+    from steer.latents.mixing import mix as mix
+    from steer.latents.mixing import slerp as slerp
+    from steer.latents.mixing import task_vector as task_vector
+    from steer.latents.schedules import ScheduleConfig as ScheduleConfig
+    from steer.latents.schedules import make_schedule as make_schedule
+    from steer.models.build import fresh_model as fresh_model
+    from steer.models.checkpoint import packaged_model as packaged_model
+    from steer.models.config import LatentConfig as LatentConfig
+    from steer.models.latent_model import LatentModel as LatentModel
     from steer.noise import derive_seed as derive_seed
-    from steer.sampling import SamplingConfig as SamplingConfig
-    from steer.schedules import ScheduleConfig as ScheduleConfig
-    from steer.schedules import make_schedule as make_schedule
-    from steer.writer import Writer as Writer
-    from steer.writing import open_writer as open_writer
+    from steer.writing.guided import Written as Written
+    from steer.writing.guided import write_guided as write_guided
+    from steer.writing.opening import open_writer as open_writer
+    from steer.writing.sampling import SamplingConfig as SamplingConfig
+    from steer.writing.writer import Writer as Writer
 
 _HOME = {
-    "LatentConfig": "config",
-    "LatentModel": "model",
-    "Pull": "guidance",
-    "SamplingConfig": "sampling",
-    "ScheduleConfig": "schedules",
-    "SteerError": "errors",
-    "Writer": "writer",
-    "Written": "guided",
-    "apply_op": "guidance",
-    "cfg": "guidance",
-    "derive_seed": "noise",
-    "fresh_model": "fresh",
-    "make_schedule": "schedules",
-    "mix": "guidance",
-    "open_writer": "writing",
-    "packaged_model": "checkpoint",
-    "slerp": "guidance",
-    "task_vector": "guidance",
-    "write_guided": "guided",
+    "LatentConfig": "steer.models.config",
+    "LatentModel": "steer.models.latent_model",
+    "Pull": "steer.latents.mixing",
+    "SamplingConfig": "steer.writing.sampling",
+    "ScheduleConfig": "steer.latents.schedules",
+    "SteerError": "steer.errors",
+    "Writer": "steer.writing.writer",
+    "Written": "steer.writing.guided",
+    "apply_op": "steer.latents.mixing",
+    "cfg": "steer.latents.mixing",
+    "derive_seed": "steer.noise",
+    "fresh_model": "steer.models.build",
+    "make_schedule": "steer.latents.schedules",
+    "mix": "steer.latents.mixing",
+    "open_writer": "steer.writing.opening",
+    "packaged_model": "steer.models.checkpoint",
+    "slerp": "steer.latents.mixing",
+    "task_vector": "steer.latents.mixing",
+    "write_guided": "steer.writing.guided",
 }
 
 __all__ = [
@@ -77,7 +77,7 @@ def __getattr__(name: str) -> _Any:
     """Import an exported name from its module on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'steer' has no attribute {name!r}")
-    value = getattr(_importlib.import_module(f"steer.{_HOME[name]}"), name)
+    value = getattr(_importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 

@@ -1,7 +1,7 @@
 """Where randomness comes from: seeds derived from names, and noise that a row's own seed and step decide.
 
 `gumbel_noise` draws for a whole batch from one generator; `RowNoise` gives each row noise that depends on its own seed
-and step only, however the batch is packed. `steer.sampling` turns Gumbel noise into tokens.
+and step only, however the batch is packed. `steer.writing.sampling` turns Gumbel noise into tokens.
 """
 
 import hashlib

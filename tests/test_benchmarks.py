@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from steer.checkpoint import save
-from steer.fresh import fresh_model
+from steer.models.build import fresh_model
+from steer.models.checkpoint import save
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SPAN, SOFT = 8, 2

@@ -9,7 +9,7 @@ import pydantic
 import pytest
 import yaml
 
-from agents.scenario import Character, Goal, MenuItem, Planner, Sampling, Scenario
+from agents.scenarios.schema import Character, Goal, MenuItem, Planner, Sampling, Scenario
 from steer.training.recipe import (
     BaseRecipe,
     DataRecipe,
@@ -119,7 +119,7 @@ def test_tables_hold_every_field_and_default(page: str, heading: str, model: typ
 
 
 def test_yaml_on_the_pages_is_accepted(tmp_path: Path) -> None:
-    from agents.scenario import load_scenario
+    from agents.scenarios.schema import load_scenario
 
     found = 0
     for page, load in (("scenarios.md", load_scenario), ("training.md", load_recipe)):

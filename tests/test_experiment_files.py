@@ -11,10 +11,10 @@ from agents.experiments.play_spec import Plays
 from agents.experiments.plays import run_plays
 from agents.experiments.runner import run_experiment
 from agents.experiments.spec import Experiment, load_experiment
-from steer.config import PriorConfig
-from steer.model import LatentModel
-from steer.prior import PriorHead
-from tests.agents.cli_kit import steer
+from steer.heads.prior import PriorHead
+from steer.models.config import PriorConfig
+from steer.models.latent_model import LatentModel
+from tests.agents.cli.kit import steer
 from tests.agents.experiments.kit import Letters
 
 FILES = sorted((Path(__file__).resolve().parents[1] / "examples" / "experiments").glob("*.yaml"))

@@ -34,8 +34,8 @@ from vectorstore.errors import (
     TooFewVectors,
     VectorStoreError,
 )
+from vectorstore.index.config import IndexConfig, IndexKind
 from vectorstore.inspection import StoreStats
-from vectorstore.kinds import IndexConfig, IndexKind
 from vectorstore.repair import RepairReport
 from vectorstore.store import VectorStore
 from vectorstore.types import Hit, Metric, NewRecord, Record

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vectorstore.database import StoreMeta
 from vectorstore.errors import DimensionMismatch, EncoderMismatch, InvalidArgument, InvalidRecord, InvalidVector
+from vectorstore.table.database import StoreMeta
 from vectorstore.types import Metric, NewRecord, dump_extra
 
 # Squared distances are float32 inside the index: beyond this length they could overflow, and hits would be lost.

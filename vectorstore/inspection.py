@@ -7,11 +7,11 @@ import numpy as np
 
 from vectorstore.checks import check_vectors
 from vectorstore.errors import InvalidVector, StoreCorrupt
-from vectorstore.kinds import IndexConfig
-from vectorstore.records import RecordTable
-from vectorstore.stamp import file_hash, read_stamp
-from vectorstore.sync import SyncedIndex
-from vectorstore.vectors import indexed_rows
+from vectorstore.index.config import IndexConfig
+from vectorstore.index.file import file_hash, read_stamp
+from vectorstore.index.scores import indexed_rows
+from vectorstore.index.sync import SyncedIndex
+from vectorstore.table.records import RecordTable
 
 _COLUMN_TYPES = {"id": "text", "kind": "text", "owner": "text", "text": "text", "vector": "blob", "created": "text"}
 

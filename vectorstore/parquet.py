@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vectorstore.batches import batch_columns
 from vectorstore.checks import Columns
-from vectorstore.database import StoreMeta
 from vectorstore.errors import (
     DimensionMismatch,
     EncoderMismatch,
@@ -24,6 +22,8 @@ from vectorstore.errors import (
     StorageFailure,
     VectorStoreError,
 )
+from vectorstore.table.batches import batch_columns
+from vectorstore.table.database import StoreMeta
 from vectorstore.types import Record
 
 ROWS_PER_GROUP = 8192

@@ -14,11 +14,11 @@ from typing import final
 import numpy as np
 
 from vectorstore.checks import check_vectors
-from vectorstore.database import RECORDS_FILE, StoreMeta, open_database, transaction, translated
 from vectorstore.errors import StoreCorrupt, StoreNotFound
+from vectorstore.index.sync import CONFIG_KEY, SyncedIndex
 from vectorstore.inspection import find_problems, row_problems
-from vectorstore.records import COLUMNS, FIELD_INDEX, RecordTable
-from vectorstore.sync import CONFIG_KEY, SyncedIndex
+from vectorstore.table.database import RECORDS_FILE, StoreMeta, open_database, transaction, translated
+from vectorstore.table.records import COLUMNS, FIELD_INDEX, RecordTable
 from vectorstore.types import Metric, Row
 
 logger = logging.getLogger(__name__)

@@ -14,19 +14,20 @@ from typing import Any, Self, final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vectorstore import reading, upkeep, writing
-from vectorstore.access import TableAccess
-from vectorstore.batches import batch_columns
 from vectorstore.checks import check_ids, check_string
 from vectorstore.filters import Names, Where, make_condition
+from vectorstore.index.config import IndexConfig, IndexKind
+from vectorstore.index.sync import SyncedIndex
 from vectorstore.inspection import StoreStats, find_problems, gather_stats
-from vectorstore.kinds import IndexConfig, IndexKind
-from vectorstore.opening import AUTO, open_table
+from vectorstore.operations import maintenance as upkeep
+from vectorstore.operations import reading, writing
+from vectorstore.operations.opening import AUTO, open_table
+from vectorstore.operations.searching import Searcher
 from vectorstore.parquet import write_parquet
-from vectorstore.records import RecordTable
 from vectorstore.repair import RepairReport, repair_folder
-from vectorstore.searching import Searcher
-from vectorstore.sync import SyncedIndex
+from vectorstore.table.access import TableAccess
+from vectorstore.table.batches import batch_columns
+from vectorstore.table.records import RecordTable
 from vectorstore.types import Hit, Metric, NewRecord, Record
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
@@ -363,7 +364,7 @@ class VectorStore:
 
         Args:
             kind: a kind, a configuration, "auto" for the kind that suits the number of records (see
-                `vectorstore.kinds`), or None for the one the store has.
+                `vectorstore.index.config`), or None for the one the store has.
 
         Raises:
             TooFewVectors: an ivfpq index cannot be trained on so few.

@@ -25,8 +25,8 @@ def audit(
     Exit code 3 if a check fails.
     """
     say = output(ctx)
-    from agents.audit import audit_run
     from agents.errors import RunMismatch, ScenarioError
+    from agents.simulation.audit import audit_run
 
     loaded = None
     if replay or model is not None:
@@ -46,7 +46,7 @@ def audit(
 
 def schema(ctx: typer.Context) -> None:
     """Print the JSON Schema of scenario files, for editors."""
-    from agents.scenario import scenario_schema
+    from agents.scenarios.schema import scenario_schema
 
     output(ctx).json(scenario_schema())
 

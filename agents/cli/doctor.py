@@ -106,8 +106,8 @@ def _write_something(say: Output, model: str | None) -> str:
     loaded = load_model(say, model)
     seconds = time.perf_counter() - start
 
-    from steer.guided import write_guided
-    from steer.sampling import SamplingConfig
+    from steer.writing.guided import write_guided
+    from steer.writing.sampling import SamplingConfig
 
     # A span is the least that a model writes.
     spans = -(-TOKENS // loaded.span_tokens)

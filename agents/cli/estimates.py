@@ -28,8 +28,8 @@ def dry_run(
     as_json: bool,
 ) -> None:
     """Estimate the stages of a recipe on the device at hand, and print that."""
-    from steer.base import resolve_device
-    from steer.training.plan import plan, probe
+    from steer.models.base import resolve_device
+    from steer.training.estimate.plan import plan, probe
 
     device = resolve_device()
     with say.status("counting"):
@@ -43,8 +43,8 @@ def dry_run(
 
 def warn(say: Output, recipe: Any, path: Path, stages: Sequence[str], out: Path) -> None:
     """Say which stages of a recipe do not fit, before they are tried."""
-    from steer.base import resolve_device
-    from steer.training.plan import advice, plan
+    from steer.models.base import resolve_device
+    from steer.training.estimate.plan import advice, plan
 
     with say.status("counting"):
         estimates = plan(recipe, stages, out, resolve_device(), path=path)
@@ -56,9 +56,9 @@ def warn(say: Output, recipe: Any, path: Path, stages: Sequence[str], out: Path)
 
 def dry_run_head(say: Output, model: str | None, head: Any, out: Path, *, as_json: bool) -> None:
     """Estimate a reach head or a draft head for a model folder, and print that."""
-    from steer.base import resolve_device
-    from steer.checkpoint import fetch, packaged_model
-    from steer.training.plan import plan_head
+    from steer.models.base import resolve_device
+    from steer.models.checkpoint import fetch, packaged_model
+    from steer.training.estimate.plan import plan_head
 
     with say.status("counting"):
         found = plan_head(fetch(model or str(packaged_model())), head, out, resolve_device())
@@ -67,7 +67,7 @@ def dry_run_head(say: Output, model: str | None, head: Any, out: Path, *, as_jso
 
 def show(say: Output, estimates: Sequence[Any], measured: Sequence[Any], *, as_json: bool) -> None:
     """Print estimates and what was measured of each, as tables or as one JSON document."""
-    from steer.training.plan import advice
+    from steer.training.estimate.plan import advice
 
     pairs = list(zip(estimates, measured, strict=True))
     if as_json:
@@ -91,7 +91,7 @@ def show(say: Output, estimates: Sequence[Any], measured: Sequence[Any], *, as_j
 
 def _document(pairs: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
     """Estimates by stage; of recipes that are continued in `before`, by their files' names."""
-    from steer.training.plan import advice
+    from steer.training.estimate.plan import advice
 
     document: dict[str, Any] = {}
     for estimate, found in pairs:

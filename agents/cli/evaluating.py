@@ -44,8 +44,8 @@ def evaluate(
         return
     stories = read_all(data, "--data")
     loaded = load_model(say, model)
-    from steer.evaluation import evaluate as measure
-    from steer.judge import judge_folder
+    from steer.evaluation.evaluate import evaluate as measure
+    from steer.evaluation.judge import judge_folder
 
     if judge_folder() is None:
         say.note(
@@ -62,7 +62,7 @@ def evaluate(
 
 def _recorded(model: str | None) -> dict[str, Any]:
     """The figures that came with a model."""
-    from steer.checkpoint import fetch, packaged_model
+    from steer.models.checkpoint import fetch, packaged_model
 
     folder = fetch(model or str(packaged_model()))
     try:
@@ -75,7 +75,7 @@ def _show(numbers: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    from steer.quality.sections import CAPTION, figure_sections
+    from steer.evaluation.sections import CAPTION, figure_sections
 
     table = Table(Column(no_wrap=True), Column(), box=None, pad_edge=False, show_header=False, caption=CAPTION)
     for section in figure_sections(numbers):

@@ -44,7 +44,7 @@ def train_reach(
     A twentieth of the stories is kept out for the figures in OUT/done.json. Prints the folder of the model with its
     head.
     """
-    from steer.training.reach_stage import train_reach as run
+    from steer.training.heads.reach import train_reach as run
     from steer.training.recipe import ReachRecipe
 
     recipe = ReachRecipe(stories=stories, steps=steps)
@@ -71,7 +71,7 @@ def train_prior(
     A twentieth of the stories is kept out for the figures in OUT/done.json. Prints the folder of the model with its
     head.
     """
-    from steer.training.prior_stage import train_prior as run
+    from steer.training.heads.prior import train_prior as run
     from steer.training.recipe import PriorRecipe
 
     recipe = PriorRecipe(stories=stories, steps=steps)
@@ -95,8 +95,8 @@ def _train_head(
     """Train a head on the stories of a corpus, a twentieth of them kept out. Returns its figures on those."""
     say = talk(ctx)
     texts = [story for path in corpus for story in read_all(path, "--corpus")]
-    from steer.checkpoint import fetch, packaged_model
-    from steer.training.corpus import is_validation
+    from steer.data.corpus import is_validation
+    from steer.models.checkpoint import fetch, packaged_model
 
     train = [text for text in texts if not is_validation(text, UNSEEN)]
     unseen = [text for text in texts if is_validation(text, UNSEEN)]
@@ -138,8 +138,8 @@ def train_preference(
     """
     say = talk(ctx)
     refuse_existing(out, overwrite=overwrite)
-    from steer.training.preference_stage import read_preferences
-    from steer.training.preference_stage import train_preference as fit
+    from steer.training.heads.preference import read_preferences
+    from steer.training.heads.preference import train_preference as fit
 
     found = read_preferences(pairs)
     loaded = load_model(say, model)
@@ -155,7 +155,7 @@ def train_preference(
 
 def read_all(data: Path, option: str) -> list[str]:
     """The stories of an option."""
-    from steer.training.corpus import read_stories
+    from steer.data.corpus import read_stories
 
     if not data.exists():
         raise InputError(f"{option} {data}: no such file or folder")

@@ -64,8 +64,8 @@ def build(
         raise typer.BadParameter(f"--dtype {dtype} is unknown; expected one of {', '.join(DTYPES)}")
     loaded = load_model(say, model, dtype=dtype)
 
-    from agents.indexing import BuildReport, build_index, open_index
-    from agents.passages import Cutter, read_documents
+    from agents.index.build import BuildReport, build_index, open_index
+    from agents.index.passages import Cutter, read_documents
 
     with open_index(store, loaded, create=True) as opened:
         with say.progress("passages", None) as bar:
@@ -115,7 +115,7 @@ def search(
     say = output(ctx)
     loaded = load_model(say, model)
 
-    from agents.indexing import SPAN, open_index, surroundings
+    from agents.index.build import SPAN, open_index, surroundings
 
     query = loaded.encode(text, long="mean")[0].numpy()
     with open_index(store, loaded) as opened:
@@ -158,8 +158,8 @@ def plan(
     if not state_ids:
         raise InputError("the context is empty; a plan starts from what has been told")
 
-    from agents.indexing import open_index
-    from agents.roadmap import Roadmap
+    from agents.index.build import open_index
+    from agents.index.roadmap import Roadmap
 
     state = loaded.encode_ids([state_ids])[0].numpy()
     goal = loaded.encode(terminal)[0].numpy()

@@ -96,9 +96,9 @@ def apply(
 
     import torch
 
-    from steer.guidance import Pull, apply_op, mix, task_vector
-    from steer.guided import write_guided
-    from steer.sampling import SamplingConfig
+    from steer.latents.mixing import Pull, apply_op, mix, task_vector
+    from steer.writing.guided import write_guided
+    from steer.writing.sampling import SamplingConfig
 
     with say.status("writing"):
         start = loaded.encode_ids([loaded.to_ids(visible)[-loaded.span_tokens :]])

@@ -65,9 +65,9 @@ def load_model(out: Output, name: str | None, *, dtype: str | None = None) -> An
         quiet_libraries(out)
         import torch
 
-        from steer.checkpoint import fetch, packaged_model
-        from steer.config import CONFIG_NAME
-        from steer.model import LatentModel
+        from steer.models.checkpoint import fetch, packaged_model
+        from steer.models.config import CONFIG_NAME
+        from steer.models.latent_model import LatentModel
 
         options = {} if dtype is None else {"dtype": getattr(torch, dtype)}
         folder = fetch(name or str(packaged_model()))

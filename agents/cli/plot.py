@@ -32,7 +32,7 @@ def plot(
     Of a tree with several roots it draws the first, or the one that --root names.
     """
     say = output(ctx)
-    from agents.manifest import MANIFEST
+    from agents.simulation.manifest import MANIFEST
 
     if (run / EXPERIMENT).is_file():
         _plot_experiment(say, run, plain_only=out is None and root is None and model is None, as_json=as_json)
@@ -50,13 +50,13 @@ def plot(
         raise typer.BadParameter(f"--out is for the picture of one tree; {run} holds {len(trees)}")
     drawn: list[Path] = []
     if is_simulation and out is None:
-        from agents.plots import plot_progress
+        from agents.reports.plots import plot_progress
 
         with say.status("drawing"):
             drawn.append(plot_progress(run))
     if trees:
-        from agents.tree_plots import plot_tree
-        from steer.search.saving import load_tree
+        from agents.reports.tree_plots import plot_tree
+        from steer.search.tree_file import load_tree
 
         for path in trees:
             tree, record = load_tree(path)

@@ -82,7 +82,7 @@ def keep_recipe(say: Output, recipe: Any, path: Path) -> bool:
 def _replaceable(kept: Path) -> bool:
     """Whether a recipe that was made can be made anew: nobody edited it, and no stage of its run has got anywhere."""
     from steer.training.defaults import is_untouched
-    from steer.training.settings import begun
+    from steer.training.fingerprint import begun
 
     return is_untouched(kept) and not any(begun(kept.parent / stage) for stage in ("base", "autoencoder"))
 
@@ -98,8 +98,8 @@ def _with(recipe: Any, steps: int | None, load_in: str | None) -> Any:
 
 def _made(base: str, data: Sequence[Path]) -> Any:
     from steer.training.defaults import default_recipe
-    from steer.training.estimate import read_config
-    from steer.training.hollow import hollow_base
+    from steer.training.estimate.meta import hollow_base
+    from steer.training.estimate.report import read_config
 
     config = read_config(base)
     parameters = sum(p.numel() for p in hollow_base(config).parameters())

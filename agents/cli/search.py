@@ -49,7 +49,7 @@ def show(
     """
     say = output(ctx)
     from steer.search.export import to_json
-    from steer.search.saving import load_tree
+    from steer.search.tree_file import load_tree
 
     loaded = [(path, *load_tree(path)) for path in find_trees(run)]
     if as_json:
@@ -92,7 +92,7 @@ def export(
     import json
 
     from steer.search.export import to_dot, to_json, write_graphml
-    from steer.search.saving import load_tree
+    from steer.search.tree_file import load_tree
 
     tree, record = load_tree(source)
     to_text = open_words(say, tree, record, model)
@@ -110,7 +110,7 @@ def stats(ctx: typer.Context, run: TreesArgument, root: RootOption = None, as_js
     """Count nodes, tokens and finished candidates of each root, and tell the values found."""
     say = output(ctx)
     from steer.search.export import tree_stats
-    from steer.search.saving import load_tree
+    from steer.search.tree_file import load_tree
 
     rows = []
     for path in find_trees(run):
@@ -186,9 +186,9 @@ def of_root(record: Mapping[str, Any], key: str, number: int) -> Any:
 def _tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
-    from steer.checkpoint import PACKAGED_BASE, fetch, packaged_model
-    from steer.config import CONFIG_NAME, LatentConfig
     from steer.errors import ModelNotFound
+    from steer.models.checkpoint import PACKAGED_BASE, fetch, packaged_model
+    from steer.models.config import CONFIG_NAME, LatentConfig
 
     # Records hold the model's own name, which differs from its folder's in capitals.
     packaged = name.lower() == packaged_model().name and not Path(name).is_dir()

@@ -180,7 +180,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def _made_with(search: Search, model: Any, terminals: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """All that decides which spans a tree may hold; the contexts are in the tree itself."""
-    from agents.manifest import model_identity
+    from agents.simulation.manifest import model_identity
 
     return {
         "method": search.method,
@@ -206,7 +206,7 @@ def _save(
     results: Sequence[Any],
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    from steer.search.saving import save_tree
+    from steer.search.tree_file import save_tree
 
     record = {
         "model": str(Path(name).resolve()) if name and Path(name).is_dir() else name or model.latent_config.name,
@@ -223,7 +223,7 @@ def _save(
 
 
 def _load(search: Search, path: Path, model: Any, terminals: Sequence[str], seeds: Sequence[int]) -> Any:
-    from steer.search.saving import load_tree
+    from steer.search.tree_file import load_tree
 
     tree, record = load_tree(path)
     for name, now in json.loads(json.dumps(_made_with(search, model, terminals, seeds))).items():

@@ -149,8 +149,8 @@ class Search:
             on_progress: is told the tokens generated so far, and how many there can be (None: not known).
             tree: of an earlier search to go on with.
         """
-        from steer.drawing import Limits
-        from steer.search.writing import write_searched
+        from steer.search.searched import write_searched
+        from steer.writing.limits import Limits
 
         return write_searched(
             model,
@@ -206,8 +206,8 @@ def make_search(
     if seconds is not None and not 0 < seconds < float("inf"):
         raise typer.BadParameter(f"--budget-seconds is above 0; got {seconds:g}")
     from steer.rewards import load_rewards
-    from steer.sampling import SamplingConfig
     from steer.search.policies import make_policy
+    from steer.writing.sampling import SamplingConfig
 
     policy = (options.policy or Policy.MCTS).value
     policy_options = dict(_policy_option(text) for text in options.policy_option or ())
@@ -242,7 +242,7 @@ def _policy_option(text: str) -> tuple[str, Any]:
 
 
 def _menu(texts: Sequence[str], guided: bool, scale: float) -> tuple[Any, ...]:
-    from steer.search.spans import Action
+    from steer.search.span_environment import Action
 
     if not texts:
         return (Action(1.0, scale), Action(0.7, scale)) if guided else (Action(),)

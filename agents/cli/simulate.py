@@ -30,8 +30,8 @@ def demo(ctx: typer.Context, out: OutOption = None, turns: TurnsOption = None) -
     from rich.console import Console
 
     from agents.cli.show import Stage, goal_table
-    from agents.scenario import load_scenario
-    from agents.simulation import run_scenario
+    from agents.scenarios.schema import load_scenario
+    from agents.simulation.simulation import run_scenario
 
     scenario = load_scenario(_scenario_path(DEMO))
     loaded = load_model(say, scenario.model)
@@ -57,8 +57,8 @@ def run(
 ) -> None:
     """Play a scenario. Prints the folder of the run."""
     say = output(ctx)
-    from agents.scenario import load_scenario
-    from agents.simulation import run_scenario
+    from agents.scenarios.schema import load_scenario
+    from agents.simulation.simulation import run_scenario
 
     path = _scenario_path(scenario)
     loaded_scenario = load_scenario(path)
@@ -83,7 +83,7 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped; the text is what it would have been without the stop."""
     say = output(ctx)
-    from agents.simulation import resume_run
+    from agents.simulation.simulation import resume_run
 
     loaded = load_model_of(say, run, model)
     with _advice(say, run), _counting(say, None) as on_event:
@@ -98,7 +98,7 @@ def load_model_of(say: Output, run: Path, model: str | None) -> Any:
         AgentsError: there is no run in that folder, or it is damaged.
         SteerError: the model cannot be loaded.
     """
-    from agents.manifest import read_manifest, read_scenario
+    from agents.simulation.manifest import read_manifest, read_scenario
 
     return load_model(say, model or read_scenario(run, read_manifest(run)).model)
 
@@ -110,7 +110,7 @@ def _folder(out: Path | None, name: str) -> AbstractContextManager[Path]:
 
 def _scenario_path(name: str) -> Path:
     """A scenario file, or the packaged scenario of that name."""
-    from agents.scenario import packaged_scenarios
+    from agents.scenarios.schema import packaged_scenarios
 
     if Path(name).is_file():
         return Path(name)
@@ -165,7 +165,7 @@ def _finish(say: Output, folder: Path, summary: Any, as_json: bool) -> None:
 
 
 def _plot(say: Output, folder: Path) -> Path:
-    from agents.plots import plot_progress
+    from agents.reports.plots import plot_progress
 
     with say.status("drawing"):
         return plot_progress(folder)

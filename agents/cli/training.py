@@ -19,7 +19,7 @@ ALL = ("base", "autoencoder", "reach", "prior", "package")
 
 
 class Held(StrEnum):
-    """How a frozen base is held in memory; see `steer.quantised`."""
+    """How a frozen base is held in memory; see `steer.models.quantization`."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -164,7 +164,7 @@ def _run(
         transformers.utils.logging.set_verbosity_warning()
     try:
         if rehearsal:
-            from steer.training.rehearsal import rehearse
+            from steer.training.smoke_run import rehearse
 
             folder = rehearse(recipe, out, data_root)
         else:
@@ -181,7 +181,7 @@ def _run(
 def _stopped(out: Path, *, rehearsal: bool) -> str:
     """Where the same command would begin after Ctrl-C."""
     from steer.training.chain import REHEARSAL
-    from steer.training.runner import DONE
+    from steer.training.stage import DONE
 
     if rehearsal:
         return "stopped; a rehearsal begins anew each time"

@@ -35,7 +35,7 @@ class Method(StrEnum):
 
 
 class Schedule(StrEnum):
-    """The schedules of `steer.schedules`, named here so that `--help` needs no torch."""
+    """The schedules of `steer.latents.schedules`, named here so that `--help` needs no torch."""
 
     CONSTANT = "constant"
     LINEAR = "linear"
@@ -45,7 +45,7 @@ class Schedule(StrEnum):
 
 
 class Drafts(StrEnum):
-    """How the model proposes what a terminal is mixed into; see `steer.prior`."""
+    """How the model proposes what a terminal is mixed into; see `steer.heads.prior`."""
 
     WRITE = "write"
     HEAD = "head"
@@ -88,7 +88,7 @@ class Settings:
 
     def pull_schedule(self) -> Any:
         """The `ScheduleConfig` of the pull: a constant weight, or a schedule that ends at `weight`."""
-        from steer.schedules import ScheduleConfig
+        from steer.latents.schedules import ScheduleConfig
 
         if self.method is Method.FIXED:
             return ScheduleConfig("constant", start=0.5 if self.weight is None else self.weight)
@@ -122,11 +122,11 @@ class Settings:
         )
 
     def write(self, model: Any, contexts: Sequence[str], terminals: Sequence[str], seeds: Sequence[int]) -> list[Any]:
-        """Write a batch of rows; a list of `steer.guided.Written`. `terminals` may be empty where nothing guides."""
-        from steer.drawing import Limits
-        from steer.guidance import Pull
-        from steer.guided import write_guided
-        from steer.sampling import SamplingConfig
+        """Write a batch of rows, as `write_guided` does. `terminals` may be empty where nothing guides."""
+        from steer.latents.mixing import Pull
+        from steer.writing.guided import write_guided
+        from steer.writing.limits import Limits
+        from steer.writing.sampling import SamplingConfig
 
         pulls = []
         if self.method is not Method.UNGUIDED:
@@ -261,7 +261,7 @@ def _write_batch(
         searched.make_folder(options.tree, fresh=not kept, overwrite=overwrite)
     loaded = load_model(say, model) if len(kept) < len(pairs) else None
     if loaded is not None:
-        from agents.manifest import model_identity
+        from agents.simulation.manifest import model_identity
 
         made["model"] = batches.digest(model_identity(loaded))
         batches.check_made(target, kept, made)

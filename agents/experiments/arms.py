@@ -26,11 +26,11 @@ from agents.experiments.options import (
 )
 from agents.experiments.task import Sample, Task
 from agents.experiments.vectors import write_by_vectors
-from steer.guidance import Pull, task_vector
-from steer.guided import write_guided
-from steer.prior import Drafts
-from steer.schedules import ScheduleConfig
-from steer.waypoints import waypoint_pulls
+from steer.heads.prior import Drafts
+from steer.latents.mixing import Pull, task_vector
+from steer.latents.schedules import ScheduleConfig
+from steer.latents.waypoints import waypoint_pulls
+from steer.writing.guided import write_guided
 
 
 def write_unguided(task: Task, options: Options) -> list[Sample]:
@@ -76,7 +76,7 @@ def write_in_voice(task: Task, options: VoiceOptions) -> list[Sample]:
     """Lean towards a task vector, the mean latent of sample texts, at every span; and to the terminal by a schedule.
 
     The voice has what the terminal leaves of a draft, as in scenarios. A constant schedule of 0.10 beside a weight of
-    0.15 is BigVAE's topic mix (`steer.guidance.topic_sentence`), no goal and 0.15 its task mix.
+    0.15 is BigVAE's topic mix (`steer.latents.mixing.topic_sentence`), no goal and 0.15 its task mix.
     """
     model, samples = task.model, options.samples
     voice = model.derived(("task_vector", samples), lambda: task_vector(model.encode(samples, long="mean")))
@@ -95,8 +95,8 @@ def write_in_voice(task: Task, options: VoiceOptions) -> list[Sample]:
 
 def write_by_waypoints(task: Task, options: WaypointOptions) -> list[Sample]:
     """Pull as `annealed` does, by way of stored passages: a plan for each pair, made before anything is written."""
-    from agents.indexing import open_index
-    from agents.roadmap import Roadmap
+    from agents.index.build import open_index
+    from agents.index.roadmap import Roadmap
 
     terminals = task.terminals()
     states = task.model.encode_ids([task.model.to_ids(pair.context)[-task.model.span_tokens :] for pair in task.pairs])
@@ -176,7 +176,7 @@ def _searched(
     drafts: Drafts = "write",
 ) -> list[Sample]:
     from steer.search.driver import Budget
-    from steer.search.writing import write_searched
+    from steer.search.searched import write_searched
 
     assert task.budget is not None  # the file's reader sees to it
     rows = write_searched(

@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol, final
 import numpy as np
 from torch import Tensor
 
-from steer.evaluation import GROUP
-from steer.pairs import Pair
+from steer.data.pairs import Pair
+from steer.evaluation.evaluate import GROUP
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Embedder(Protocol):
 
 def installed_judge() -> Embedder | None:
     """The judge of the extra `judge`, or None where that is not installed."""
-    from steer.judge import Judge, judge_folder
+    from steer.evaluation.judge import Judge, judge_folder
 
     return None if judge_folder() is None else Judge()
 

@@ -21,8 +21,8 @@ from agents.errors import RunDamaged
 from agents.experiments.arms import Sample
 from agents.experiments.folder import CELLS, CLAIMS, json_lines, make_folder
 from agents.experiments.spec import Experiment, Variant
-from agents.log import write_atomic
-from steer.pairs import Pair
+from agents.simulation.log import write_atomic
+from steer.data.pairs import Pair
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from agents.experiments.cells import Cell, CellStore, plan_cells
 from agents.experiments.runner import write_cell
 from agents.experiments.spec import Arm, Experiment, Variant
-from steer.pairs import Pair
+from steer.data.pairs import Pair
 
 TRIAL_PAIRS = 4
 

@@ -24,8 +24,8 @@ from agents.errors import RunDamaged, RunMismatch
 from agents.experiments.folder import CELLS, CLAIMS, check_empty, write_files
 from agents.experiments.pairs import pairs_text, read_pairs, source_identity
 from agents.experiments.spec import Experiment
-from agents.manifest import model_identity, platform_of, utc_now, versions_here
-from steer.pairs import Pair
+from agents.simulation.manifest import model_identity, platform_of, utc_now, versions_here
+from steer.data.pairs import Pair
 
 MANIFEST, EXPERIMENT, PAIRS = "experiment.json", "experiment.yaml", "pairs.jsonl"
 
@@ -36,7 +36,7 @@ class RunManifest(pydantic.BaseModel):
     Attributes:
         experiment, experiment_sha256: its id, and the hash of `settings`.
         settings: all that decides what is written.
-        model: see `agents.manifest.model_identity`.
+        model: see `agents.simulation.manifest.model_identity`.
         versions, platform, revision: of packages, machine and source, for whoever repeats the run; `revision` is None
             outside a repository, and ends with `+` where files were changed since.
         started: UTC, ISO 8601.

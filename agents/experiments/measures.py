@@ -14,8 +14,8 @@ import torch
 from agents.experiments import lexical
 from agents.experiments.bench import Bench, Measure
 from agents.experiments.cells import Record
-from steer.evaluation import base_nll, ending
-from steer.guided import Written
+from steer.evaluation.evaluate import base_nll, ending
+from steer.writing.guided import Written
 
 
 def rank(records: Sequence[Record], bench: Bench) -> np.ndarray:

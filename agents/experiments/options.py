@@ -5,12 +5,12 @@ from typing import Annotated, Any, ClassVar, Self
 import pydantic
 from pydantic import Field
 
-from agents.grown import Grown
-from agents.planner_part import Part, Share
-from steer.prior import Drafts
-from steer.schedules import ScheduleConfig
+from agents.scenarios.planner_settings import Part, Share
+from agents.scenarios.versioned import Grown
+from steer.heads.prior import Drafts
+from steer.latents.schedules import ScheduleConfig
 from steer.search.policies import make_policy
-from steer.search.spans import Action
+from steer.search.span_environment import Action
 
 Scale = Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)]
 

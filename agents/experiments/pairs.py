@@ -8,8 +8,8 @@ from typing import Any
 
 from agents.errors import ExperimentError
 from agents.experiments.spec import PairSource
+from steer.data.pairs import Pair, make_pairs
 from steer.errors import TextError
-from steer.pairs import Pair, make_pairs
 from steer.text import check_text, read_text
 
 
@@ -32,7 +32,7 @@ def load_pairs(source: PairSource, load_model: Callable[[], Any]) -> list[Pair]:
     """
     if source.stories is None:
         return read_pairs(_file(source))
-    from steer.training.corpus import read_stories
+    from steer.data.corpus import read_stories
 
     assert source.count is not None
     return make_pairs(load_model(), list(read_stories(Path(source.stories))), source.count, seed=source.seed)

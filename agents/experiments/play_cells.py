@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from agents.errors import RunDamaged
-from agents.events import OpeningEvent, TurnEvent
 from agents.experiments.bench import Embedder
 from agents.experiments.play_spec import PlayArm, Plays, relation_of
-from agents.log import write_atomic
-from agents.manifest import logs_of, read_manifest, total_seconds
-from agents.progress import read_progress
-from agents.scenario import Character, Goal, Scenario, goal_key
-from agents.sentences import split_sentences
-from steer.evaluation import base_nll
-from steer.guided import Written
+from agents.reports.progress import read_progress
+from agents.scenarios.schema import Character, Goal, Scenario, goal_key
+from agents.simulation.events import OpeningEvent, TurnEvent
+from agents.simulation.log import write_atomic
+from agents.simulation.manifest import logs_of, read_manifest, total_seconds
+from agents.simulation.sentences import split_sentences
+from steer.evaluation.evaluate import base_nll
+from steer.writing.guided import Written
 
 DECIMALS = 4
 

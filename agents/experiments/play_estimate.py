@@ -11,8 +11,8 @@ from agents.experiments.estimate import ArmForecast, Forecast, peak_bytes
 from agents.experiments.play_cells import Measured, PlayCell, plan_plays, read_measured
 from agents.experiments.play_manifest import cell_file, holds_plays
 from agents.experiments.play_spec import Plays, as_played
-from agents.scenario import override
-from agents.simulation import run_scenario
+from agents.scenarios.schema import override
+from agents.simulation.simulation import run_scenario
 
 
 def forecast_plays(plays: Plays, model: Any, folder: Path, *, limit: int | None = None) -> Forecast:

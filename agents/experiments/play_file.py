@@ -9,8 +9,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from agents.errors import ExperimentError, ScenarioError
 from agents.experiments.play_spec import ROLES, PlayArm, PlayExperiment, Plays, as_played, relation_of
-from agents.planner_part import Planner
-from agents.scenario import Scenario, load_scenario, packaged_scenarios
+from agents.scenarios.planner_settings import Planner
+from agents.scenarios.schema import Scenario, load_scenario, packaged_scenarios
 from agents.yaml_file import describe_errors, read_yaml
 from steer.text import read_text
 

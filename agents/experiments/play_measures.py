@@ -17,8 +17,8 @@ from agents.experiments.measures import MEASURES
 from agents.experiments.play_cells import Measured, PlayCell, set_goals, terminals
 from agents.experiments.play_spec import ROLES, Plays
 from agents.experiments.task import Sample
-from agents.scenario import goal_key
-from steer.pairs import Pair
+from agents.scenarios.schema import goal_key
+from steer.data.pairs import Pair
 
 QUANTILE = 0.999
 

@@ -20,8 +20,8 @@ import yaml
 from pydantic import Field
 
 from agents.experiments.names import Name, Seed, check_arms, slug
-from agents.planner_part import SEARCH_KEYS, SEARCHES, Part, Share
-from agents.scenario import DEFAULT_MODEL, Identifier, Scenario
+from agents.scenarios.planner_settings import SEARCH_KEYS, SEARCHES, Part, Share
+from agents.scenarios.schema import DEFAULT_MODEL, Identifier, Scenario
 from steer.noise import derive_seed
 
 ROLES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")

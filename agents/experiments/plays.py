@@ -1,6 +1,6 @@
 """Running an experiment over scenarios: play what is missing, measure it, compare; see `agents.experiments.work`.
 
-A cell is an arm, a scenario and a seed. Its run is one of `agents.simulation`, resumed where it was stopped.
+A cell is an arm, a scenario and a seed. Its run is one of `agents.simulation.simulation`, resumed where it was stopped.
 """
 
 import shutil
@@ -17,8 +17,8 @@ from agents.experiments.play_results import PlayResults, gather_plays, play_samp
 from agents.experiments.play_spec import Plays, as_played
 from agents.experiments.play_tables import play_markdown
 from agents.experiments.work import Lazy, OnProgress, Outcome, Tally, run_cells
-from agents.manifest import MANIFEST
-from agents.simulation import resume_run, run_scenario
+from agents.simulation.manifest import MANIFEST
+from agents.simulation.simulation import resume_run, run_scenario
 
 
 def run_plays(

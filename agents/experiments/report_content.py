@@ -12,7 +12,7 @@ from agents.experiments.report_page import listed
 from agents.experiments.results import HEADLINE, Results
 from agents.experiments.run_results import TestedPair
 from agents.experiments.tables import show
-from steer.pairs import Pair
+from steer.data.pairs import Pair
 
 PAIRS_SHOWN = 10
 SIGNIFICANT = 0.05

@@ -21,8 +21,8 @@ from agents.experiments.results import HEADLINE, Results, gather, save_samples
 from agents.experiments.spec import Experiment
 from agents.experiments.tables import markdown
 from agents.experiments.work import Lazy, OnProgress, Outcome, Tally, run_cells
+from steer.data.pairs import Pair
 from steer.noise import derive_seed
-from steer.pairs import Pair
 
 
 def run_experiment(

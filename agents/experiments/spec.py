@@ -11,12 +11,12 @@ import yaml
 from pydantic import Field
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from agents import scenario
 from agents.errors import ExperimentError, ScenarioError
 from agents.experiments.arms import ARMS, Options, options_of
 from agents.experiments.names import Name, Seed, at, check_arms, slug
-from agents.planner_part import Part
-from agents.scenario import DEFAULT_MODEL, Identifier
+from agents.scenarios import schema as scenario
+from agents.scenarios.planner_settings import Part
+from agents.scenarios.schema import DEFAULT_MODEL, Identifier
 from agents.yaml_file import describe_errors, read_yaml
 from steer.text import read_text
 
@@ -29,7 +29,8 @@ class PairSource(Part):
     Attributes:
         file: JSON lines with `id`, `context` and `terminal`; a relative path starts from the experiment's file.
         packaged: name of a file that comes with the package.
-        stories: text from which pairs are cut by `steer.pairs.make_pairs` (`.txt`, `.jsonl`, also `.gz`, or a folder).
+        stories: text from which pairs are cut by `steer.data.pairs.make_pairs` (`.txt`, `.jsonl`, also `.gz`, or a
+        folder).
         count, seed: of the pairs to cut; with `stories` alone.
     """
 

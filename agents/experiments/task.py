@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from steer.pairs import Pair
-from steer.sampling import SamplingConfig
+from steer.data.pairs import Pair
+from steer.writing.sampling import SamplingConfig
 
 
 @dataclass(frozen=True)

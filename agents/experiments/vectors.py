@@ -1,12 +1,12 @@
-"""The arm `vectors`: activation steering, a rival from outside that needs no latent; see `steer.activation`."""
+"""The arm `vectors`: activation steering, a rival from outside that needs no latent; see `steer.writing.activation`."""
 
 import torch
 
 from agents.experiments.options import VectorOptions
 from agents.experiments.task import Sample, Task
-from steer.activation import control_vector, mean_residuals, middle_layer, steered, unguided_path
-from steer.writer import Writer
-from steer.writing import open_writer
+from steer.writing.activation import control_vector, mean_residuals, middle_layer, steered, unguided_path
+from steer.writing.opening import open_writer
+from steer.writing.writer import Writer
 
 
 def write_by_vectors(task: Task, options: VectorOptions) -> list[Sample]:

@@ -15,10 +15,10 @@ from steer.rewards.registry import REWARDS, Kind, Reward
 from steer.rewards.states import States
 
 if _TYPE_CHECKING:
-    from steer.rewards.preference import PreferenceHead as PreferenceHead
-    from steer.rewards.reach import ReachHead as ReachHead
+    from steer.heads.preference import PreferenceHead as PreferenceHead
+    from steer.heads.reach import ReachHead as ReachHead
 
-_HEADS = {"PreferenceHead": "preference", "ReachHead": "reach"}
+_HEADS = {"PreferenceHead": "steer.heads.preference", "ReachHead": "steer.heads.reach"}
 
 __all__ = [
     "REWARDS",
@@ -40,7 +40,7 @@ def __getattr__(name: str) -> _Any:
     """Import a head from its module on first use."""
     if name not in _HEADS:
         raise AttributeError(f"module 'steer.rewards' has no attribute {name!r}")
-    value = getattr(_importlib.import_module(f"steer.rewards.{_HEADS[name]}"), name)
+    value = getattr(_importlib.import_module(_HEADS[name]), name)
     globals()[name] = value
     return value
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from steer.model import LatentModel
+    from steer.models.latent_model import LatentModel
 
 MAX_LOGITS = 2**26  # numbers in the logits of one pass: 256 MiB in float32
 

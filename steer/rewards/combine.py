@@ -21,7 +21,7 @@ from steer.rewards.registry import REWARDS, Kind
 from steer.rewards.states import States
 
 if TYPE_CHECKING:
-    from steer.model import LatentModel
+    from steer.models.latent_model import LatentModel
 
 
 @final

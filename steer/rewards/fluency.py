@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from steer.context import text_begin
 from steer.errors import RewardError
 from steer.rewards.bare import bare_logits
 from steer.rewards.options import Options
 from steer.rewards.states import States
+from steer.writing.context import text_begin
 
 if TYPE_CHECKING:
-    from steer.model import LatentModel
+    from steer.models.latent_model import LatentModel
 
 
 def fluency(states: States, options: Options) -> Tensor:

@@ -10,9 +10,9 @@ from steer.rewards.options import Options
 from steer.rewards.states import States
 
 if TYPE_CHECKING:
-    from steer.model import LatentModel
-    from steer.rewards.preference import PreferenceHead
-    from steer.rewards.reach import ReachHead
+    from steer.heads.preference import PreferenceHead
+    from steer.heads.reach import ReachHead
+    from steer.models.latent_model import LatentModel
 
 
 def reach(states: States, options: Options) -> Tensor:
@@ -42,7 +42,7 @@ def check_reach(model: "LatentModel", options: Options) -> "ReachHead":
 
 
 class PreferenceOptions(Options):
-    """Options of `preference`: `path` of a file written by `steer.rewards.preference.PreferenceHead.save`."""
+    """Options of `preference`: `path` of a file written by `steer.heads.preference.PreferenceHead.save`."""
 
     path: str
 
@@ -53,7 +53,7 @@ class PreferenceOptions(Options):
         Raises:
             CheckpointError: the file is missing, damaged, or no preference head.
         """
-        from steer.rewards.preference import PreferenceHead
+        from steer.heads.preference import PreferenceHead
 
         return PreferenceHead.load(self.path)
 

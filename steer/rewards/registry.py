@@ -26,7 +26,7 @@ from steer.rewards.similarity import avoid, similarity
 from steer.rewards.states import States
 
 if TYPE_CHECKING:
-    from steer.model import LatentModel
+    from steer.models.latent_model import LatentModel
 
 Kind = Literal["step", "end", "potential"]
 

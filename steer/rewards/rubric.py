@@ -18,7 +18,7 @@ from steer.rewards.options import Options
 from steer.rewards.states import States
 
 if TYPE_CHECKING:
-    from steer.model import LatentModel
+    from steer.models.latent_model import LatentModel
 
 TEMPLATE = "{text}\n\nQuestion: {question} Yes or no?\nAnswer:"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from steer.errors import RewardError
 
 if TYPE_CHECKING:
-    from steer.model import LatentModel
+    from steer.models.latent_model import LatentModel
 
 
 @dataclass(frozen=True, eq=False)

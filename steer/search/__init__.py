@@ -14,52 +14,52 @@ if _TYPE_CHECKING:
     from steer.search.driver import Outcome as Outcome
     from steer.search.driver import Spent as Spent
     from steer.search.driver import run_search as run_search
-    from steer.search.engine import Draw as Draw
-    from steer.search.engine import Engine as Engine
-    from steer.search.engine import Order as Order
+    from steer.search.engines.base import Draw as Draw
+    from steer.search.engines.base import Engine as Engine
+    from steer.search.engines.base import Order as Order
+    from steer.search.engines.opening import open_engine as open_engine
+    from steer.search.environment import World as World
     from steer.search.fields import Status as Status
-    from steer.search.opening import open_engine as open_engine
     from steer.search.policies import POLICIES as POLICIES
     from steer.search.policies import make_policy as make_policy
     from steer.search.problem import Problem as Problem
     from steer.search.problem import Request as Request
-    from steer.search.saving import load_tree as load_tree
-    from steer.search.saving import save_tree as save_tree
-    from steer.search.spans import Action as Action
-    from steer.search.spans import Aim as Aim
-    from steer.search.spans import SpanWorld as SpanWorld
+    from steer.search.searched import GUIDED_MENU as GUIDED_MENU
+    from steer.search.searched import UNGUIDED_MENU as UNGUIDED_MENU
+    from steer.search.searched import SearchResult as SearchResult
+    from steer.search.searched import write_searched as write_searched
+    from steer.search.span_environment import Action as Action
+    from steer.search.span_environment import Aim as Aim
+    from steer.search.span_environment import SpanWorld as SpanWorld
     from steer.search.tree import Tree as Tree
-    from steer.search.world import World as World
-    from steer.search.writing import GUIDED_MENU as GUIDED_MENU
-    from steer.search.writing import UNGUIDED_MENU as UNGUIDED_MENU
-    from steer.search.writing import SearchResult as SearchResult
-    from steer.search.writing import write_searched as write_searched
+    from steer.search.tree_file import load_tree as load_tree
+    from steer.search.tree_file import save_tree as save_tree
 
 _HOME = {
-    "Action": "spans",
-    "Aim": "spans",
-    "Budget": "driver",
-    "Draw": "engine",
-    "Engine": "engine",
-    "GUIDED_MENU": "writing",
-    "Order": "engine",
-    "Outcome": "driver",
-    "POLICIES": "policies",
-    "Problem": "problem",
-    "Request": "problem",
-    "SearchResult": "writing",
-    "SpanWorld": "spans",
-    "Spent": "driver",
-    "Status": "fields",
-    "Tree": "tree",
-    "UNGUIDED_MENU": "writing",
-    "World": "world",
-    "load_tree": "saving",
-    "make_policy": "policies",
-    "open_engine": "opening",
-    "run_search": "driver",
-    "save_tree": "saving",
-    "write_searched": "writing",
+    "Action": "steer.search.span_environment",
+    "Aim": "steer.search.span_environment",
+    "Budget": "steer.search.driver",
+    "Draw": "steer.search.engines.base",
+    "Engine": "steer.search.engines.base",
+    "GUIDED_MENU": "steer.search.searched",
+    "Order": "steer.search.engines.base",
+    "Outcome": "steer.search.driver",
+    "POLICIES": "steer.search.policies",
+    "Problem": "steer.search.problem",
+    "Request": "steer.search.problem",
+    "SearchResult": "steer.search.searched",
+    "SpanWorld": "steer.search.span_environment",
+    "Spent": "steer.search.driver",
+    "Status": "steer.search.fields",
+    "Tree": "steer.search.tree",
+    "UNGUIDED_MENU": "steer.search.searched",
+    "World": "steer.search.environment",
+    "load_tree": "steer.search.tree_file",
+    "make_policy": "steer.search.policies",
+    "open_engine": "steer.search.engines.opening",
+    "run_search": "steer.search.driver",
+    "save_tree": "steer.search.tree_file",
+    "write_searched": "steer.search.searched",
 }
 
 __all__ = [
@@ -94,7 +94,7 @@ def __getattr__(name: str) -> _Any:
     """Import an exported name from its module on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'steer.search' has no attribute {name!r}")
-    value = getattr(_importlib.import_module(f"steer.search.{_HOME[name]}"), name)
+    value = getattr(_importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from steer.errors import SearchError
+from steer.search.environment import World
 from steer.search.problem import Policy, Problem, Request, Steps
 from steer.search.tree import Tree
-from steer.search.world import World
 
 End = Literal["finished", "short", "out_of_tokens", "out_of_nodes", "out_of_time", "interrupted"]
 

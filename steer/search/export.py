@@ -1,6 +1,6 @@
 """Search trees for other programs: networkx, GraphML, JSON and Graphviz; and figures of one.
 
-Latents are left out everywhere: `steer.search.saving` keeps those. `to_text` turns token ids into a string, as
+Latents are left out everywhere: `steer.search.tree_file` keeps those. `to_text` turns token ids into a string, as
 `LatentModel.to_text` does; without it, nodes carry token ids alone. `root` is the number of a root, counted from 0;
 None takes all of them.
 """

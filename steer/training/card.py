@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from steer.quality.sections import CAPTION, quality_sections
+from steer.evaluation.sections import CAPTION, quality_sections
 from steer.training.recipe import Recipe
 
 
@@ -17,7 +17,7 @@ def model_card(
 ) -> str:
     """Markdown with front matter.
 
-    All numbers come from `figures` (see `steer.evaluation.evaluate`) and the stages' `done.json`.
+    All numbers come from `figures` (see `steer.evaluation.evaluate.evaluate`) and the stages' `done.json`.
 
     Args:
         recipe: of the model.
@@ -93,7 +93,7 @@ def model_card(
 
 
 def reach_table(found: dict[str, Any]) -> list[str]:
-    """The figures of `steer.training.reach_figures` as lines of Markdown."""
+    """The figures of `steer.evaluation.reach` as lines of Markdown."""
     calibration = found["calibration"]
     names = ("auc_other", "auc_rival", "auc_earlier", "order")
     rows = [(kind, [found[kind].get(name) for name in names]) for kind in ("reach", "cosine")]
@@ -155,7 +155,7 @@ def told_line(told: dict[str, Any]) -> list[str]:
 
 
 def prior_lines(found: dict[str, Any]) -> list[str]:
-    """The figures of `steer.training.prior_figures` as lines of Markdown."""
+    """The figures of `steer.evaluation.prior` as lines of Markdown."""
     cosine = found["cosine"]
     return [
         f"Draft head, on {found['spans']:,} spans: {found['nll']:.3f} nats per number of the next latent (the Gaussian "
@@ -167,7 +167,7 @@ def prior_lines(found: dict[str, Any]) -> list[str]:
 
 
 def endings_table(ends: dict[str, Any]) -> list[str]:
-    """The `endings` of `steer.evaluation.evaluate` as lines of Markdown."""
+    """The `endings` of `steer.evaluation.evaluate.evaluate` as lines of Markdown."""
     lines = [
         f"Endings: {ends['pairs']} context/terminal pairs from unseen stories, {ends['spans']} spans, temperature "
         f"{ends['temperature']}. Judged by an independent sentence embedder: the share of endings whose nearest "
@@ -184,7 +184,7 @@ def endings_table(ends: dict[str, Any]) -> list[str]:
 
 
 def quality_tables(figures: dict[str, Any]) -> list[str]:
-    """The figures of `steer.quality` as lines of Markdown, one table of all sections."""
+    """The figures of `steer.evaluation` as lines of Markdown, one table of all sections."""
     lines = [f"What latents are like to write from, greedily. {CAPTION}", "", "| | |", "|---|---|"]
     for section in quality_sections(figures):
         lines.append(f"| **{section.title}** | *{section.about}* |")
@@ -193,7 +193,7 @@ def quality_tables(figures: dict[str, Any]) -> list[str]:
 
 
 def sample_lines(samples: list[dict[str, str]]) -> list[str]:
-    """The samples of `steer.evaluation.evaluate` as lines of Markdown; nothing where there are none."""
+    """The samples of `steer.evaluation.evaluate.evaluate` as lines of Markdown; nothing where there are none."""
     if not samples:
         return []
     arms = [name for name in samples[0] if name not in ("context", "goal")]

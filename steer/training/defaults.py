@@ -15,7 +15,7 @@ import yaml
 
 from steer.errors import RecipeError
 from steer.files import write_atomic
-from steer.quantised import LoadIn
+from steer.models.quantization import LoadIn
 from steer.training.recipe import Recipe, SourceRecipe
 
 SPANS, SPAN_TOKENS, SOFT_TOKENS = 6, 32, 4

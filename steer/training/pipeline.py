@@ -9,22 +9,22 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from steer import checkpoint
-from steer.config import LatentConfig
 from steer.errors import CorpusError, TrainingError
-from steer.model import LatentModel
-from steer.quantised import load_options
-from steer.training.autoencoder_stage import train_autoencoder
-from steer.training.base_stage import check_sources, load_splits, train_base
+from steer.models import checkpoint
+from steer.models.config import LatentConfig
+from steer.models.latent_model import LatentModel
+from steer.models.quantization import load_options
+from steer.training.autoencoder import train_autoencoder
+from steer.training.base import check_sources, load_splits, train_base
 from steer.training.card import model_card
 from steer.training.chain import BEFORE_STAGES, load_chain, run_folders
-from steer.training.head_stage import head_settings
-from steer.training.minihf_stage import train_minihf
-from steer.training.prior_stage import train_prior
-from steer.training.reach_stage import train_reach
+from steer.training.fingerprint import claim
+from steer.training.heads.prior import train_prior
+from steer.training.heads.reach import train_reach
+from steer.training.heads.stage import head_settings
+from steer.training.minihf import train_minihf
 from steer.training.recipe import Recipe
-from steer.training.runner import DONE, is_done, mark_done
-from steer.training.settings import claim
+from steer.training.stage import DONE, is_done, mark_done
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ def package(
 
 def _figures(model: LatentModel, stories: Sequence[str], pairs: int) -> dict[str, Any]:
     """The figures of a card, as far as the stories allow: training is done by now, and must not be lost to them."""
-    from steer.evaluation import evaluate, latent_figures
+    from steer.evaluation.evaluate import evaluate, latent_figures
 
     try:
         figures = evaluate(model, stories, pairs=pairs, fewest=2)
@@ -230,7 +230,7 @@ def calibrate_reached(model: Any, stories: Sequence[str], *, count: int = 400, q
     Returns:
         The cosine, or None where fewer than two stories have a sentence that fits into a span.
     """
-    from steer.pairs import split_sentences
+    from steer.data.pairs import split_sentences
 
     sentences = []
     for story in stories:

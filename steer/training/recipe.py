@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, get_args
 import pydantic
 import yaml
 
-from steer.config import Layout, PriorConfig, ReachConfig
 from steer.errors import RecipeError
-from steer.quantised import LoadIn
+from steer.models.config import Layout, PriorConfig, ReachConfig
+from steer.models.quantization import LoadIn
 
 LAYOUTS = get_args(Layout)
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from agents.scenario import Scenario
-from steer.fresh import fresh_model
-from steer.model import LatentModel
-from tests.agents.cli_kit import model_folder
+from agents.scenarios.schema import Scenario
+from steer.models.build import fresh_model
+from steer.models.latent_model import LatentModel
+from tests.agents.cli.kit import model_folder
 
 OPENING = "The sun was up."
 

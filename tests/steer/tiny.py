@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steer.fresh import fresh_model
-from steer.model import LatentModel
+from steer.models.build import fresh_model
+from steer.models.latent_model import LatentModel
 
 SPAN, Z_DIM, SOFT = 8, 6, 2
 
@@ -45,7 +45,8 @@ def forced_logits(
 ) -> list[Tensor]:
     """Logits `[S, V]` that predict each span of `[context] z1 x1 z2 x2 ...`, one row, from one pass without a cache.
 
-    PEFT's own switch puts the adapter in force, so that nothing of `steer.adapters` is shared with what is tested.
+    PEFT's own switch puts the adapter in force, so that nothing of `steer.models.adapters` is shared with what is
+    tested.
     A part's latent is `[z]`, or None for the null latent; without an adapter nothing stands for the latent.
     """
     table = model.peft.get_base_model().get_input_embeddings()

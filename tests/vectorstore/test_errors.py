@@ -26,8 +26,8 @@ from vectorstore import (
     StoreNotFound,
     StoreReadOnly,
     VectorStore,
-    database,
 )
+from vectorstore.table import database
 
 DIM = 8
 ENCODER = "test-encoder@1"

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import vectorstore
-from vectorstore import StoreLocked, VectorStore, database
+from vectorstore import StoreLocked, VectorStore
+from vectorstore.table import database
 
 ROOT = Path(vectorstore.__file__).parents[1]
 DIM = 8

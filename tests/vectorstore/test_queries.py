@@ -12,7 +12,7 @@ from vectorstore import (
     VectorStore,
 )
 from vectorstore.filters import make_condition
-from vectorstore.records import RecordTable
+from vectorstore.table.records import RecordTable
 
 DIM, COUNT = 8, 400
 

@@ -11,15 +11,8 @@ import numpy as np
 import pytest
 
 import vectorstore
-from vectorstore import (
-    ForeignDatabase,
-    StorageFailure,
-    StoreCorrupt,
-    StoreNotFound,
-    StoreReadOnly,
-    VectorStore,
-    database,
-)
+from vectorstore import ForeignDatabase, StorageFailure, StoreCorrupt, StoreNotFound, StoreReadOnly, VectorStore
+from vectorstore.table import database
 
 ROOT = Path(vectorstore.__file__).parents[1]
 DIM = 8
@@ -214,7 +207,7 @@ def test_the_index_of_another_version_is_ignored(filled, monkeypatch):
     def unreadable(*args, **options):
         raise RuntimeError("Index type 0x1234 not recognized")
 
-    monkeypatch.setattr("vectorstore.backends.faiss_io.read", unreadable)
+    monkeypatch.setattr("vectorstore.index.backends.faiss_io.read", unreadable)
     with VectorStore.open(folder) as store:
         assert len(store.search(QUERY, 5)) == 5
         assert (store.stats().built, store.stats().later) == (0, 3000)

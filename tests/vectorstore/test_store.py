@@ -17,7 +17,7 @@ from vectorstore import (
     VectorStore,
     VectorStoreError,
 )
-from vectorstore.database import open_database
+from vectorstore.table.database import open_database
 
 DIM = 8
 ENCODER = "test-encoder@1"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from steer.model import LatentModel
+from steer.models.latent_model import LatentModel
 from tests.steer.tiny import sharpen, tiny_model
 
 

@@ -22,7 +22,7 @@ from agents.experiments.cells import Record
 from agents.experiments.options import Options
 from agents.experiments.runner import run_experiment
 from agents.experiments.spec import Experiment, load_experiment
-from steer.pairs import Pair
+from steer.data.pairs import Pair
 
 ROOT = Path(__file__).resolve().parents[3]
 ENDS = ["A bee.", "My cat.", "The sea.", "A moon.", "Red fox.", "Big sky."]
@@ -101,7 +101,7 @@ def add_slow(log: Path) -> None:
 
 
 def main() -> None:
-    from steer.model import LatentModel
+    from steer.models.latent_model import LatentModel
 
     file, run, log = map(Path, sys.argv[1:])
     add_slow(log)

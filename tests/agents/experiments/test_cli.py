@@ -7,13 +7,13 @@ import pytest
 
 from agents.cli.experiment import clock, progress_table
 from agents.experiments.work import Tally
-from tests.agents.cli_kit import document, error_line, steer
+from tests.agents.cli.kit import document, error_line, steer
 from tests.agents.experiments.kit import write_file
 
 
 @pytest.fixture
 def file(tmp_path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("steer.judge.judge_folder", lambda: None)
+    monkeypatch.setattr("steer.evaluation.judge.judge_folder", lambda: None)
     return write_file(tmp_path, model=str(saved))
 
 

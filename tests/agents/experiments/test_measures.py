@@ -11,9 +11,9 @@ from torch import Tensor
 from agents.experiments.cells import Record
 from agents.experiments.lexical import names, numbers, words
 from agents.experiments.measures import MEASURES, Bench
-from steer.evaluation import base_nll
-from steer.guided import write_guided
-from steer.pairs import Pair
+from steer.data.pairs import Pair
+from steer.evaluation.evaluate import base_nll
+from steer.writing.guided import write_guided
 from tests.agents.experiments.kit import PAIRS, Letters, record, sample
 
 PLACES = {"east": 0.0, "near east": 0.2, "north": 1.4, "west": 3.0, "far": 2.0}

@@ -21,8 +21,8 @@ from agents.experiments.plays import run_plays
 from agents.experiments.report import write_report
 from agents.experiments.results import TestedPair as PairTest  # pytest would take the name for a test
 from agents.experiments.statistics import Comparison, Estimate
-from steer.model import LatentModel
-from tests.agents.cli_kit import document, steer
+from steer.models.latent_model import LatentModel
+from tests.agents.cli.kit import document, steer
 from tests.agents.experiments.kit import Letters
 from tests.agents.experiments.play_kit import ARMS, small_plays
 from tests.agents.experiments.test_report import Page

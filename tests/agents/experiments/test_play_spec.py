@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from agents.characters.goals import check_texts
 from agents.errors import ExperimentError, ScenarioError
 from agents.experiments.play_cells import plan_plays
 from agents.experiments.play_file import holds_scenarios, load_plays
 from agents.experiments.play_spec import as_played
-from agents.goals import check_texts
-from agents.scenario import Scenario, load_scenario
-from steer.model import LatentModel
+from agents.scenarios.schema import Scenario, load_scenario
+from steer.models.latent_model import LatentModel
 from tests.agents.experiments.kit import write_file
 from tests.agents.experiments.play_kit import ARMS, small_plays, write_plays
 

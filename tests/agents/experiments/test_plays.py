@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.audit import audit_run
 from agents.errors import RunDamaged, RunExists, RunMismatch
-from agents.events import TurnEvent
 from agents.experiments.folder import claim
 from agents.experiments.play_cells import measure_run, plan_plays, save_measured
 from agents.experiments.play_estimate import forecast_plays
@@ -22,10 +20,12 @@ from agents.experiments.play_spec import Plays, as_played
 from agents.experiments.play_tables import play_markdown
 from agents.experiments.plays import play_cell, run_plays
 from agents.experiments.work import Outcome
-from agents.simulation import run_scenario
-from steer.evaluation import base_nll
-from steer.guided import Written
-from tests.agents.cli_kit import document, error_line, steer
+from agents.simulation.audit import audit_run
+from agents.simulation.events import TurnEvent
+from agents.simulation.simulation import run_scenario
+from steer.evaluation.evaluate import base_nll
+from steer.writing.guided import Written
+from tests.agents.cli.kit import document, error_line, steer
 from tests.agents.experiments.kit import Letters
 from tests.agents.experiments.play_kit import small_plays, write_plays
 from tests.steer.tiny import tiny_model
@@ -248,7 +248,7 @@ def test_a_forecast_writes_nothing_and_knows_what_is_done(
 
 
 def test_the_command(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steer.judge.judge_folder", lambda: None)
+    monkeypatch.setattr("steer.evaluation.judge.judge_folder", lambda: None)
     file, run = write_plays(tmp_path, model=str(saved)), tmp_path / "run"
     answer = document(steer("experiment", file, "--out", run, "--dry-run", "--json"))
     assert (answer["cells"], answer["done"]) == (4, 0) and not run.exists()

@@ -26,7 +26,7 @@ from agents.experiments.results import TestedPair as PairTest  # pytest would ta
 from agents.experiments.runner import run_experiment
 from agents.experiments.statistics import Comparison, Estimate
 from agents.experiments.tables import difference_table, show
-from tests.agents.cli_kit import document, error_line, steer
+from tests.agents.cli.kit import document, error_line, steer
 from tests.agents.experiments.kit import PAIRS, Letters, experiment
 
 NASTY = '</article><script src="http://example.org/x.js">alert("*hi*")</script> & |so on|'

@@ -8,7 +8,7 @@ import pytest
 from agents.errors import RunDamaged
 from agents.experiments.results import ArmResult, Results, TestedPair
 from agents.experiments.statistics import Comparison, Estimate
-from tests.agents.cli_kit import steer
+from tests.agents.cli.kit import steer
 
 TestedPair.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test's to pytest
 

@@ -215,7 +215,7 @@ def test_the_prompted_arm_is_told_and_marked_but_scored_like_the_others(
         "agents.experiments.arms.write_guided",
         lambda m, contexts, **options: fed.extend(map(m.to_text, contexts)) or real(m, contexts, **options),
     )
-    from steer.guided import write_guided as real
+    from steer.writing.guided import write_guided as real
 
     arm = {"name": "told", "method": "prompted", "told": "End: {terminal} "}
     outcome = go(tmp_path, model, arms=[arm], limit=2)
@@ -230,7 +230,7 @@ def test_the_prompted_arm_is_told_and_marked_but_scored_like_the_others(
     monkeypatch.setattr("agents.experiments.arms.write_guided", lambda m, c, **o: seen.extend(c) or real(m, c, **o))
     from agents.experiments.arms import write_prompted
     from agents.experiments.options import PromptedOptions
-    from steer.sampling import SamplingConfig
+    from steer.writing.sampling import SamplingConfig
 
     write_prompted(Task(model, narrow, narrow, [1], 1, SamplingConfig()), PromptedOptions(told="End: {terminal} "))
     text = model.to_text(seen[0])
@@ -299,7 +299,7 @@ def test_a_killed_run_goes_on(slow: tuple[Path, Path, Path], tmp_path: Path, sav
     child.communicate()
     finished = len(list((run / "cells").glob("*.jsonl")))
     assert 3 <= finished < 12 and not (run / "samples.jsonl").exists()
-    from steer.model import LatentModel
+    from steer.models.latent_model import LatentModel
 
     loaded = load_experiment(file)
     outcome = run_experiment(loaded, run, lambda: LatentModel.from_pretrained(saved), open_judge=Letters)

@@ -9,9 +9,9 @@ from agents.errors import ExperimentError
 from agents.experiments.arms import ARMS
 from agents.experiments.options import Options, VectorOptions
 from agents.experiments.task import Sample, Task
-from steer.activation import decoder_layers, unguided_path
 from steer.errors import GuidanceError
-from steer.sampling import SamplingConfig
+from steer.writing.activation import decoder_layers, unguided_path
+from steer.writing.sampling import SamplingConfig
 from tests.agents.experiments.kit import PAIRS, experiment
 
 

@@ -13,8 +13,8 @@ from agents.experiments.lexical import sentence_words, speech_share
 from agents.experiments.options import AnnealedOptions, Options, VoiceOptions
 from agents.experiments.task import Sample, Task
 from steer.errors import TextError
-from steer.guidance import Pull, mix, task_guidance, task_vector, topic_sentence
-from steer.sampling import SamplingConfig
+from steer.latents.mixing import Pull, mix, task_guidance, task_vector, topic_sentence
+from steer.writing.sampling import SamplingConfig
 from tests.agents.experiments.kit import PAIRS, experiment
 
 SAMPLES = ("A tree.", "Two big red boats.")

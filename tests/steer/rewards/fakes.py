@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from steer.model import LatentModel
+from steer.models.latent_model import LatentModel
 from steer.rewards import States
 
 

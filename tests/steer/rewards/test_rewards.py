@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from steer.errors import CheckpointError, RewardError
+from steer.heads.preference import PreferenceConfig, PreferenceHead
 from steer.rewards import REWARDS, Rewards, States, mean_logprobs
 from steer.rewards.learned import PreferenceOptions
 from steer.rewards.options import Options
-from steer.rewards.preference import PreferenceConfig, PreferenceHead
 from steer.rewards.repetition import RepetitionOptions
 from steer.rewards.rubric import TEMPLATE, Question, RubricOptions, answer_ids
 from tests.steer.rewards.fakes import AnsweringModel, WordTokenizer, make_states, random

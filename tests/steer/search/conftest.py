@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from steer.model import LatentModel
+from steer.models.latent_model import LatentModel
 from tests.steer.families import make_base
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import SPAN, sharpen, tiny_model

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steer.adapters import ROUTER
-from steer.model import LatentModel
+from steer.models.adapters import ROUTER
+from steer.models.latent_model import LatentModel
 from steer.noise import RowNoise, derive_seed
-from steer.search.engine import Draw, Engine, Order
+from steer.search.engines.base import Draw, Engine, Order
 from steer.search.tree import Tree, child_key
 from tests.steer.tiny import Z_DIM, forced_logits
 

@@ -9,17 +9,17 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-from steer import evaluation
 from steer.errors import ModelNotFound, RecipeError, TrainingError, UnsupportedBase
-from steer.evaluation import latent_figures
-from steer.fresh import fresh_model
-from steer.model import LatentModel
-from steer.training.autoencoder_stage import AutoencoderTrainer, train_autoencoder, trainable
+from steer.evaluation import evaluate as evaluation
+from steer.evaluation.evaluate import latent_figures
+from steer.models.build import fresh_model
+from steer.models.latent_model import LatentModel
+from steer.training.autoencoder import AutoencoderTrainer, train_autoencoder, trainable
 from steer.training.defaults import SIZES, default_recipe, is_untouched, on_base, size_of, write_recipe
 from steer.training.pipeline import run_recipe
 from steer.training.recipe import Recipe, load_recipe
 from tests.steer.families import make_base
-from tests.steer.training.test_objective import batch_of, loss_of, objective_of
+from tests.steer.training.objectives.test_interleaved import batch_of, loss_of, objective_of
 from tests.steer.training.test_stages import TRAIN, recipe_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from steer.adapters import ENCODER, ROUTER, switch_adapter, use_adapter
-from steer.base import backbone
 from steer.errors import LatentError
-from steer.training.autoencoder_stage import trainable
+from steer.models.adapters import ENCODER, ROUTER, switch_adapter, use_adapter
+from steer.models.base import backbone
+from steer.training.autoencoder import trainable
 from tests.steer.families import make_base
 from tests.steer.tiny import tiny_model
-from tests.steer.training.test_objective import batch_of, loss_of, objective_of
+from tests.steer.training.objectives.test_interleaved import batch_of, loss_of, objective_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
 

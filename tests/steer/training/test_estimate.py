@@ -9,17 +9,17 @@ import torch
 from transformers import AutoConfig
 
 from steer.errors import ModelNotFound, RecipeError, TrainingError
-from steer.fresh import fresh_model
-from steer.training import estimate as estimates
-from steer.training.autoencoder_stage import trainable
-from steer.training.estimate import Estimate, estimate_base, read_config
-from steer.training.estimate_latent import estimate_autoencoder, phases
-from steer.training.hollow import _Counter, hollow_model, peak_of
-from steer.training.minihf_stage import unfreeze
-from steer.training.plan import advice, config_of, plan, probe
+from steer.models.build import fresh_model
+from steer.training.autoencoder import trainable
+from steer.training.estimate import report as estimates
+from steer.training.estimate.autoencoder import estimate_autoencoder, phases
+from steer.training.estimate.meta import _Counter, hollow_model, peak_of
+from steer.training.estimate.plan import advice, config_of, plan, probe
+from steer.training.estimate.report import Estimate, estimate_base, read_config
+from steer.training.minihf import unfreeze
 from steer.training.recipe import Recipe
 from tests.steer.families import make_base
-from tests.steer.training.test_minihf_stage import settings_of as minihf_settings
+from tests.steer.training.test_minihf import settings_of as minihf_settings
 from tests.steer.training.test_stages import recipe_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
@@ -197,8 +197,8 @@ def test_rounds_before_are_planned_and_equal_ones_probed_once(tmp_path: Path, mo
         (None, "reach", second.reach.steps if second.reach else 0),
     ]
     runs = []
-    monkeypatch.setattr("steer.training.plan.probe_base", lambda *args: runs.append("base"))
-    monkeypatch.setattr("steer.training.plan.measure", lambda *args: runs.append("autoencoder"))
+    monkeypatch.setattr("steer.training.estimate.plan.probe_base", lambda *args: runs.append("base"))
+    monkeypatch.setattr("steer.training.estimate.plan.measure", lambda *args: runs.append("autoencoder"))
     probe(second, found, CPU, path=path)
     assert runs == ["base", "autoencoder"]
 

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from steer.errors import CorpusError, RecipeError, TrainingError
-from steer.model import LatentModel
+from steer.models.latent_model import LatentModel
 from steer.training.pipeline import calibrate_reached, run_recipe
 from steer.training.recipe import MiniHFRecipe, load_recipe
-from steer.training.rehearsal import rehearse, shortened
-from steer.training.runner import is_done
+from steer.training.smoke_run import rehearse, shortened
+from steer.training.stage import is_done
 from tests.steer.training.test_estimate import minihf_of
 from tests.steer.training.test_stages import assert_same_weights, recipe_of
 
@@ -35,7 +35,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_all_stages_and_then_nothing(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
+    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
     path, data = files
     folder = run_recipe(path, data / "out", data)
     assert folder == data / "out" / "package" / "tiny"
@@ -62,7 +62,7 @@ def with_heads(files: tuple[Path, Path]) -> tuple[Path, Path]:
 def test_heads_that_are_wished_for_later_are_packaged(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
+    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
     path, data = files
     folder = run_recipe(path, data / "out", data)
     assert LatentModel.from_pretrained(str(folder)).reach is None
@@ -105,7 +105,7 @@ def go_on(files: tuple[Path, Path], *, base: bool) -> Path:
 
 @pytest.mark.parametrize("base", [True, False])
 def test_a_recipe_goes_on_from_another(files: tuple[Path, Path], base: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
+    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
     _, data = files
     folder = run_recipe(go_on(files, base=base), data / "out", data)
     before, after = data / "out" / "before", data / "out"
@@ -173,7 +173,7 @@ def test_without_two_sentences_nothing_is_calibrated(tiny_llama: Path, caplog: p
 def test_too_few_stories_for_the_figures_do_not_lose_the_model(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
+    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
     path, data = files
     stories = [f"one fox and {i} hens and no stop in all of this long tale of foxes and hens" for i in range(200)]
     (data / "stories.txt").write_text("\n<|endoftext|>\n".join(stories), encoding="utf-8")
@@ -188,7 +188,7 @@ def test_too_few_stories_for_the_figures_do_not_lose_the_model(
 def test_a_rehearsal_runs_all_rounds_shortly_and_leaves_the_run_alone(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
+    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
     path, data = go_on(with_heads(files), base=False), files[1]
     folder = rehearse(path, data / "out", data, steps=1)
     run = data / "out" / "rehearsal"
@@ -208,7 +208,7 @@ def test_a_rehearsal_runs_all_rounds_shortly_and_leaves_the_run_alone(
 def test_a_finished_run_refuses_other_settings_and_packages_other_words(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("steer.evaluation.judge_folder", lambda: None)
+    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
     path, data = with_heads(files)
     run_recipe(path, data / "out", data)
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from steer.errors import UnsupportedBase
-from steer.model import LatentModel
-from steer.quantised import load_options
-from steer.training.autoencoder_stage import train_autoencoder
+from steer.models.latent_model import LatentModel
+from steer.models.quantization import load_options
+from steer.training.autoencoder import train_autoencoder
 from steer.training.recipe import Recipe
 from tests.steer.families import make_base
 from tests.steer.training.test_any_base import small, stories

@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from steer.errors import CorpusError, RecipeError, TrainingError
-from steer.model import LatentModel
-from steer.training import autoencoder_stage, base_stage
-from steer.training.autoencoder_stage import train_autoencoder
-from steer.training.base_stage import build_base, train_base, train_tokenizer
+from steer.models.latent_model import LatentModel
+from steer.training import autoencoder as autoencoder_stage
+from steer.training import base as base_stage
+from steer.training.autoencoder import train_autoencoder
+from steer.training.base import build_base, train_base, train_tokenizer
 from steer.training.recipe import BaseRecipe, Recipe
-from steer.training.runner import Bar, compiles, is_done, seconds_trained, training_arguments
+from steer.training.stage import Bar, compiles, is_done, seconds_trained, training_arguments
 
 # `Trainer` and its parts warn of old argument names and of settings that are meant; none of that is ours to change.
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from steer.search.driver import Budget, Outcome, run_search
+from steer.search.environment import World
 from steer.search.policies import make_policy
 from steer.search.problem import Request
 from steer.search.tree import Tree, child_key
-from steer.search.world import World
 
 SPAN = 2
 Path = tuple[int, ...]

@@ -1,0 +1,1 @@
+"""What a character wants, remembers, and plans."""

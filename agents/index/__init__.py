@@ -1,0 +1,1 @@
+"""An index over one's own documents: passages, building, roads through it."""

@@ -1,0 +1,1 @@
+"""What is made from the files of a run: progress, transcript, plots."""

@@ -1,0 +1,1 @@
+"""Scenario files: their schema, loading, and the packaged ones."""

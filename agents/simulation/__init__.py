@@ -1,0 +1,1 @@
+"""Playing a scenario: events, log, turns, state, resume, audit."""

@@ -1,0 +1,155 @@
+"""Spans of stories, and text written from latents."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steer.models.adapters import DECODER, ROUTER, use_adapter
+from steer.models.base import backbone
+from steer.writing.opening import open_writer
+from steer.writing.sampling import SamplingConfig
+from steer.writing.stream import Arm
+
+Ids = tuple[int, ...]
+Embed = Callable[[Sequence[str]], Tensor]
+Progress = Callable[[str, int, int], None]
+
+GREEDY = SamplingConfig(temperature=0.0)
+BATCH = 32  # rows written at once
+
+
+def cut_spans(model: Any, stories: Sequence[str], *, most: int = 16) -> list[list[Ids]]:
+    """The first `most` spans of S tokens of each story, from its beginning; what is left over is dropped."""
+    size = model.span_tokens
+    rows = [model.to_ids(story)[: most * size] for story in stories]
+    return [[tuple(ids[i : i + size]) for i in range(0, len(ids) - size + 1, size)] for ids in rows]
+
+
+def draw_spans(cut: Sequence[Sequence[Ids]], count: int, rng: np.random.Generator) -> list[Ids]:
+    """One span of each of up to `count` stories, stories and spans drawn at random.
+
+    Args:
+        cut: of `cut_spans`.
+        count: spans wanted; fewer come where fewer stories hold a span.
+        rng: draws them.
+    """
+    chosen = [int(i) for i in rng.permutation(len(cut)) if cut[int(i)]][:count]
+    return [cut[i][int(rng.integers(len(cut[i])))] for i in chosen]
+
+
+def decode(
+    model: Any,
+    z: Tensor,
+    contexts: Sequence[Sequence[int]] | None = None,
+    *,
+    what: str = "decoding",
+    progress: Progress | None = None,
+) -> list[Ids]:
+    """The likeliest span, token by token, that the router writes from each latent.
+
+    Args:
+        model: a `LatentModel`.
+        z: `[n, z_dim]`.
+        contexts: visible token ids per row. By default there is none at all, not even the token with which a text
+            begins, as for the isolated spans of training: behind that token the router begins a story.
+        what, progress: told with rows done and rows in all.
+
+    Returns:
+        Up to S token ids per row, cut behind the end of a story.
+    """
+    rows: list[Ids] = []
+    for start in range(0, len(z), BATCH):
+        chunk = z[start : start + BATCH]
+        if contexts is None:
+            rows += _decode_alone(model, chunk)
+        else:
+            seeds = [0] * len(chunk)  # greedy writing draws nothing
+            writer = open_writer(model, contexts[start : start + BATCH], seeds=seeds, spans=1, sampling=GREEDY)
+            rows += [span.ids for span in writer.write(chunk)]
+        if progress:
+            progress(what, len(rows), len(z))
+    return rows
+
+
+@torch.inference_mode()
+def _decode_alone(model: Any, z: Tensor) -> list[Ids]:
+    """`decode` without context: a writer begins with a token, so this is its loop without one."""
+    embeds, tokens = model.soft(z), []
+    arm = Arm(model, ROUTER, [[]] * len(z), embeds.shape[1] + model.span_tokens)
+    for _ in range(model.span_tokens):
+        tokens.append(arm.forward(embeds)[:, -1].argmax(-1))
+        embeds = arm.embed(tokens[-1])
+    return [_cut(model, ids) for ids in torch.stack(tokens, dim=1).tolist()]
+
+
+def _cut(model: Any, ids: list[int]) -> Ids:
+    """Tokens up to the end of a story."""
+    eos = model.tokenizer.eos_token_id
+    return tuple(ids[: ids.index(eos) + 1] if eos in ids else ids)
+
+
+@torch.no_grad()
+def decode_stage_one(model: Any, z: Tensor, *, what: str = "decoding", progress: Progress | None = None) -> list[Ids]:
+    """The likeliest span that BigVAE's stage-1 decoder writes from each latent, its context dropped as in training.
+
+    The layout is `[z][S slots of context][span]`. MiniHF's `train_vae_overlap.py` drops a context by zeroing its ids
+    and its mask; the slots keep their positions, and the last of them predicts the first token. A decoder that is given
+    no slots at all writes at positions where it was never trained.
+
+    Args:
+        model: a `LatentModel` with a `decoder` adapter.
+        z: `[n, z_dim]`.
+        what, progress: see `decode`.
+
+    Returns:
+        See `decode`.
+    """
+    size = model.span_tokens
+    rows: list[Ids] = []
+    for start in range(0, len(z), BATCH):
+        soft = model.soft(z[start : start + BATCH])
+        slots = torch.zeros(len(soft), size, dtype=torch.long, device=model.device)
+        seen = torch.cat([torch.ones_like(slots[:, :1]), slots, torch.ones_like(slots)], dim=1)
+        places = torch.arange(seen.shape[1], device=model.device)[None].expand_as(seen)
+        written = slots[:, :0]
+        with use_adapter(model.peft, DECODER) as base:
+            for _ in range(size):
+                embeds = torch.cat([soft, model.embed(torch.cat([slots, written], dim=1))], dim=1)
+                length = embeds.shape[1]
+                hidden = backbone(base)(
+                    inputs_embeds=embeds,
+                    attention_mask=seen[:, :length],
+                    position_ids=places[:, :length],
+                    use_cache=False,
+                ).last_hidden_state[:, -1]
+                likeliest = base.get_output_embeddings()(hidden).argmax(-1, keepdim=True)
+                written = torch.cat([written, likeliest], dim=1)
+        rows += [_cut(model, ids) for ids in written.tolist()]
+        if progress:
+            progress(what, len(rows), len(z))
+    return rows
+
+
+def nlls(model: Any, contexts: Sequence[Sequence[int]], rows: Sequence[Ids]) -> np.ndarray:
+    """Mean NLL `[n]` of rows behind their contexts under the bare base, nats per token; float64."""
+    from steer.rewards.fluency import mean_logprobs
+
+    return -mean_logprobs(model, contexts, rows).double().numpy()
+
+
+def encoder_embed(model: Any) -> Embed:
+    """The model's own encoder as an `Embed`: unit latents of texts, of each its first span.
+
+    For where no judge is installed: the encoder finds its own spans more alike than an independent reader would.
+    """
+
+    def embed(texts: Sequence[str]) -> Tensor:
+        # Not `model.encode`, which rightly refuses what a poor model may well write: nothing, or control characters.
+        rows = [model.tokenizer(f" {text.strip()}", add_special_tokens=False)["input_ids"] for text in texts]
+        spans = [ids[: model.span_tokens] or [model.tokenizer.eos_token_id] for ids in rows]
+        return torch.nn.functional.normalize(model.encode_ids(spans), dim=1)
+
+    return embed

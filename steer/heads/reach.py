@@ -1,0 +1,143 @@
+"""The reach head: how likely a terminal still comes, and how soon, judged from two latents.
+
+It is trained on nothing but stories (`steer.training.heads.reach`): a passage that follows a span at some distance can
+be reached from it, passages of other stories and those already told cannot.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from steer.errors import LatentError
+from steer.heads.stored import StoredHead
+from steer.models.config import ReachConfig
+
+COSINES = 8
+
+
+class ReachHead(StoredHead):
+    """Classifies pairs of latents by distance in spans: the buckets of the configuration, and last `unreachable`.
+
+    Both latents are standardised and mapped by a linear layer each. Their maps, the product, the difference, and the
+    cosines of eight parts of them feed a small MLP. About 150,000 parameters at width 128 and latents of 256.
+
+    Args:
+        config: widths, buckets, temperature.
+        dropout: of the hidden layers, in training.
+    """
+
+    what = "reach head reads"
+    trained_by = "steer train reach"
+    config: ReachConfig
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ReachConfig, *, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.config = config
+        width, z_dim = config.width, config.z_dim
+        self.register_buffer("mean", torch.zeros(z_dim))
+        self.register_buffer("std", torch.ones(z_dim))
+        self.state = nn.Linear(z_dim, width)
+        self.terminal = nn.Linear(z_dim, width)
+        features = 4 * width + COSINES + 1
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(features),
+            nn.Linear(features, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, len(config.buckets) + 1),
+        )
+
+    def standardize(self, z: Tensor) -> Tensor:
+        """Latents `[n, z_dim]` with the mean 0 and the standard deviation 1 of the training latents in each number."""
+        return (z.to(self.mean) - self.mean) / self.std
+
+    def forward(self, state: Tensor, terminal: Tensor) -> Tensor:
+        """Logits `[n, buckets + 1]` float32, not yet divided by the temperature.
+
+        Args:
+            state, terminal: `[n, z_dim]`, standardised.
+        """
+        a, b = self.state(state), self.terminal(terminal)
+        parts = nn.functional.cosine_similarity(a.unflatten(1, (COSINES, -1)), b.unflatten(1, (COSINES, -1)), dim=2)
+        whole = nn.functional.cosine_similarity(state, terminal, dim=1)[:, None]
+        return self.mlp(torch.cat([whole, parts, a, b, a * b, (a - b).abs()], dim=1)).float()
+
+    @torch.no_grad()
+    def probabilities(self, state: Tensor, terminal: Tensor) -> Tensor:
+        """Calibrated probabilities `[n, buckets + 1]` float32 of each bucket and, last, of `unreachable`.
+
+        Args:
+            state: `[n, z_dim]` latents of spans, as the encoder gives them.
+            terminal: `[n, z_dim]`, or `[1, z_dim]` for all rows.
+
+        Raises:
+            LatentError: shapes do not fit, or a latent holds NaN or infinity.
+        """
+        for name, z in (("state", state), ("terminal", terminal)):
+            if z.dim() != 2 or z.shape[1] != self.config.z_dim:
+                raise LatentError(f"{name} has shape {tuple(z.shape)}, expected [n, {self.config.z_dim}]")
+            if not torch.isfinite(z).all():
+                raise LatentError(f"a {name} latent holds NaN or infinity")
+        if terminal.shape[0] not in (1, state.shape[0]):
+            raise LatentError(
+                f"{terminal.shape[0]} terminals for {state.shape[0]} states; give one for each, or one for all"
+            )
+        first, second = self.standardize(state), self.standardize(terminal).expand(state.shape[0], -1)
+        return torch.softmax(self(first, second) / self.config.temperature, dim=1).to(state.device)
+
+    def told(self, state: Tensor, terminal: Tensor) -> Tensor:
+        """Probability `[n]` float32 that the terminal is told in the state itself.
+
+        Args:
+            state, terminal: see `probabilities`.
+
+        Raises:
+            LatentError: see `probabilities`.
+        """
+        return self.probabilities(state, terminal)[:, 0]
+
+    def within(self, state: Tensor, terminal: Tensor, spans: int | Sequence[int] | Tensor) -> Tensor:
+        """Probability `[n]` float32 that the terminal is told in full within so many spans after the state.
+
+        A terminal inside the state itself counts as told. Within a bucket the probability is spread evenly, in the last
+        one geometrically. Calibrated for the mix of pairs in training, half of which can be reached.
+
+        Args:
+            state, terminal: see `probabilities`.
+            spans: a number, or one for each row; from 0.
+
+        Raises:
+            LatentError: see `probabilities`; or `spans` is negative or of another length.
+        """
+        chances = self.probabilities(state, terminal)[:, :-1]
+        count = torch.as_tensor(spans, device=chances.device, dtype=torch.float32)
+        if count.dim() > 1 or (count.dim() == 1 and len(count) != len(chances)):
+            raise LatentError(f"spans has shape {tuple(count.shape)}, expected one number or [{len(chances)}]")
+        if bool((count < 0).any()):
+            raise LatentError(f"spans must be 0 or more, got {float(count.min()):g}")
+        first = torch.tensor(self.config.buckets, device=chances.device, dtype=torch.float32)
+        into = count.expand(len(chances))[:, None] - first + 1
+        share = (into[:, :-1] / (first[1:] - first[:-1])).clamp(0, 1)
+        excess = max(self.config.tail - self.config.buckets[-1] + 1, 1.0)
+        last = 1 - (1 - 1 / (excess + 1e-6)) ** into[:, -1:].clamp_min(0)
+        return (chances * torch.cat([share, last], dim=1)).sum(1)
+
+    def distance(self, state: Tensor, terminal: Tensor) -> Tensor:
+        """Expected distance `[n]` float32 in spans, given that the terminal can be reached.
+
+        Args:
+            state, terminal: see `probabilities`.
+
+        Raises:
+            LatentError: see `probabilities`.
+        """
+        chances = self.probabilities(state, terminal)[:, :-1]
+        starts = self.config.buckets
+        middles = [(a + b - 1) / 2 for a, b in zip(starts[:-1], starts[1:], strict=True)] + [self.config.tail]
+        return (chances * chances.new_tensor(middles)).sum(1) / chances.sum(1).clamp_min(1e-9)

@@ -1,0 +1,64 @@
+"""Small heads that are kept beside a model: written, read, and tied to the encoder whose latents they know."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from steer.errors import CheckpointError
+from steer.models.checkpoint import load_head, read_tensors
+
+
+class EncoderHead(nn.Module):
+    """A head that is of use with the latents of one encoder, which its `config` names. Abstract.
+
+    Attributes:
+        what: what it is and does with latents, for errors.
+        trained_by: the command that trains one.
+        config: of the head.
+    """
+
+    what: ClassVar[str]
+    trained_by: ClassVar[str]
+    config: Any
+
+    def check_encoder(self, encoder_id: str) -> None:
+        """Compare the encoder with the one whose latents it was trained on.
+
+        Raises:
+            CheckpointError: it is another one.
+        """
+        if self.config.encoder_id != encoder_id:
+            raise CheckpointError(
+                f"this {self.what} latents of encoder {self.config.encoder_id!r}, the model's is {encoder_id!r}; "
+                f"train one for this model: {self.trained_by}"
+            )
+
+
+class StoredHead(EncoderHead):
+    """A head whose configuration is kept in its model's. Abstract; made from `config` alone."""
+
+    def save(self, path: Path, dtype: torch.dtype | None = None) -> None:
+        """Write the weights as safetensors, cast to `dtype`. The configuration is kept in the model's."""
+        tensors = {name: t.detach().to(dtype or t.dtype).contiguous().cpu() for name, t in self.state_dict().items()}
+        save_file(tensors, path)
+
+    @classmethod
+    def load(cls, path: Path, config: Any, encoder_id: str) -> Self:
+        """Read and check a head; it comes frozen and in evaluation mode.
+
+        Args:
+            path: as written by `save`.
+            config: its configuration.
+            encoder_id: of the model that it is to serve.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, of other shapes or holds NaN, or the head belongs to another
+                encoder.
+        """
+        head = cls(config)
+        head.check_encoder(encoder_id)
+        load_head(head, read_tensors(path), path)
+        return head.eval()

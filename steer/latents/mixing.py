@@ -1,0 +1,355 @@
+"""Guidance: pure functions that mix latents, and logits, batched and row by row.
+
+`mix` moves a draft towards (or away from) other latents by a schedule; the functions named after BigVAE's samplers are
+its fixed mixes; `cfg` is classifier-free guidance on logits. Shapes: B rows, z latent width, n steps, V vocabulary.
+
+Laws that hold for every `rescale` and `method`:
+
+- all weights zero: the draft, bit for bit;
+- one pull of weight one (and none beside it): that pull's latent, bit for bit;
+- the order of the pulls is irrelevant;
+- row i of a batch equals that row alone, bit for bit;
+- zero and opposite vectors give finite latents.
+
+Mixes are computed in float64 and rounded once to the draft's dtype. Sums over a row add halves in a fixed order: a
+library reduction may add in another order for another batch size, and row i would then depend on its neighbours.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from steer.errors import GuidanceError
+from steer.latents.rows import row_norm, row_sum, slerp_rows, unit_rows, with_norm
+from steer.latents.schedules import linear_bigvae
+
+__all__ = [
+    "Pull",
+    "annealed_blends",
+    "apply_op",
+    "cfg",
+    "mix",
+    "prompt_guidance",
+    "slerp",
+    "task_guidance",
+    "task_vector",
+    "topic_sentence",
+]
+
+# Rounds of projected gradient that split a draft between several avoided latents.
+_AVOID_ROUNDS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Pull:
+    """A latent with a weight schedule: the unit of guidance.
+
+    Attributes:
+        latent: float `[z]`, or `[B, z]` for one latent per row.
+        weights: schedule in [0, 1], `[n]`, or `[B, n]` for one schedule per row (so that search may steer each
+            candidate by another amount).
+        avoid: repel from the latent instead of pulling towards it.
+
+    Raises:
+        GuidanceError: at construction, for wrong shapes, values that are not finite, or weights outside [0, 1].
+    """
+
+    latent: Tensor
+    weights: Tensor
+    avoid: bool = False
+
+    def __post_init__(self) -> None:
+        if self.latent.ndim not in (1, 2) or self.latent.shape[-1] == 0 or not self.latent.is_floating_point():
+            raise GuidanceError(f"a pull's latent is a float [z] or [B, z]; got {_describe(self.latent)}")
+        if not bool(torch.isfinite(self.latent).all()):
+            raise GuidanceError("a pull's latent holds NaN or infinity; check the encoder that made it")
+        if self.weights.ndim not in (1, 2) or self.weights.shape[-1] == 0 or not self.weights.is_floating_point():
+            raise GuidanceError(f"a pull's weights are a float [n] or [B, n]; got {_describe(self.weights)}")
+        if not bool(((self.weights >= 0) & (self.weights <= 1)).all()):
+            raise GuidanceError(
+                f"a pull's weights lie in [0, 1]; got {self.weights.min():g} to {self.weights.max():g}; "
+                "to move away from a latent use avoid=True"
+            )
+
+
+def mix(
+    draft: Tensor,
+    pulls: Sequence[Pull],
+    step: int,
+    *,
+    rescale: Literal["mean", "none", "draft"] | float = "mean",
+    method: Literal["linear", "slerp"] = "linear",
+    noise: Tensor | Generator | None = None,
+    noise_scale: float = 1.0,
+) -> Tensor:
+    """Mix pulls into a draft at one step of their schedules.
+
+    First the draft is moved away from the avoided latents: the part of it that lies in their cone is taken out by
+    their weights, and its norm is restored. A draft that does not lean towards an avoided latent is not moved, and one
+    that does is not pushed past the point where it leans neither way. Then the draft is averaged with the other pulls,
+    its own weight being what theirs leave of 1; pulls that sum to more than 1 are normalised. A mean of codes is
+    shorter than the codes, so each row is rescaled last. A row in which nothing is mixed is passed through unscaled.
+
+    Args:
+        draft: float `[B, z]`, the model's own proposals.
+        pulls: what to mix in; may be empty.
+        step: index into every schedule, from 0.
+        rescale: norm of the result, per row: "mean", the mean of the norms that went in, weighted as they were;
+            "draft", the draft's norm; "none"; or a number.
+        method: "linear", or "slerp": along the sphere from the draft to the mean of the pulls.
+        noise: standard normal `[B, z]`, or a generator that draws it, for the noise of a Brownian bridge: with pulls of
+            total weight t a row gets `noise_scale * sqrt(t * (1 - t)) * noise` before it is rescaled.
+        noise_scale: factor on that noise; 1 is the spread of the posterior, q(z given span) = N(mean, I).
+
+    Returns:
+        `[B, z]` in the draft's dtype.
+
+    Raises:
+        GuidanceError: for shapes that do not fit, a step outside a schedule, or unknown options.
+    """
+    _check_mix(draft, pulls, step, rescale, method)
+    base = draft.double()
+    avoids = [_at_step(pull, base, step) for pull in pulls if pull.avoid]
+    start = _repel(base, avoids) if avoids else base
+    targets = [_at_step(pull, base, step) for pull in pulls if not pull.avoid]
+    if not targets:
+        return start.to(draft.dtype)
+
+    total = sum((weight for _, weight in targets), torch.zeros_like(base[:, :1]))
+    shares = [(latent, weight / total.clamp(min=1)) for latent, weight in targets]
+    own = (1 - total).clamp(min=0)
+    mean_norm = sum((share * row_norm(latent) for latent, share in shares), own * row_norm(start))
+    if method == "linear":
+        mixed = sum((share * latent for latent, share in shares), own * start)
+    else:
+        # Among themselves the pulls are averaged, which has no order; the sphere is only crossed from the draft.
+        fraction = total.clamp(min=torch.finfo(total.dtype).tiny)
+        aim = sum((weight / fraction * latent for latent, weight in targets), torch.zeros_like(base))
+        aim_norm = sum((weight / fraction * row_norm(latent) for latent, weight in targets), torch.zeros_like(total))
+        mixed = slerp_rows(start, with_norm(aim, aim_norm), total.clamp(max=1))
+    if noise is not None:
+        time = total.clamp(max=1)
+        mixed = mixed + noise_scale * (time * (1 - time)).sqrt() * _draw(noise, draft).double()
+
+    if rescale == "mean":
+        mixed = with_norm(mixed, mean_norm)
+    elif rescale == "draft":
+        mixed = with_norm(mixed, row_norm(start))
+    elif rescale != "none":
+        mixed = with_norm(mixed, torch.full_like(total, float(rescale)))
+    mixed = torch.where(total == 0, start, mixed)
+    for latent, share in shares:
+        mixed = torch.where(share == 1, latent, mixed)
+    return mixed.to(draft.dtype)
+
+
+def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
+    """Spherical interpolation per row: the direction turns evenly from `a` to `b`, the norm changes linearly.
+
+    Opposite vectors, between which no shortest way is singled out, are joined over a fixed orthogonal direction; where
+    one of the two is zero the interpolation is linear. `t = 0` gives `a` and `t = 1` gives `b`, bit for bit.
+
+    Args:
+        a: float `[B, z]` or `[z]`.
+        b: the same shape, or one that broadcasts to it.
+        t: in [0, 1]; a number, or `[B]` or `[B, 1]`.
+
+    Raises:
+        GuidanceError: if the widths differ or `t` is outside [0, 1].
+    """
+    if a.shape[-1:] != b.shape[-1:]:
+        raise GuidanceError(f"slerp needs latents of one width; got {_describe(a)} and {_describe(b)}")
+    wide = a.double()
+    fraction = _per_row(t, wide)
+    if not bool(((fraction >= 0) & (fraction <= 1)).all()):
+        raise GuidanceError(f"slerp interpolates for t in [0, 1]; got {t!r}")
+    return slerp_rows(wide, b.double(), fraction).to(a.dtype)
+
+
+def cfg(null_logits: Tensor, cond_logits: Tensor, scale: float | Tensor) -> Tensor:
+    """Classifier-free guidance on logits, `null + scale * (cond - null)` (Ho and Salimans, 2022).
+
+    Scale 1 gives `cond_logits` and scale 0 gives `null_logits`, bit for bit. Mask tokens out after this, not before:
+    the difference of two infinities is NaN.
+
+    Args:
+        null_logits: float `[B, V]`, without the condition.
+        cond_logits: float `[B, V]`, with it.
+        scale: a number, or `[B]` or `[B, 1]` for one per row. Above 1 it exaggerates the condition.
+
+    Raises:
+        GuidanceError: if the two shapes differ.
+    """
+    if null_logits.shape != cond_logits.shape:
+        raise GuidanceError(
+            f"both arms need one shape; got null {_describe(null_logits)} and cond {_describe(cond_logits)}"
+        )
+    if not isinstance(scale, Tensor):
+        if scale in (0, 1):
+            return cond_logits if scale == 1 else null_logits
+        return null_logits + scale * (cond_logits - null_logits)
+    rows = _per_row(scale, cond_logits)
+    guided = null_logits + rows * (cond_logits - null_logits)
+    return torch.where(rows == 1, cond_logits, torch.where(rows == 0, null_logits, guided))
+
+
+def prompt_guidance(z: Tensor, prompt: Tensor) -> Tensor:
+    """BigVAE's `guide`: 0.85 z + 0.15 prompt, at the mean of the two norms. `[..., z]`, broadcast."""
+    return _blend((0.85, z), (0.15, prompt))
+
+
+def task_guidance(z: Tensor, task: Tensor) -> Tensor:
+    """Lean towards a task vector: 0.85 z + 0.15 task, at the mean of the two norms. `[..., z]`, broadcast."""
+    return _blend((0.85, z), (0.15, task))
+
+
+def topic_sentence(z: Tensor, topic: Tensor, task: Tensor) -> Tensor:
+    """BigVAE's `task` and `paragraph_topic`: 0.75 z + 0.10 topic + 0.15 task, at the mean of the three norms."""
+    return _blend((0.75, z), (0.10, topic), (0.15, task))
+
+
+def annealed_blends(
+    draft: Tensor, terminal: Tensor, steps: int, *, step_size: float = 0.1, start: float = 0.05
+) -> Tensor:
+    """BigVAE's guidance annealing (MiniHF's `plan_2`) without the writing in between.
+
+    At step k = 1 .. steps the result of the step before (at first the draft) is mixed with `w = start + step_size * k`
+    of the terminal, and rescaled to the mean of the two norms that went in.
+
+    Args:
+        draft: float `[..., z]`.
+        terminal: float `[..., z]`, broadcast to the draft.
+        steps: number of blends, at least 1.
+        step_size: growth of the weight per step. MiniHF's planner used 0.025.
+        start: weight before the first step.
+
+    Returns:
+        `[steps, ..., z]`, in the draft's dtype.
+
+    Raises:
+        GuidanceError: if there is no step, a weight is outside [0, 1], or the widths differ.
+    """
+    blends: list[Tensor] = []
+    for weight in linear_bigvae(steps, start=start, step_size=step_size).tolist():
+        blends.append(_blend((1 - weight, blends[-1] if blends else draft), (weight, terminal)))
+    return torch.stack(blends)
+
+
+def apply_op(z: Tensor, op_source: Tensor, op_target: Tensor, strength: float = 1.0) -> Tensor:
+    """Vector arithmetic: add what leads from the mean of one set of examples to the mean of another, keeping the norm.
+
+    Args:
+        z: float `[..., z]`.
+        op_source: examples before the operation, `[n, z]` or `[z]`.
+        op_target: examples after it, `[m, z]` or `[z]`.
+        strength: factor on the difference; 0 returns `z` itself, a negative one undoes the operation.
+
+    Raises:
+        GuidanceError: if a set is empty or the widths differ.
+    """
+    if strength == 0:
+        return z
+    moved = z.double() + strength * (_mean_of(op_target, z) - _mean_of(op_source, z))
+    return with_norm(moved, row_norm(z.double())).to(z.dtype)
+
+
+def task_vector(latents: Tensor) -> Tensor:
+    """Mean of sample latents `[n, z]`, rescaled to the mean of their norms: `[z]` (MiniHF's `mk_task_vector`).
+
+    Raises:
+        GuidanceError: if `latents` is not a matrix with at least one row.
+    """
+    if latents.ndim != 2 or latents.shape[0] == 0:
+        raise GuidanceError(f"a task vector needs latents [n, z] with n of at least 1; got {_describe(latents)}")
+    rows = latents.double()
+    return with_norm(rows.mean(0), row_norm(rows).mean(0)).to(latents.dtype)
+
+
+def _repel(draft: Tensor, avoids: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Take out of each row the part that lies in the cone of the avoided latents, by their weights; norm restored."""
+    weights = torch.cat([weight for _, weight in avoids], dim=1)
+    units = torch.stack([unit_rows(latent) for latent, _ in avoids], dim=1) * (weights > 0)[..., None]
+    lean = row_sum(units * draft[:, None])
+    parts = lean.clamp(min=0)
+    if len(avoids) > 1:
+        # Latents that resemble each other must not be taken out twice: project on their cone (non-negative least
+        # squares by projected gradient). Starting from zero keeps it independent of the order of the pulls.
+        gram = row_sum(units[:, :, None] * units[:, None])
+        overlap = row_sum(gram.abs()).clamp(min=1)
+        parts = torch.zeros_like(lean)
+        for _ in range(_AVOID_ROUNDS):
+            parts = (parts + (lean - row_sum(gram * parts[:, None])) / overlap).clamp(min=0)
+    parts = parts * weights
+    moved = draft
+    for index in range(len(avoids)):
+        moved = moved - parts[:, index, None] * units[:, index]
+    return torch.where((parts > 0).any(dim=1, keepdim=True), with_norm(moved, row_norm(draft)), draft)
+
+
+def _blend(*parts: tuple[float, Tensor]) -> Tensor:
+    """Weighted sum at the plain mean of the norms that went in, in the first latent's dtype."""
+    widths = {latent.shape[-1] for _, latent in parts}
+    if len(widths) != 1:
+        raise GuidanceError(f"latents of one width can be mixed; got widths {sorted(widths)}")
+    rows = [(weight, latent.double()) for weight, latent in parts]
+    mixed = sum((weight * latent for weight, latent in rows[1:]), rows[0][0] * rows[0][1])
+    mean_norm = sum((row_norm(latent) for _, latent in rows[1:]), row_norm(rows[0][1])) / len(rows)
+    return with_norm(mixed, mean_norm).to(parts[0][1].dtype)
+
+
+def _mean_of(latents: Tensor, z: Tensor) -> Tensor:
+    if latents.ndim not in (1, 2) or latents.shape[0] == 0 or latents.shape[-1] != z.shape[-1]:
+        raise GuidanceError(f"examples are latents [n, {z.shape[-1]}] or [{z.shape[-1]}]; got {_describe(latents)}")
+    return latents.double() if latents.ndim == 1 else latents.double().mean(0)
+
+
+def _draw(noise: Tensor | Generator, draft: Tensor) -> Tensor:
+    if isinstance(noise, Generator):
+        return torch.randn(draft.shape, generator=noise, device=noise.device).to(draft.device)
+    if noise.shape != draft.shape:
+        raise GuidanceError(f"noise has the draft's shape {list(draft.shape)}; got {_describe(noise)}")
+    return noise
+
+
+def _per_row(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number, `[B]` or `[B, 1]` as something that broadcasts over the last axis of `like`."""
+    rows = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    if rows.ndim and rows.ndim < like.ndim:
+        rows = rows[..., None]
+    if rows.ndim and rows.shape not in (like.shape[:-1] + (1,), (1,) * like.ndim):
+        raise GuidanceError(f"expected one value, or one per row of {_describe(like)}; got {list(rows.shape)}")
+    return rows
+
+
+def _at_step(pull: Pull, draft: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """A pull's latent `[B, z]` and weight `[B, 1]` at a step, in the draft's dtype and on its device."""
+    weight = pull.weights[..., step].to(draft).reshape(-1, 1).expand(len(draft), 1)
+    return pull.latent.to(draft).expand_as(draft), weight
+
+
+def _check_mix(draft: Tensor, pulls: Sequence[Pull], step: int, rescale: str | float, method: str) -> None:
+    if draft.ndim != 2 or not draft.is_floating_point():
+        raise GuidanceError(f"a draft is a float [B, z]; got {_describe(draft)}; for one row use draft[None]")
+    if method not in ("linear", "slerp"):
+        raise GuidanceError(f"unknown method {method!r}; expected 'linear' or 'slerp'")
+    if isinstance(rescale, str):
+        if rescale not in ("mean", "none", "draft"):
+            raise GuidanceError(f"unknown rescale {rescale!r}; expected 'mean', 'draft', 'none' or a norm")
+    elif not (math.isfinite(rescale) and rescale > 0):
+        raise GuidanceError(f"a norm to rescale to is finite and above 0; got {rescale!r}")
+    batch, width = draft.shape
+    for pull in pulls:
+        if pull.latent.shape[-1] != width or (pull.latent.ndim == 2 and len(pull.latent) not in (1, batch)):
+            raise GuidanceError(f"a pull's latent {_describe(pull.latent)} does not fit a draft {_describe(draft)}")
+        if pull.weights.ndim == 2 and len(pull.weights) not in (1, batch):
+            raise GuidanceError(f"a pull's weights {_describe(pull.weights)} do not fit a draft {_describe(draft)}")
+        if not 0 <= step < pull.weights.shape[-1]:
+            raise GuidanceError(f"step {step} is outside a schedule of {pull.weights.shape[-1]} steps, counted from 0")
+
+
+def _describe(x: Tensor) -> str:
+    return f"{list(x.shape)} of {str(x.dtype).removeprefix('torch.')}"

@@ -1,0 +1,128 @@
+"""A latent model with untrained adapters, on any base: where training starts."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steer.errors import UnsupportedBase
+from steer.heads.bottleneck import LatentHead
+from steer.models.adapters import add_adapters
+from steer.models.base import backbone, load_base
+from steer.models.config import BaseIdentity, LatentConfig, Layout
+from steer.models.latent_model import LatentModel
+from steer.models.masks import additive_mask
+
+SENTENCE = "Once upon a time a fox shared his bread."
+
+
+def fresh_model(
+    base: str | Path,
+    *,
+    name: str = "latent-model",
+    layout: Layout = "interleaved",
+    span_tokens: int = 32,
+    z_dim: int = 256,
+    soft_tokens: int = 4,
+    rank: int = 64,
+    alpha: int = 64,
+    max_context: int = 320,
+    tied: bool = True,
+    seed: int = 0,
+    **options: Any,
+) -> LatentModel:
+    """Put an encoder, a router and heads on a base, all untrained.
+
+    Encodings are arbitrary, and the router writes like the base after noise.
+
+    Args:
+        base: folder or hub id of a causal LM.
+        name: of the new model.
+        layout: see `LatentConfig`. `minihf` has a decoder besides, one soft token, no null latent, and MiniHF's start
+            values of the heads: the way from a latent to its soft token is the encoder's, turned round.
+        span_tokens, z_dim, soft_tokens, max_context: see `LatentConfig`.
+        rank, alpha: of LoRA, on all linear layers but the output head.
+        tied: whether soft tokens start as the encoder's map turned round, see `LatentHead.reset`; they always do in
+            the layout `minihf`, exactly.
+        seed: of the start values.
+        **options: see `steer.models.base.load_base`.
+
+    Raises:
+        UnsupportedBase: see `check_base` and `check_tokenizer`.
+        ModelNotFound: see `steer.models.base.load_base`.
+    """
+    plain, tokenizer = load_base(base, **options)
+    check_base(plain, str(base))
+    check_tokenizer(plain, tokenizer, str(base))
+    identity = BaseIdentity.of(plain, str(base))
+    if layout == "minihf":
+        soft_tokens = 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        peft = add_adapters(plain, layout, rank, alpha)
+        head = LatentHead(identity.hidden_size, z_dim, soft_tokens, with_null=layout == "interleaved")
+        embedding: Any = plain.get_input_embeddings()
+        head.reset(float(embedding.weight.float().pow(2).mean().sqrt()), tied=tied)
+        if layout == "minihf":
+            head.w_d.weight.data.copy_(head.w_e.weight.T)
+    config = LatentConfig(
+        name=name,
+        layout=layout,
+        span_tokens=span_tokens,
+        z_dim=z_dim,
+        soft_tokens=soft_tokens,
+        max_context=max_context,
+        base=identity,
+        encoder_id=f"{name}:untrained-{seed}",
+    )
+    return LatentModel(peft, head.to(plain.device), config, tokenizer).eval()
+
+
+def check_tokenizer(base: Any, tokenizer: Any, name: str) -> None:
+    """Look whether a tokenizer fits its base and has what stories need.
+
+    Raises:
+        UnsupportedBase: it makes nothing of a sentence, has no end token, or more tokens than the base has embeddings.
+    """
+    ids = tokenizer(SENTENCE, add_special_tokens=False)["input_ids"]
+    if not tokenizer.decode(ids, skip_special_tokens=True).strip():
+        raise UnsupportedBase(
+            f"the tokenizer of {name} makes nothing of {SENTENCE!r}; is its tokenizer.json or tokenizer.model missing? "
+            "Copy it there, beside tokenizer_config.json"
+        )
+    if tokenizer.eos_token_id is None:
+        raise UnsupportedBase(
+            f"the tokenizer of {name} has no end token, which ends stories; set `eos_token` in its "
+            "tokenizer_config.json"
+        )
+    rows = base.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise UnsupportedBase(
+            f"the tokenizer of {name} has {len(tokenizer)} tokens, the base embeddings for {rows}; is it the tokenizer "
+            "of another model?"
+        )
+
+
+@torch.no_grad()
+def check_base(base: Any, name: str) -> None:
+    """Look whether a base can serve: its attention opens to both sides, and it takes embeddings.
+
+    Raises:
+        UnsupportedBase: it cannot; says why. GPT-Neo's attention is causal whatever the mask; BLOOM takes no such mask.
+    """
+    ids = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]], device=base.device)
+    table: Any = base.get_input_embeddings()
+    mask = additive_mask(torch.ones_like(ids), causal=False, dtype=table.weight.dtype)
+    try:
+        hidden = backbone(base)(inputs_embeds=table(ids), attention_mask=mask, use_cache=False).last_hidden_state
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        kind = base.config.model_type
+        raise UnsupportedBase(
+            f"{name} ({kind}) takes no four-dimensional mask or no embeddings ({error}); Llama, Mistral, Qwen, Gemma, "
+            "GPT-2 and GPT-NeoX models do"
+        ) from error
+    if torch.equal(hidden[0, 0], hidden[1, 0]):
+        raise UnsupportedBase(
+            f"the attention of {name} ({base.config.model_type}) stays causal whatever the mask, so it cannot encode; "
+            "Llama, Mistral, Qwen, Gemma, GPT-2 and GPT-NeoX models can"
+        )

@@ -1,0 +1,372 @@
+"""The latent model: one frozen base, adapters for its roles, and the heads between text and latents."""
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import torch
+from huggingface_hub import ModelHubMixin
+from peft import PeftModel
+from torch import Tensor, nn
+
+from steer.errors import LatentError, TextError
+from steer.heads.bottleneck import LatentHead
+from steer.models import checkpoint
+from steer.models.adapters import ENCODER, ROUTER, fused_copy, use_adapter
+from steer.models.base import backbone
+from steer.models.config import LatentConfig
+from steer.models.masks import additive_mask
+from steer.text import check_text
+
+if TYPE_CHECKING:
+    from steer.heads.prior import PriorHead
+    from steer.heads.reach import ReachHead
+
+logger = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
+
+FUSE_LIMIT = 3 * 2**30  # bytes of base weights up to which fused copies of the adapters are kept
+
+
+class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer", "latent"]):
+    """Encodes spans of text to latents and writes spans from latents in context.
+
+    Args:
+        peft: the base with its adapters (`encoder`, `router`, for MiniHF folders also `decoder`).
+        head: pooling and soft tokens.
+        latent_config: settings; its `layout` decides how contexts and latents are laid out.
+        tokenizer: of the base.
+        fuse: keep copies of the base with an adapter merged in, which writes two to three times faster than adapters
+            applied on the fly. None decides by the base's size; quantised bases are never fused.
+        reach: tells how near a terminal is, see `steer.heads.reach`; None where none was trained.
+        prior: draws the next latent, see `steer.heads.prior`; None where none was trained.
+    """
+
+    def __init__(
+        self,
+        peft: PeftModel,
+        head: LatentHead,
+        latent_config: LatentConfig,
+        tokenizer: Any,
+        *,
+        fuse: bool | None = None,
+        reach: "ReachHead | None" = None,
+        prior: "PriorHead | None" = None,
+    ) -> None:
+        super().__init__()
+        self.peft: Any = peft
+        self.head = head
+        self.reach = reach
+        self.prior = prior
+        self.latent_config = latent_config
+        self.tokenizer = tokenizer
+        size = sum(p.numel() * p.element_size() for n, p in peft.named_parameters() if "lora_" not in n)
+        quantised = getattr(peft.get_base_model(), "is_quantized", False)
+        self.fuse = not quantised and (size <= FUSE_LIMIT if fuse is None else fuse)
+        self._derived: dict[Hashable, Any] = {}
+        # The mixin would save the constructor's plain arguments as `config.json`; `steer_config.json` holds all there
+        # is to know.
+        self._hub_mixin_config = None
+
+    # -- loading and saving ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load a model folder, the packaged model by its name, or a hub id.
+
+        This stands in for the mixin's method, which asks the hub for a `config.json` first, even of a folder's or the
+        packaged model's name.
+
+        Args:
+            pretrained_model_name_or_path: a folder as written by `save_pretrained`, a name, or a hub id.
+            revision, cache_dir, force_download, local_files_only, token: of the download.
+            **options: `base`, `verify`, `fuse`, `dtype`, `device`, `quantization_config`; see
+            `steer.models.checkpoint.load`.
+
+        Raises:
+            CheckpointError: a file is missing, truncated, tampered with, or of wrong shapes.
+            BaseMismatch: the base is not the one that was trained on.
+            ModelNotFound: the model or its base cannot be found.
+        """
+        folder = checkpoint.fetch(
+            str(pretrained_model_name_or_path),
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        return checkpoint.load(cls, folder, token=token, local_files_only=local_files_only, **options)
+
+    @classmethod
+    def from_minihf(cls, folder: str | Path, base: str | Path | None = None, **options: Any) -> Self:
+        """Load a MiniHF/BigVAE checkpoint folder unchanged.
+
+        Args:
+            folder: holds `encoder/`, `decoder/`, `router/` (optional) and `vae.safetensors`.
+            base: folder or hub id of the base; by default the one named in the adapters' configuration.
+            **options: `dtype`, `device`, `quantization_config` and the like, see `steer.models.base.load_base`.
+
+        Raises:
+            CheckpointError: parts are missing, truncated, or of wrong shapes.
+            ModelNotFound: the base cannot be loaded.
+        """
+        from steer.models.minihf import load_minihf
+
+        return load_minihf(cls, Path(folder), base, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        checkpoint.save(self, save_directory)
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base's weights are."""
+        return next(self.peft.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the base's embeddings."""
+        return self.peft.get_base_model().get_input_embeddings().weight.dtype
+
+    @property
+    def span_tokens(self) -> int:
+        """S, tokens per span."""
+        return self.latent_config.span_tokens
+
+    def derived(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` makes of the weights, made once and kept under a name until `drop_fused`."""
+        if name not in self._derived:
+            # Gradients may have to pass through it later, whoever asks for it first.
+            with torch.inference_mode(False):
+                self._derived[name] = make()
+        return self._derived[name]
+
+    def role(self, name: str) -> Any:
+        """A plain model with one adapter merged in, made once and kept. Only where `fuse` is on."""
+        return self.derived(("fused", name), lambda: fused_copy(self.peft, name))
+
+    def drop_fused(self) -> None:
+        """Forget fused copies and all else that was derived, after the weights have changed."""
+        self._derived.clear()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode; what was derived from the weights is dropped, since the adapters are about to change."""
+        if mode:
+            self.drop_fused()
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # What `to`, `half`, `cuda` and the like are made of: copies derived from the weights are not submodules, so
+        # they would stay behind.
+        self.drop_fused()
+        return super()._apply(fn, recurse)
+
+    @property
+    def inside_words(self) -> Tensor:
+        """`[V]` bool: tokens that go on inside a word.
+
+        Told by the tokens' own spelling, since decoding one token alone drops the space of a SentencePiece word.
+        """
+        return self.derived("inside_words", self._inside_words)
+
+    def _inside_words(self) -> Tensor:
+        tokens = self.tokenizer.convert_ids_to_tokens(list(range(self.latent_config.base.vocab_size)))
+        starts = (
+            "\u2581",
+            "\u0120",
+            "\u010a",
+            "\u0109",
+        )  # a space (SentencePiece), space, newline and tab (byte-level)
+        inside = [bool(t) and not t.startswith(starts) and (t[0].isalnum() or t[0] == "'") for t in tokens]
+        return torch.tensor(inside, device=self.device)
+
+    @property
+    def colons(self) -> Tensor:
+        """`[V]` bool: tokens that begin with a colon, a space before it or not."""
+        return self.derived("colons", self._colons)
+
+    def _colons(self) -> Tensor:
+        tokens = self.tokenizer.convert_ids_to_tokens(list(range(self.latent_config.base.vocab_size)))
+        return torch.tensor([bool(t) and t.lstrip("\u2581\u0120").startswith(":") for t in tokens], device=self.device)
+
+    # -- encoding ----------------------------------------------------------------------------------------------------
+
+    def encode_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Posterior means of token rows; differentiable in training mode.
+
+        The encoder reads the whole row at once (bidirectional), positions 0..T-1 as in MiniHF.
+
+        Args:
+            ids: `[B, T]` int64.
+            mask: `[B, T]` int64, 1 for tokens that count; padding may stand on either side.
+
+        Returns:
+            `[B, z_dim]` float32.
+        """
+        positions = torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
+        inputs = {
+            "input_ids": ids,
+            # Not `is_causal=False`: several families (Falcon, GPT-J, StableLM, ...) ignore it without a word.
+            "attention_mask": additive_mask(mask, causal=False, dtype=self.dtype),
+            "position_ids": positions,
+            "use_cache": False,
+        }
+        if self.fuse and not self.training:
+            hidden = backbone(self.role(ENCODER))(**inputs).last_hidden_state
+        else:
+            with use_adapter(self.peft, ENCODER) as base:
+                hidden = backbone(base)(**inputs).last_hidden_state
+        return self.head.pool(hidden, mask)
+
+    @torch.no_grad()
+    def encode(self, texts: str | Sequence[str], *, batch_size: int = 64, long: str = "error") -> Tensor:
+        """Latents of texts.
+
+        Args:
+            texts: one text or several; each at most one span long.
+            batch_size: rows per forward pass.
+            long: what to do with a text longer than a span: `error`, `truncate` (keep the first span), or `mean` (the
+                mean of its spans' latents, rescaled to their mean norm).
+
+        Returns:
+            `[n, z_dim]` float32 on the CPU, in the order given.
+
+        Raises:
+            TextError: an empty text, one that is not valid Unicode, or one that is too long.
+            ValueError: `long` is none of the three.
+        """
+        if long not in ("error", "truncate", "mean"):
+            raise ValueError(f"long={long!r} is unknown; expected 'error', 'truncate' or 'mean'")
+        pieces: list[list[int]] = []
+        owners: list[int] = []
+        for index, text in enumerate([texts] if isinstance(texts, str) else texts):
+            for piece in self._pieces(text, long):
+                pieces.append(piece)
+                owners.append(index)
+        if not pieces:
+            return torch.zeros(0, self.latent_config.z_dim)
+        z = self.encode_ids(pieces, batch_size=batch_size)
+        if len(set(owners)) == len(owners):
+            return z
+        owner = torch.tensor(owners)
+        rows = [z[owner == i] for i in range(owners[-1] + 1)]
+        means = torch.stack([r.mean(0) for r in rows])
+        norms = torch.stack([r.norm(dim=1).mean() for r in rows])
+        return means * (norms / means.norm(dim=1).clamp_min(1e-8))[:, None]
+
+    @torch.no_grad()
+    def encode_ids(self, rows: Sequence[Sequence[int]], *, batch_size: int = 64) -> Tensor:
+        """Latents `[n, z_dim]` (float32, CPU) of token rows of any lengths.
+
+        Sorted by length inside so that little is padded.
+
+        Raises:
+            TextError: a row is empty.
+            LatentError: the encoder gave NaN or infinity.
+        """
+        if empty := [i for i, row in enumerate(rows) if len(row) == 0]:
+            raise TextError(f"row {empty[0]} of the token rows to encode is empty; give at least one token")
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        out = torch.zeros(len(rows), self.latent_config.z_dim)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            width = len(rows[chosen[-1]])
+            ids = torch.zeros(len(chosen), width, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for r, i in enumerate(chosen):
+                ids[r, : len(rows[i])] = torch.as_tensor(rows[i])
+                mask[r, : len(rows[i])] = 1
+            z = self.encode_tokens(ids.to(self.device), mask.to(self.device)).cpu()
+            if not torch.isfinite(z).all():
+                raise LatentError(
+                    "the encoder gave NaN or infinite latents; the weights are damaged or the dtype is too narrow "
+                    "(try float32)"
+                )
+            out[chosen] = z
+        return out
+
+    def _pieces(self, text: str, long: str) -> list[list[int]]:
+        check_text(text, "text to encode")
+        if self.latent_config.prefix_space and not text[0].isspace():
+            text = " " + text
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        span = self.span_tokens
+        if len(ids) <= span or long == "truncate":
+            return [ids[:span]]
+        if long != "mean":
+            raise TextError(
+                f"a text of {len(ids)} tokens does not fit a span of {span}: {text.strip()[:60]!r}...; shorten it, or "
+                "pass long='mean' or 'truncate'"
+            )
+        return [ids[i : i + span] for i in range(0, len(ids), span)]
+
+    def to_ids(self, text: str) -> list[int]:
+        """Token ids of visible text, without special tokens. An empty text has none.
+
+        Raises:
+            TextError: the text is not valid Unicode.
+        """
+        check_text(text, "context", allow_empty=True)
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    def to_text(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    # -- teacher-forced logits ---------------------------------------------------------------------------------------
+
+    def role_logits(self, name: str | None, embeds: Tensor, mask: Tensor | None = None, *, keep: int = 0) -> Tensor:
+        """Logits `[B, T, V]` of embeddings `[B, T, d]` under one role (None: the bare base), causally.
+
+        Positions 0..T-1 over kept places of `mask`. With `keep` only the last places have logits, `[B, keep, V]`.
+        """
+        inputs: dict[str, Any] = {"inputs_embeds": embeds, "use_cache": False, "logits_to_keep": keep}
+        if mask is not None:
+            inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp_min(0)}
+        if self.fuse and not self.training and name is not None:
+            return self.role(name)(**inputs).logits
+        with use_adapter(self.peft, name) as base:
+            return base(**inputs).logits
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings `[B, T, d]` of token ids."""
+        return self.peft.get_base_model().get_input_embeddings()(ids)
+
+    def soft(self, z: Tensor | None, rows: int = 1) -> Tensor:
+        """Soft tokens `[B, k, d]` in the base's dtype; None gives the null latent for `rows` rows."""
+        soft = self.head.null_soft(rows) if z is None else self.head.soft(z.to(self.device))
+        return soft.to(self.dtype)
+
+    def router_logits(self, context: Tensor, z: Tensor | None, target: Tensor) -> Tensor:
+        """Teacher-forced logits of a span in context.
+
+        Args:
+            context: `[B, C]` token ids, all visible (C may be 0).
+            z: `[B, z_dim]`, or None for the null latent.
+            target: `[B, T]` token ids.
+
+        Returns:
+            `[B, C + k + T, V]` logits of `[context][z][target]`; position `C + k - 1 + t` predicts target `t`.
+        """
+        embeds = torch.cat([self.embed(context), self.soft(z, context.shape[0]), self.embed(target)], dim=1)
+        return self.role_logits(ROUTER, embeds)
+
+    def role_free_base(self) -> Any:
+        """A plain copy of the base without adapters, for saving."""
+        import copy
+
+        return copy.deepcopy(self.peft).unload()

@@ -1,0 +1,181 @@
+"""The engine for bases whose attention can be hooked: prefixes are shared, nothing is computed twice."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from steer.errors import SearchError
+from steer.models.adapters import ROUTER
+from steer.search.engines.base import Draw, Engine, Order
+from steer.search.engines.prefix_cache import Lane
+from steer.search.tree import Tree
+from steer.writing.cache import SpanCache
+
+# Logits of whole spans are computed for so many numbers at once: 64 Mi of float32 are 256 MiB.
+_LOGITS_AT_ONCE = 2**26
+
+
+@final
+class PagedEngine(Engine):
+    """Key-value pages per node.
+
+    Siblings share the pass over the token before them and their soft tokens, so that a span of S tokens behind k soft
+    tokens costs about `S - 1 + (k + 1) / K` positions with K siblings of one latent.
+
+    Args:
+        model, tree: see `Engine`.
+        memory: bytes for the router's pages, and as many again for the base's if fluency is asked for.
+        options: see `Engine`.
+    """
+
+    kind = "paged"
+
+    def __init__(self, model: Any, tree: Tree, *, memory: int = 2 * 2**30, **options: Any) -> None:
+        super().__init__(model, tree, **options)
+        self.memory = memory
+        self.arms = 2 if self.with_null else 1
+        self.lane = Lane(model, ROUTER, tree, arms=self.arms, limit=memory)
+        self._base: Lane | None = None
+
+    @property
+    def forward_tokens(self) -> int:
+        """See `Engine`."""
+        return self.lane.forward_tokens
+
+    @torch.inference_mode()
+    def write(self, order: Order, *, draft: bool = False) -> Draw:
+        """See `Engine`. Rows whose paths do not fit into memory at once are written in parts."""
+        half = len(order.parents) // 2
+        try:
+            self.lane.ensure(order.parents)
+        except SearchError:
+            if not half:
+                raise
+            halves = (range(half), range(half, len(order.parents)))
+            parts = [self.write(order.rows(rows), draft=draft) for rows in halves]
+            return Draw(
+                [span for part in parts for span in part.spans],
+                [ended for part in parts for ended in part.ended],
+                torch.cat([part.logprobs for part in parts]),
+                [own for part in parts for own in part.states],
+            )
+        return self._write_part(order, draft)
+
+    def _write_part(self, order: Order, draft: bool) -> Draw:
+        lane = self.lane
+        arms = 1 if draft else self.arms
+        # Siblings of one latent share everything before their first token.
+        heads: dict[tuple[int, bytes], int] = {}
+        first: list[int] = []
+        index = []
+        for row, (parent, steered) in enumerate(zip(order.parents, order.from_latent.tolist(), strict=True)):
+            name = (parent, order.z[row].numpy().tobytes() if steered and order.z is not None else b"")
+            if name not in heads:
+                heads[name] = len(first)
+                first.append(row)
+            index.append(heads[name])
+        parents = [order.parents[row] for row in first]
+        chunk = lane.chunk(parents, self._soft(order, first), None)
+        if arms == 2:
+            chunk = torch.cat([chunk, lane.chunk(parents, self.model.soft(None, len(first)), None)])
+        segments, start = lane.prefix(parents, arms)
+        head = SpanCache(lane.layers, len(chunk), chunk.shape[1])
+        logits = lane.forward(chunk, head, segments, start)[:, -1]
+
+        spread = torch.tensor([i + arm * len(first) for arm in range(arms) for i in index], device=self.model.device)
+        own = head.spread(spread, lane.width)
+        if lane.share_alike(parents, order.parents):
+            start = lane.starts(order.parents, arms)
+        else:
+            segments, start = lane.prefix(order.parents, arms)
+
+        def forward(ids: Tensor) -> Tensor:
+            embeds = self.model.embed(ids[:, None])
+            return lane.forward(embeds.repeat(arms, 1, 1) if arms == 2 else embeds, own, segments, start)[:, -1]
+
+        drawn = self._decode(order, logits[spread], forward, arms)
+        return dataclasses.replace(drawn, states=[] if draft else [own])
+
+    def _soft(self, order: Order, rows: list[int]) -> Tensor:
+        """Soft tokens of some rows, `[n, k, d]`."""
+        null = self.model.soft(None, len(rows))
+        if order.z is None:
+            return null
+        soft = self.model.soft(order.z[rows])
+        return torch.where(order.from_latent[rows].to(soft.device)[:, None, None], soft, null)
+
+    @torch.inference_mode()
+    def hidden(self, parents: Sequence[int]) -> Tensor:
+        """See `Engine`."""
+        lane, half = self.lane, len(parents) // 2
+        try:
+            lane.ensure(parents)
+        except SearchError:
+            if not half:
+                raise
+            return torch.cat([self.hidden(parents[:half]), self.hidden(parents[half:])])
+        chunk = lane.chunk(parents, self.model.soft(None, len(parents)), None)
+        segments, start = lane.prefix(parents)
+        return lane.hidden(chunk, SpanCache(lane.layers, len(parents), chunk.shape[1]), segments, start)
+
+    @torch.inference_mode()
+    def keep(self, draw: Draw, rows: Sequence[int], nodes: Sequence[int]) -> None:
+        """Store the pages of nodes that may be expanded, as far as they fit; the others are computed again."""
+        first = 0
+        for own in draw.states:
+            count = own.rows // self.arms
+            chosen = [
+                (r - first, n)
+                for r, n in zip(rows, nodes, strict=True)
+                if first <= r < first + count and not self.tree.is_complete(n)
+            ]
+            first += count
+            if not chosen:
+                continue
+            keys, values = own.states()
+            chosen = chosen[: self.lane.pool.fits(keys, values)]
+            picked = [r + arm * count for arm in range(self.arms) for r, _ in chosen]
+            index = torch.tensor(picked, dtype=torch.long, device=self.model.device)
+            self.lane.pool.store([n for _, n in chosen], keys[:, index], values[:, index])
+
+    @torch.inference_mode()
+    def base_logprobs(self, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:
+        """See `Engine`."""
+        if self._base is None:
+            self._base = Lane(self.model, None, self.tree, limit=self.memory)
+        lane = self._base
+        vocabulary = self.model.latent_config.base.vocab_size
+        step = max(1, _LOGITS_AT_ONCE // (vocabulary * self.tree.span_tokens))
+        parts = [
+            self._base_part(lane, parents[at : at + step], spans[at : at + step]) for at in range(0, len(parents), step)
+        ]
+        return torch.cat(parts)
+
+    def _base_part(self, lane: Lane, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:
+        half = len(parents) // 2
+        try:
+            lane.ensure(parents)
+        except SearchError:
+            if not half:
+                raise
+            return torch.cat(
+                [
+                    self._base_part(lane, parents[:half], spans[:half]),
+                    self._base_part(lane, parents[half:], spans[half:]),
+                ]
+            )
+        size = max(map(len, spans))
+        targets = torch.zeros(len(spans), size, dtype=torch.long)
+        mask = torch.zeros(len(spans), size, dtype=torch.bool)
+        for row, span in enumerate(spans):
+            targets[row, : len(span)] = torch.as_tensor(span)
+            mask[row, : len(span)] = True
+        targets, mask = targets.to(self.model.device), mask.to(self.model.device)
+        segments, start = lane.prefix(parents)
+        own = SpanCache(lane.layers, len(spans), size)
+        logits = lane.forward(lane.chunk(parents, None, targets[:, :-1]), own, segments, start, keep=size).float()
+        logprobs = logits.gather(2, targets[..., None])[..., 0] - logits.logsumexp(2)
+        return ((logprobs * mask).sum(1) / mask.sum(1)).cpu()

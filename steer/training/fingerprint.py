@@ -1,0 +1,80 @@
+"""What a stage was begun with, so that nobody goes on with it under other settings without a word."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from steer.errors import TrainingError
+from steer.files import write_atomic
+from steer.training.stage import is_done
+
+SETTINGS = "settings.json"
+FREE = {"compile", "gradient_checkpointing"}  # how a step is computed, not what is learned
+SHOWN = 60  # characters of a value in a message
+
+
+def claim(stage: Path, settings: Mapping[str, Any]) -> bool:
+    """Keep what a stage is begun with, or compare it with that, where there is a checkpoint or an end.
+
+    A setting that an older version did not keep is not compared.
+
+    Args:
+        stage: folder of the stage.
+        settings: all that its result depends on, as JSON has it.
+
+    Returns:
+        Whether they are those that were kept before, or nobody knows.
+
+    Raises:
+        TrainingError: it was begun with others; names them.
+    """
+    file = stage / SETTINGS
+    changed, started = changes(file, settings), begun(stage)
+    if changed and started:
+        raise TrainingError(
+            f"{stage} was begun with other settings: {'; '.join(changed)}. Put them back, or train into a new folder"
+        )
+    if not started and PartialState().is_main_process:
+        keep(file, settings)
+    return not changed
+
+
+def keep(file: Path, settings: Mapping[str, Any]) -> None:
+    """Write settings; the file's folder is made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def changes(file: Path, settings: Mapping[str, Any]) -> list[str]:
+    """In words, what is other in settings than in those that a file keeps; nothing where there is no file."""
+    if not file.is_file():
+        return []
+    return list(differences(json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(settings))))
+
+
+def begun(stage: Path) -> bool:
+    """Whether a stage has a checkpoint, or is done."""
+    return is_done(stage) or next(stage.glob("**/checkpoint-*"), None) is not None
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """In words, what is other in `now` than it was; what `before` does not have is passed over."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in before:
+            if key not in FREE:
+                yield from differences(before[key], now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield f"{name} was {json.dumps(before):.{SHOWN}}, is now {json.dumps(now):.{SHOWN}}"
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """What tells a tokenizer from another: a hash of its tokens, their numbers, and its merges if it has any."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    whole = {"vocabulary": tokenizer.get_vocab()} if backend is None else json.loads(backend.to_str())
+    # Calls leave their padding and truncation there.
+    kept = {name: part for name, part in whole.items() if name not in ("padding", "truncation")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,239 @@
+"""The losses of MiniHF's two stages, which make a BigVAE: `[z][context][span]`, then `[context][z][span + next span]`.
+
+Restated from MiniHF's `train_vae_overlap.py` (stage 1, encoder and decoder) and `train_vae_router.py` (stage 2, router
+on the frozen encoder). Taken over as they are: the lengths of what the encoder sees, the weights of tokens, dropped
+contexts whose slots stay, positions that count dropped slots, noise of variance 1 in both stages, and a KL term in the
+first alone.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from steer.models.adapters import DECODER, ROUTER
+from steer.models.latent_model import LatentModel
+from steer.models.masks import additive_mask
+from steer.training.objectives.interleaved import LatentObjective, latent_sums, of_other_rows
+from steer.writing.context import text_begin
+
+HEAD_WEIGHT, TAIL_WEIGHT = 0.05, 0.15
+
+# Context `[B, C]` (C may be 0), latents `[B, z_dim]` (None: the bare base), span `[B, S]` -> logits `[B, S, V]`.
+Write = Callable[[Tensor, Tensor | None, Tensor], Tensor]
+
+
+def token_weights(size: int) -> Tensor:
+    """`[size]` float32: what each token of a span counts in stage 1.
+
+    The first eighth counts 0.05 (context tells it), the last eighth 0.15 (nothing after it needs it), the rest 1.
+    """
+    edge = size // 8
+    weights = torch.ones(size)
+    weights[:edge] = HEAD_WEIGHT
+    weights[size - edge :] = TAIL_WEIGHT
+    return weights
+
+
+def beta_after(beta: float, rise: int, step: int) -> float:
+    """The weight of the KL term at a step: `beta * sin^2(pi / 2 * min(step / rise, 1))`."""
+    return beta * math.sin(math.pi / 2 * min(step / max(rise, 1), 1.0)) ** 2
+
+
+class MiniHFObjective(LatentObjective):
+    """What both stages share.
+
+    Args:
+        model: a latent model of layout `minihf`.
+        context_drop: share of rows whose context is hidden; its slots stay, with token 0.
+        noise: standard deviation of the posterior noise.
+        seed: of the choices in the loss, together with the rows' indices.
+        compiled: run the backbone through `torch.compile`.
+    """
+
+    def __init__(
+        self,
+        model: LatentModel,
+        *,
+        context_drop: float = 0.5,
+        noise: float = 1.0,
+        seed: int = 0,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__(model, seed=seed, compiled=compiled)
+        self.context_drop, self.noise = context_drop, noise
+
+    def _drop(self, context: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A context `[B, C]` with some rows hidden, and its mask."""
+        kept = (torch.rand(len(context), 1, generator=generator) >= self.context_drop).to(context.device)
+        return context * kept, kept.long().expand_as(context)
+
+    def _sample(self, mean: Tensor, generator: torch.Generator) -> Tensor:
+        return mean + self.noise * torch.randn(mean.shape, generator=generator).to(mean.device)
+
+    def _logits(self, role: str, embeds: Tensor, mask: Tensor, keep: int) -> Tensor:
+        """Logits `[B, keep, V]` (float32) of the last places of `[B, T, d]`, positions 0..T-1 whatever is masked."""
+        full = additive_mask(mask, causal=True, dtype=self.model.dtype)
+        hidden = self._hidden(role, full, inputs_embeds=embeds)[:, -keep:]
+        return self.model.peft.get_base_model().get_output_embeddings()(hidden).float()
+
+
+class DecoderObjective(MiniHFObjective):
+    """Stage 1: encoder and decoder, `[z][context][span]` with as many context slots as a span has tokens.
+
+    The first token of the span is predicted from the last context slot, and the encoder does not see the span's last
+    token, as in MiniHF (whose input of the decoder is what the encoder sees).
+    """
+
+    def decode(self, context: Tensor, context_mask: Tensor, z: Tensor, span: Tensor) -> Tensor:
+        """Logits `[B, S, V]` of spans `[B, S]` behind latents `[B, z_dim]` and contexts `[B, C]`."""
+        soft = self.model.head.soft(z)
+        tokens = self.model.embed(torch.cat([context, span[:, :-1]], dim=1))
+        ones = context_mask.new_ones(len(span), 1)
+        mask = torch.cat([ones, context_mask, ones.expand(-1, span.shape[1] - 1)], dim=1)
+        return self._logits(DECODER, torch.cat([soft.to(tokens.dtype), tokens], dim=1), mask, span.shape[1])
+
+    def forward(
+        self, index: Tensor, context: Tensor, spans: Tensor, span_mask: Tensor, beta: Tensor, **_: Tensor
+    ) -> dict[str, Tensor]:
+        """Training loss of a batch of one span per row.
+
+        Cross-entropy, weighted by `token_weights`, plus `beta * |mean|^2 / 2` per span; both are sums over the batch,
+        divided by the sum of the weights.
+
+        Args:
+            index: `[B]`, of the rows.
+            context: `[B, S]`.
+            spans, span_mask: `[B, 1, S]`.
+            beta: scalar.
+            **_: the encoder's evidence, which is the span here.
+        """
+        generator = self.generator(index)
+        span, mask = spans[:, 0], span_mask[:, 0]
+        mean = self.encode(span[:, :-1], mask[:, :-1])
+        kl = 0.5 * mean.pow(2).sum(1)
+        hidden_context, context_mask = self._drop(context, generator)
+        logits = self.decode(hidden_context, context_mask, self._sample(mean, generator), span)
+        nll = functional.cross_entropy(logits.flatten(0, 1), span.flatten(), reduction="none").view_as(span)
+        weights = mask * token_weights(span.shape[1]).to(span.device)
+        reconstruction = (nll * weights).sum() / weights.sum()
+        loss = reconstruction + beta * kl.sum() / weights.sum()
+        return {"loss": loss, "nll": reconstruction.detach(), "kl": kl.mean().detach()}
+
+    @torch.no_grad()
+    def compare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The sums of `SpanObjective.compare`; without context its slots are hidden, as in training."""
+
+        def write(context: Tensor, z: Tensor | None, span: Tensor) -> Tensor:
+            if z is None:
+                return span_logits(self.model, context, None, span)
+            slots = context[:, -span.shape[1] :] if context.shape[1] else torch.zeros_like(span)
+            mask = torch.full_like(slots, int(context.shape[1] > 0))
+            return self.decode(slots, mask, z, span)
+
+        return compare_spans(self.model, write, batch)
+
+
+class RouterObjective(MiniHFObjective):
+    """Stage 2: the router alone, `[context][z][span + next span]`, `z` from the frozen encoder.
+
+    Args:
+        model, context_drop, noise, seed, compiled: see `MiniHFObjective`.
+        context_lengths: tokens of context, drawn per batch. MiniHF draws any length its window has room for; a few
+            lengths keep the number of compiled graphs small.
+    """
+
+    def __init__(self, model: LatentModel, *, context_lengths: Sequence[int], **options: float) -> None:
+        super().__init__(model, **options)  # type: ignore[arg-type]
+        self.context_lengths = tuple(context_lengths)
+
+    def write(self, context: Tensor, context_mask: Tensor, z: Tensor, target: Tensor) -> Tensor:
+        """Logits `[B, T, V]` of what follows, `[B, T]`, behind contexts `[B, C]` and latents `[B, z_dim]`."""
+        tokens = self.model.embed(torch.cat([context, target[:, :-1]], dim=1))
+        places = context.shape[1]
+        embeds = torch.cat([tokens[:, :places], self.model.head.soft(z).to(tokens.dtype), tokens[:, places:]], dim=1)
+        mask = torch.cat([context_mask, torch.ones_like(target)], dim=1)
+        return self._logits(ROUTER, embeds, mask, target.shape[1])
+
+    def forward(
+        self, index: Tensor, context: Tensor, spans: Tensor, span_mask: Tensor, **_: Tensor
+    ) -> dict[str, Tensor]:
+        """Training loss of a batch of two spans per row: the mean cross-entropy over both.
+
+        Args:
+            index: `[B]`, of the rows.
+            context: `[B, C]`, at least as long as the longest of `context_lengths`.
+            spans, span_mask: `[B, 2, S]`; the first is what `z` is of.
+            **_: the encoder's evidence, which is the span here, and beta: what is frozen has no KL term.
+        """
+        generator = self.generator(index)
+        with torch.no_grad():
+            mean = self.encode(spans[:, 0], span_mask[:, 0])
+        z = self._sample(mean, generator)
+        chosen = self.context_lengths[int(torch.randint(len(self.context_lengths), (), generator=generator))]
+        before, before_mask = self._drop(context[:, context.shape[1] - chosen :], generator)
+        target, target_mask = spans.flatten(1), span_mask.flatten(1)
+        logits = self.write(before, before_mask, z, target)
+        nll = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
+        loss = (nll * target_mask).sum() / target_mask.sum()
+        return {"loss": loss, "nll": loss.detach(), "kl": 0.5 * mean.pow(2).sum(1).mean()}
+
+    def compare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `compare_router`."""
+        return compare_router(self.model, batch)
+
+
+def span_logits(model: LatentModel, context: Tensor, z: Tensor | None, span: Tensor) -> Tensor:
+    """Teacher-forced logits `[B, S, V]` (float32) of a span by the router, `[context][z][span]`, or by the bare base.
+
+    Args:
+        model: a latent model of layout `minihf`.
+        context: `[B, C]` token ids, C may be 0; the bare base then reads the begin token.
+        z: `[B, z_dim]`, or None for the bare base, which is the null arm of this layout.
+        span: `[B, S]` token ids.
+    """
+    if z is None and not context.shape[1]:
+        context = context.new_full((len(span), 1), text_begin(model.tokenizer))
+    soft = [] if z is None else [model.soft(z)]
+    embeds = torch.cat([model.embed(context), *soft, model.embed(span[:, :-1])], dim=1)
+    return model.role_logits(None if z is None else ROUTER, embeds, keep=span.shape[1]).float()
+
+
+def compare_router(model: LatentModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The sums of `SpanObjective.compare` for BigVAE's layout: each span by itself behind all tokens before it."""
+    return compare_spans(model, lambda context, z, span: span_logits(model, context, z, span), batch)
+
+
+@torch.no_grad()
+def compare_spans(model: LatentModel, write: Write, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The sums of `SpanObjective.compare` where each span has one latent and plain text before it.
+
+    Args:
+        model: encodes the spans, whole.
+        write: gives a span's logits.
+        batch: see `steer.data.windows.SpanBatch`.
+    """
+    spans, span_mask = batch["spans"], batch["span_mask"]
+    rows, n, _ = spans.shape
+    alive = span_mask[:, :, 0].bool()
+    safe_mask = span_mask.flatten(0, 1).clone()
+    safe_mask[:, 0] = 1  # an empty span is not counted, but must not divide by zero
+    mean = model.encode_tokens(spans.flatten(0, 1), safe_mask)
+    wrong = mean[of_other_rows(alive)]
+    latents = {"own": mean.unflatten(0, (rows, n)), "wrong": wrong.unflatten(0, (rows, n))}
+    out: dict[str, Tensor] = {"tokens": span_mask.sum().float(), "spans": alive.sum().float()}
+    for prefix, kind in (("nll_", ""), ("alone_", "alone_")):
+        for arm in ("own", "null", "wrong"):
+            nll = right = torch.zeros((), device=spans.device)
+            for i in range(n):
+                before = torch.cat([batch["context"], spans[:, :i].flatten(1)], dim=1)
+                z = latents[arm][:, i] if arm in latents else None
+                span, mask = spans[:, i], span_mask[:, i]
+                logits = write(before[:, :0] if kind else before, z, span)
+                losses = functional.cross_entropy(logits.flatten(0, 1), span.flatten(), reduction="none")
+                nll = nll + (losses.view_as(span) * mask).sum()
+                right = right + ((logits.argmax(-1) == span) & mask.bool()).sum()
+            out[f"{prefix}{arm}"], out[f"{kind}right_{arm}"] = nll, right.float()
+    return out | latent_sums(mean, alive)

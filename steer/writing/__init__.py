@@ -1,0 +1,1 @@
+"""Writing spans of tokens: contexts, sampling, the cache, guided writing."""

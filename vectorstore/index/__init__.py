@@ -1,0 +1,1 @@
+"""The index over the table: its configuration, segments, file, back ends."""

@@ -1,0 +1,1 @@
+"""What a store does: opening, writing, reading, searching, maintenance."""

@@ -1,0 +1,1 @@
+"""The SQLite table that is the truth."""
