@@ -1,6 +1,8 @@
 # make demo   the simulation with the packaged model       make test   the tests
 # make lint   ruff, pyright, import-linter                 make bench  the benchmarks
+# make docs   the documentation as a site, in site/
 # The first of them builds .venv from pinned versions. Another interpreter: make PYTHON=python3.12 demo
+# Tests run in as many processes as there are cores, eight at most: make WORKERS=0 test runs them in one.
 # pip's own settings come from PIP_* variables and its configuration file.
 
 PYTHON ?=
@@ -9,21 +11,26 @@ CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+WORKERS ?= logical
 BENCHMARKS = $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 demo: .venv/.done
 	$(BIN)/steer demo
 
 test: .venv/.done
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 lint: .venv/.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The variable silences an advertisement for mkdocs-material's successor.
+docs: .venv/.done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.done
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
@@ -45,10 +52,10 @@ bench: .venv/.done
 	@echo "installing torch (the large one, this can take minutes) ..."
 	@$(PIP_INSTALL) torch
 	@echo "installing steer, its dependencies and the developer tools ..."
-	@$(PIP_INSTALL) -e '.[train,store,judge,dev]'
+	@$(PIP_INSTALL) -e '.[train,store,judge,docs,dev]'
 	@touch $@
 
 # Leaves .venv alone, which costs a long download to build: remove that one by hand.
 clean:
-	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist site .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

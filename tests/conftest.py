@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
-# Before anything imports torch or faiss: many threads make tiny tensors slower, and results harder to repeat.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Before anything imports torch or faiss: threads make tiny tensors slower, and results harder to repeat. Tests run in
+# several processes instead (`make test`).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tests never look for models elsewhere; a forgotten file is an error at once, not after a time-out.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")

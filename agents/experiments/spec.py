@@ -30,7 +30,7 @@ class PairSource(Part):
         file: JSON lines with `id`, `context` and `terminal`; a relative path starts from the experiment's file.
         packaged: name of a file that comes with the package.
         stories: text from which pairs are cut by `steer.data.pairs.make_pairs` (`.txt`, `.jsonl`, also `.gz`, or a
-        folder).
+            folder).
         count, seed: of the pairs to cut; with `stories` alone.
     """
 

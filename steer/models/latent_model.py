@@ -93,7 +93,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             pretrained_model_name_or_path: a folder as written by `save_pretrained`, a name, or a hub id.
             revision, cache_dir, force_download, local_files_only, token: of the download.
             **options: `base`, `verify`, `fuse`, `dtype`, `device`, `quantization_config`; see
-            `steer.models.checkpoint.load`.
+                `steer.models.checkpoint.load`.
 
         Raises:
             CheckpointError: a file is missing, truncated, tampered with, or of wrong shapes.

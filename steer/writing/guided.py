@@ -74,8 +74,7 @@ def write_guided(
         noise: factor on the bridge noise in latent space.
         limits: what may not be written, see `steer.writing.limits.Limits`.
         drafts: how the model drafts: `write` writes a span and encodes it, `head` asks the draft head
-        (`steer.heads.prior`),
-            which saves half of the tokens.
+            (`steer.heads.prior`), which saves half of the tokens.
 
     Raises:
         GuidanceError: a schedule is shorter than `spans`, a pull does not fit the model or the rows, or drafts are to

@@ -39,8 +39,7 @@ def open_writer(
     Raises:
         GuidanceError: drafts are to come from a head that the model has not.
         TextError: see `steer.writing.context.visible_ids`; or there is not a seed per context, or a context and its
-        spans
-            exceed the base's table of positions.
+            spans exceed the base's table of positions.
     """
     kind = InterleavedWriter if model.latent_config.layout == "interleaved" else MiniHFWriter
     visible = visible_ids(model, contexts)

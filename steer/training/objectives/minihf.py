@@ -140,9 +140,10 @@ class RouterObjective(MiniHFObjective):
     """Stage 2: the router alone, `[context][z][span + next span]`, `z` from the frozen encoder.
 
     Args:
-        model, context_drop, noise, seed, compiled: see `MiniHFObjective`.
+        model: see `MiniHFObjective`.
         context_lengths: tokens of context, drawn per batch. MiniHF draws any length its window has room for; a few
             lengths keep the number of compiled graphs small.
+        **options: `context_drop`, `noise`, `seed`, `compiled`, see `MiniHFObjective`.
     """
 
     def __init__(self, model: LatentModel, *, context_lengths: Sequence[int], **options: float) -> None:
