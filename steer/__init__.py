@@ -9,12 +9,12 @@ from typing import Any as _Any
 
 if _TYPE_CHECKING:
     from steer.errors import SteerError as SteerError
-    from steer.latents.mixing import Pull as Pull
     from steer.latents.mixing import apply_op as apply_op
-    from steer.latents.mixing import cfg as cfg
+    from steer.latents.mixing import classifier_free_guidance as classifier_free_guidance
     from steer.latents.mixing import mix as mix
     from steer.latents.mixing import slerp as slerp
     from steer.latents.mixing import task_vector as task_vector
+    from steer.latents.pull import Pull as Pull
     from steer.latents.schedules import ScheduleConfig as ScheduleConfig
     from steer.latents.schedules import make_schedule as make_schedule
     from steer.models.build import fresh_model as fresh_model
@@ -31,14 +31,14 @@ if _TYPE_CHECKING:
 _HOME = {
     "LatentConfig": "steer.models.config",
     "LatentModel": "steer.models.latent_model",
-    "Pull": "steer.latents.mixing",
+    "Pull": "steer.latents.pull",
     "SamplingConfig": "steer.writing.sampling",
     "ScheduleConfig": "steer.latents.schedules",
     "SteerError": "steer.errors",
     "Writer": "steer.writing.writer",
     "Written": "steer.writing.guided",
     "apply_op": "steer.latents.mixing",
-    "cfg": "steer.latents.mixing",
+    "classifier_free_guidance": "steer.latents.mixing",
     "derive_seed": "steer.noise",
     "fresh_model": "steer.models.build",
     "make_schedule": "steer.latents.schedules",
@@ -60,7 +60,7 @@ __all__ = [
     "Writer",
     "Written",
     "apply_op",
-    "cfg",
+    "classifier_free_guidance",
     "derive_seed",
     "fresh_model",
     "make_schedule",

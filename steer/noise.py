@@ -1,7 +1,7 @@
 """Where randomness comes from: seeds derived from names, and noise that a row's own seed and step decide.
 
-`gumbel_noise` draws for a whole batch from one generator; `RowNoise` gives each row noise that depends on its own seed
-and step only, however the batch is packed. `steer.writing.sampling` turns Gumbel noise into tokens.
+`RowNoise` gives each row noise that depends on its own seed and step only, however the batch is packed.
+`steer.writing.sampling` turns Gumbel noise into tokens.
 """
 
 import hashlib
@@ -12,22 +12,12 @@ from typing import final
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from steer.errors import SamplingError
 
 # Uniforms are kept inside (0, 1) by these, so that the two logarithms of a Gumbel draw stay finite.
 _LOWEST, _HIGHEST = torch.finfo(torch.float32).tiny, 1 - 2**-24
-
-
-def gumbel_noise(shape: Sequence[int], *, generator: Generator, device: torch.device | str | None = None) -> Tensor:
-    """Standard Gumbel noise, float32 and finite, drawn on the generator's device and returned on `device`.
-
-    Raises:
-        RuntimeError: from torch, for a negative size.
-    """
-    uniform = torch.rand(tuple(shape), generator=generator, device=generator.device, dtype=torch.float32)
-    return _gumbel_(uniform.to(device or generator.device))
 
 
 @final

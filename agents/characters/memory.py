@@ -120,11 +120,8 @@ class Recollection:
             recalled = Recalled(turn=episode.turn, **{name: round(v, DECIMALS) for name, v in figures.items()})
             scored.append((score, place, recalled))
         best = sorted(scored, key=lambda item: (-item[0], item[1]))[:count]
-        shares = torch.tensor([score for score, _, _ in best])
-        rows = latents[[place for _, place, _ in best]]
-        mean = (shares[:, None] * rows).sum(0) / shares.sum()
-        norm = (shares * rows.norm(dim=1)).sum() / shares.sum()
-        return Memory(mean * (norm / mean.norm().clamp_min(1e-8)), tuple(recalled for _, _, recalled in best))
+        mean = task_vector(latents[[place for _, place, _ in best]], weights=[score for score, _, _ in best])
+        return Memory(mean, tuple(recalled for _, _, recalled in best))
 
     def _latent(self, ids: tuple[int, ...]) -> Tensor:
         """Of an episode: the mean of its spans' latents, rescaled to their mean norm."""

@@ -37,7 +37,7 @@ from agents.scenarios.planner_settings import SEARCHES
 from agents.scenarios.schema import Character, Goal, Scenario, goal_key
 from agents.simulation.events import Candidate, PlannedWaypoint, PlanRecord
 from steer.heads.reach import ReachHead
-from steer.latents.mixing import Pull
+from steer.latents.pull import Pull
 from steer.latents.waypoints import waypoint_pulls
 
 DECIMALS = 6  # of figures in the log

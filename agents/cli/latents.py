@@ -96,7 +96,8 @@ def apply(
 
     import torch
 
-    from steer.latents.mixing import Pull, apply_op, mix, task_vector
+    from steer.latents.mixing import apply_op, mix, task_vector
+    from steer.latents.pull import Pull
     from steer.writing.guided import write_guided
     from steer.writing.sampling import SamplingConfig
 

@@ -123,7 +123,7 @@ class Settings:
 
     def write(self, model: Any, contexts: Sequence[str], terminals: Sequence[str], seeds: Sequence[int]) -> list[Any]:
         """Write a batch of rows, as `write_guided` does. `terminals` may be empty where nothing guides."""
-        from steer.latents.mixing import Pull
+        from steer.latents.pull import Pull
         from steer.writing.guided import write_guided
         from steer.writing.limits import Limits
         from steer.writing.sampling import SamplingConfig

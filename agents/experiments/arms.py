@@ -27,7 +27,8 @@ from agents.experiments.options import (
 from agents.experiments.task import Sample, Task
 from agents.experiments.vectors import write_by_vectors
 from steer.heads.prior import Drafts
-from steer.latents.mixing import Pull, task_vector
+from steer.latents.mixing import task_vector
+from steer.latents.pull import Pull
 from steer.latents.schedules import ScheduleConfig
 from steer.latents.waypoints import waypoint_pulls
 from steer.writing.guided import write_guided
@@ -76,7 +77,7 @@ def write_in_voice(task: Task, options: VoiceOptions) -> list[Sample]:
     """Lean towards a task vector, the mean latent of sample texts, at every span; and to the terminal by a schedule.
 
     The voice has what the terminal leaves of a draft, as in scenarios. A constant schedule of 0.10 beside a weight of
-    0.15 is BigVAE's topic mix (`steer.latents.mixing.topic_sentence`), no goal and 0.15 its task mix.
+    0.15 is BigVAE's topic mix (`steer.latents.bigvae.topic_sentence`), no goal and 0.15 its task mix.
     """
     model, samples = task.model, options.samples
     voice = model.derived(("task_vector", samples), lambda: task_vector(model.encode(samples, long="mean")))

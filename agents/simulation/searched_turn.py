@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from agents.characters.planner import DECIMALS, Hopes
 from agents.scenarios.schema import Scenario
 from agents.simulation.events import SearchRecord
-from steer.latents.mixing import Pull
+from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel
 from steer.rewards import RewardsConfig, default_rewards
 from steer.search.driver import Budget

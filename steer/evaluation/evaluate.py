@@ -14,7 +14,7 @@ from steer.evaluation.judge import Judge, judge_folder
 from steer.evaluation.latents import quality_figures
 from steer.evaluation.scripts import play_figures
 from steer.evaluation.shares import share_with_interval
-from steer.latents.mixing import Pull
+from steer.latents.pull import Pull
 from steer.latents.schedules import make_schedule
 from steer.noise import derive_seed
 from steer.writing.guided import Written, write_guided

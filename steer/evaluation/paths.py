@@ -8,7 +8,8 @@ import torch
 
 from steer.evaluation.decoding import Embed, Progress, decode, nlls
 from steer.evaluation.shares import share_with_interval, spearman
-from steer.latents.mixing import Pull, mix
+from steer.latents.mixing import mix
+from steer.latents.pull import Pull
 
 STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

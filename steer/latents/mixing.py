@@ -1,7 +1,7 @@
 """Guidance: pure functions that mix latents, and logits, batched and row by row.
 
-`mix` moves a draft towards (or away from) other latents by a schedule; the functions named after BigVAE's samplers are
-its fixed mixes; `cfg` is classifier-free guidance on logits. Shapes: B rows, z latent width, n steps, V vocabulary.
+`mix` moves a draft towards (or away from) other latents by a schedule. Shapes: B rows, z latent width, n steps, V
+vocabulary.
 
 Laws that hold for every `rescale` and `method`:
 
@@ -17,68 +17,24 @@ library reduction may add in another order for another batch size, and row i wou
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
 from steer.errors import GuidanceError
+from steer.latents.pull import Floats, Pull, as_floats, as_pulls, describe
 from steer.latents.rows import row_norm, row_sum, slerp_rows, unit_rows, with_norm
-from steer.latents.schedules import linear_bigvae
 
-__all__ = [
-    "Pull",
-    "annealed_blends",
-    "apply_op",
-    "cfg",
-    "mix",
-    "prompt_guidance",
-    "slerp",
-    "task_guidance",
-    "task_vector",
-    "topic_sentence",
-]
+__all__ = ["apply_op", "classifier_free_guidance", "mix", "slerp", "task_vector"]
 
 # Rounds of projected gradient that split a draft between several avoided latents.
 _AVOID_ROUNDS = 32
 
 
-@dataclass(frozen=True, eq=False)
-class Pull:
-    """A latent with a weight schedule: the unit of guidance.
-
-    Attributes:
-        latent: float `[z]`, or `[B, z]` for one latent per row.
-        weights: schedule in [0, 1], `[n]`, or `[B, n]` for one schedule per row (so that search may steer each
-            candidate by another amount).
-        avoid: repel from the latent instead of pulling towards it.
-
-    Raises:
-        GuidanceError: at construction, for wrong shapes, values that are not finite, or weights outside [0, 1].
-    """
-
-    latent: Tensor
-    weights: Tensor
-    avoid: bool = False
-
-    def __post_init__(self) -> None:
-        if self.latent.ndim not in (1, 2) or self.latent.shape[-1] == 0 or not self.latent.is_floating_point():
-            raise GuidanceError(f"a pull's latent is a float [z] or [B, z]; got {_describe(self.latent)}")
-        if not bool(torch.isfinite(self.latent).all()):
-            raise GuidanceError("a pull's latent holds NaN or infinity; check the encoder that made it")
-        if self.weights.ndim not in (1, 2) or self.weights.shape[-1] == 0 or not self.weights.is_floating_point():
-            raise GuidanceError(f"a pull's weights are a float [n] or [B, n]; got {_describe(self.weights)}")
-        if not bool(((self.weights >= 0) & (self.weights <= 1)).all()):
-            raise GuidanceError(
-                f"a pull's weights lie in [0, 1]; got {self.weights.min():g} to {self.weights.max():g}; "
-                "to move away from a latent use avoid=True"
-            )
-
-
 def mix(
-    draft: Tensor,
-    pulls: Sequence[Pull],
+    draft: Floats,
+    pulls: Sequence[Pull] | Pull,
     step: int,
     *,
     rescale: Literal["mean", "none", "draft"] | float = "mean",
@@ -111,6 +67,7 @@ def mix(
     Raises:
         GuidanceError: for shapes that do not fit, a step outside a schedule, or unknown options.
     """
+    draft, pulls = as_floats(draft, "a draft"), as_pulls(pulls)
     _check_mix(draft, pulls, step, rescale, method)
     base = draft.double()
     avoids = [_at_step(pull, base, step) for pull in pulls if pull.avoid]
@@ -147,7 +104,7 @@ def mix(
     return mixed.to(draft.dtype)
 
 
-def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
+def slerp(a: Floats, b: Floats, t: float | Tensor) -> Tensor:
     """Spherical interpolation per row: the direction turns evenly from `a` to `b`, the norm changes linearly.
 
     Opposite vectors, between which no shortest way is singled out, are joined over a fixed orthogonal direction; where
@@ -161,8 +118,9 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     Raises:
         GuidanceError: if the widths differ or `t` is outside [0, 1].
     """
-    if a.shape[-1:] != b.shape[-1:]:
-        raise GuidanceError(f"slerp needs latents of one width; got {_describe(a)} and {_describe(b)}")
+    a, b = as_floats(a, "slerp's first latent"), as_floats(b, "slerp's second latent")
+    if not a.ndim or a.shape[-1:] != b.shape[-1:]:
+        raise GuidanceError(f"slerp needs latents of one width; got {describe(a)} and {describe(b)}")
     wide = a.double()
     fraction = _per_row(t, wide)
     if not bool(((fraction >= 0) & (fraction <= 1)).all()):
@@ -170,7 +128,7 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     return slerp_rows(wide, b.double(), fraction).to(a.dtype)
 
 
-def cfg(null_logits: Tensor, cond_logits: Tensor, scale: float | Tensor) -> Tensor:
+def classifier_free_guidance(null_logits: Tensor, cond_logits: Tensor, scale: float | Tensor) -> Tensor:
     """Classifier-free guidance on logits, `null + scale * (cond - null)` (Ho and Salimans, 2022).
 
     Scale 1 gives `cond_logits` and scale 0 gives `null_logits`, bit for bit. Mask tokens out after this, not before:
@@ -186,7 +144,7 @@ def cfg(null_logits: Tensor, cond_logits: Tensor, scale: float | Tensor) -> Tens
     """
     if null_logits.shape != cond_logits.shape:
         raise GuidanceError(
-            f"both arms need one shape; got null {_describe(null_logits)} and cond {_describe(cond_logits)}"
+            f"both arms need one shape; got null {describe(null_logits)} and cond {describe(cond_logits)}"
         )
     if not isinstance(scale, Tensor):
         if scale in (0, 1):
@@ -197,49 +155,7 @@ def cfg(null_logits: Tensor, cond_logits: Tensor, scale: float | Tensor) -> Tens
     return torch.where(rows == 1, cond_logits, torch.where(rows == 0, null_logits, guided))
 
 
-def prompt_guidance(z: Tensor, prompt: Tensor) -> Tensor:
-    """BigVAE's `guide`: 0.85 z + 0.15 prompt, at the mean of the two norms. `[..., z]`, broadcast."""
-    return _blend((0.85, z), (0.15, prompt))
-
-
-def task_guidance(z: Tensor, task: Tensor) -> Tensor:
-    """Lean towards a task vector: 0.85 z + 0.15 task, at the mean of the two norms. `[..., z]`, broadcast."""
-    return _blend((0.85, z), (0.15, task))
-
-
-def topic_sentence(z: Tensor, topic: Tensor, task: Tensor) -> Tensor:
-    """BigVAE's `task` and `paragraph_topic`: 0.75 z + 0.10 topic + 0.15 task, at the mean of the three norms."""
-    return _blend((0.75, z), (0.10, topic), (0.15, task))
-
-
-def annealed_blends(
-    draft: Tensor, terminal: Tensor, steps: int, *, step_size: float = 0.1, start: float = 0.05
-) -> Tensor:
-    """BigVAE's guidance annealing (MiniHF's `plan_2`) without the writing in between.
-
-    At step k = 1 .. steps the result of the step before (at first the draft) is mixed with `w = start + step_size * k`
-    of the terminal, and rescaled to the mean of the two norms that went in.
-
-    Args:
-        draft: float `[..., z]`.
-        terminal: float `[..., z]`, broadcast to the draft.
-        steps: number of blends, at least 1.
-        step_size: growth of the weight per step. MiniHF's planner used 0.025.
-        start: weight before the first step.
-
-    Returns:
-        `[steps, ..., z]`, in the draft's dtype.
-
-    Raises:
-        GuidanceError: if there is no step, a weight is outside [0, 1], or the widths differ.
-    """
-    blends: list[Tensor] = []
-    for weight in linear_bigvae(steps, start=start, step_size=step_size).tolist():
-        blends.append(_blend((1 - weight, blends[-1] if blends else draft), (weight, terminal)))
-    return torch.stack(blends)
-
-
-def apply_op(z: Tensor, op_source: Tensor, op_target: Tensor, strength: float = 1.0) -> Tensor:
+def apply_op(z: Floats, op_source: Floats, op_target: Floats, strength: float = 1.0) -> Tensor:
     """Vector arithmetic: add what leads from the mean of one set of examples to the mean of another, keeping the norm.
 
     Args:
@@ -251,22 +167,32 @@ def apply_op(z: Tensor, op_source: Tensor, op_target: Tensor, strength: float = 
     Raises:
         GuidanceError: if a set is empty or the widths differ.
     """
+    z = as_floats(z, "the latent to move")
     if strength == 0:
         return z
     moved = z.double() + strength * (_mean_of(op_target, z) - _mean_of(op_source, z))
     return with_norm(moved, row_norm(z.double())).to(z.dtype)
 
 
-def task_vector(latents: Tensor) -> Tensor:
-    """Mean of sample latents `[n, z]`, rescaled to the mean of their norms: `[z]` (MiniHF's `mk_task_vector`).
+def task_vector(latents: Floats, weights: Floats | None = None) -> Tensor:
+    """Mean of sample latents, rescaled to the mean of their norms: `[z]` (MiniHF's `mk_task_vector`).
+
+    Args:
+        latents: float `[n, z]`.
+        weights: shares `[n]` of the samples in both means, at least 0; by default all count alike.
 
     Raises:
-        GuidanceError: if `latents` is not a matrix with at least one row.
+        GuidanceError: `latents` is no matrix with at least one row, or the weights are not one per row, or all zero.
     """
+    latents = as_floats(latents, "a task vector's latents")
     if latents.ndim != 2 or latents.shape[0] == 0:
-        raise GuidanceError(f"a task vector needs latents [n, z] with n of at least 1; got {_describe(latents)}")
+        raise GuidanceError(f"a task vector needs latents [n, z] with n of at least 1; got {describe(latents)}")
     rows = latents.double()
-    return with_norm(rows.mean(0), row_norm(rows).mean(0)).to(latents.dtype)
+    shares = torch.ones_like(rows[:, 0]) if weights is None else as_floats(weights, "weights of a task vector").to(rows)
+    if shares.shape != rows.shape[:1] or bool((shares < 0).any()) or not shares.sum() > 0:
+        raise GuidanceError(f"weights of a task vector are {len(rows)} numbers of at least 0, not all 0; got {weights}")
+    mean = (shares[:, None] * rows).sum(0) / shares.sum()
+    return with_norm(mean, (shares[:, None] * row_norm(rows)).sum(0) / shares.sum()).to(latents.dtype)
 
 
 def _repel(draft: Tensor, avoids: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -290,20 +216,10 @@ def _repel(draft: Tensor, avoids: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return torch.where((parts > 0).any(dim=1, keepdim=True), with_norm(moved, row_norm(draft)), draft)
 
 
-def _blend(*parts: tuple[float, Tensor]) -> Tensor:
-    """Weighted sum at the plain mean of the norms that went in, in the first latent's dtype."""
-    widths = {latent.shape[-1] for _, latent in parts}
-    if len(widths) != 1:
-        raise GuidanceError(f"latents of one width can be mixed; got widths {sorted(widths)}")
-    rows = [(weight, latent.double()) for weight, latent in parts]
-    mixed = sum((weight * latent for weight, latent in rows[1:]), rows[0][0] * rows[0][1])
-    mean_norm = sum((row_norm(latent) for _, latent in rows[1:]), row_norm(rows[0][1])) / len(rows)
-    return with_norm(mixed, mean_norm).to(parts[0][1].dtype)
-
-
-def _mean_of(latents: Tensor, z: Tensor) -> Tensor:
+def _mean_of(latents: Floats, z: Tensor) -> Tensor:
+    latents = as_floats(latents, "a set of examples")
     if latents.ndim not in (1, 2) or latents.shape[0] == 0 or latents.shape[-1] != z.shape[-1]:
-        raise GuidanceError(f"examples are latents [n, {z.shape[-1]}] or [{z.shape[-1]}]; got {_describe(latents)}")
+        raise GuidanceError(f"examples are latents [n, {z.shape[-1]}] or [{z.shape[-1]}]; got {describe(latents)}")
     return latents.double() if latents.ndim == 1 else latents.double().mean(0)
 
 
@@ -311,7 +227,7 @@ def _draw(noise: Tensor | Generator, draft: Tensor) -> Tensor:
     if isinstance(noise, Generator):
         return torch.randn(draft.shape, generator=noise, device=noise.device).to(draft.device)
     if noise.shape != draft.shape:
-        raise GuidanceError(f"noise has the draft's shape {list(draft.shape)}; got {_describe(noise)}")
+        raise GuidanceError(f"noise has the draft's shape {list(draft.shape)}; got {describe(noise)}")
     return noise
 
 
@@ -321,7 +237,7 @@ def _per_row(value: float | Tensor, like: Tensor) -> Tensor:
     if rows.ndim and rows.ndim < like.ndim:
         rows = rows[..., None]
     if rows.ndim and rows.shape not in (like.shape[:-1] + (1,), (1,) * like.ndim):
-        raise GuidanceError(f"expected one value, or one per row of {_describe(like)}; got {list(rows.shape)}")
+        raise GuidanceError(f"expected one value, or one per row of {describe(like)}; got {list(rows.shape)}")
     return rows
 
 
@@ -333,7 +249,7 @@ def _at_step(pull: Pull, draft: Tensor, step: int) -> tuple[Tensor, Tensor]:
 
 def _check_mix(draft: Tensor, pulls: Sequence[Pull], step: int, rescale: str | float, method: str) -> None:
     if draft.ndim != 2 or not draft.is_floating_point():
-        raise GuidanceError(f"a draft is a float [B, z]; got {_describe(draft)}; for one row use draft[None]")
+        raise GuidanceError(f"a draft is a float [B, z]; got {describe(draft)}; for one row use draft[None]")
     if method not in ("linear", "slerp"):
         raise GuidanceError(f"unknown method {method!r}; expected 'linear' or 'slerp'")
     if isinstance(rescale, str):
@@ -344,12 +260,8 @@ def _check_mix(draft: Tensor, pulls: Sequence[Pull], step: int, rescale: str | f
     batch, width = draft.shape
     for pull in pulls:
         if pull.latent.shape[-1] != width or (pull.latent.ndim == 2 and len(pull.latent) not in (1, batch)):
-            raise GuidanceError(f"a pull's latent {_describe(pull.latent)} does not fit a draft {_describe(draft)}")
+            raise GuidanceError(f"a pull's latent {describe(pull.latent)} does not fit a draft {describe(draft)}")
         if pull.weights.ndim == 2 and len(pull.weights) not in (1, batch):
-            raise GuidanceError(f"a pull's weights {_describe(pull.weights)} do not fit a draft {_describe(draft)}")
+            raise GuidanceError(f"a pull's weights {describe(pull.weights)} do not fit a draft {describe(draft)}")
         if not 0 <= step < pull.weights.shape[-1]:
             raise GuidanceError(f"step {step} is outside a schedule of {pull.weights.shape[-1]} steps, counted from 0")
-
-
-def _describe(x: Tensor) -> str:
-    return f"{list(x.shape)} of {str(x.dtype).removeprefix('torch.')}"

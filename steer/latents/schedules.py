@@ -26,7 +26,6 @@ __all__ = [
     "SCHEDULES",
     "ScheduleConfig",
     "bridge",
-    "bridge_noise_std",
     "constant",
     "cosine",
     "linear",
@@ -88,18 +87,6 @@ def bridge(n: int, *, start: float = 0.0, end: float = 1.0) -> Tensor:
     """
     _check(n, start=start, end=end)
     return _as_weights(start + (end - start) * (k + 1) / n for k in range(n))
-
-
-def bridge_noise_std(n: int) -> Tensor:
-    """Standard deviation of a unit Brownian bridge at each step of `bridge(n)`: float32 `[n]`, 0 at the last.
-
-    It is `sqrt(t * (1 - t))` at time `t = (k + 1) / n`.
-
-    Raises:
-        GuidanceError: if `n` is below 1.
-    """
-    _check(n)
-    return _as_weights(math.sqrt((k + 1) * (n - k - 1)) / n for k in range(n))
 
 
 SCHEDULES: dict[str, Callable[..., Tensor]] = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError
-from steer.latents.mixing import Pull
+from steer.latents.pull import Pull
 
 __all__ = ["stage_of", "waypoint_pulls"]
 

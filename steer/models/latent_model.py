@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from steer.errors import LatentError, TextError
 from steer.heads.bottleneck import LatentHead
+from steer.latents.mixing import task_vector
 from steer.models import checkpoint
 from steer.models.adapters import ENCODER, ROUTER, fused_copy, use_adapter
 from steer.models.base import backbone
@@ -263,10 +264,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         if len(set(owners)) == len(owners):
             return z
         owner = torch.tensor(owners)
-        rows = [z[owner == i] for i in range(owners[-1] + 1)]
-        means = torch.stack([r.mean(0) for r in rows])
-        norms = torch.stack([r.norm(dim=1).mean() for r in rows])
-        return means * (norms / means.norm(dim=1).clamp_min(1e-8))[:, None]
+        return torch.stack([task_vector(z[owner == i]) for i in range(owners[-1] + 1)])
 
     @torch.no_grad()
     def encode_ids(self, rows: Sequence[Sequence[int]], *, batch_size: int = 64) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steer.errors import GuidanceError, LatentError, SearchError, TextError
 from steer.heads.prior import Drafts
-from steer.latents.mixing import Pull
+from steer.latents.pull import Pull
 from steer.latents.schedules import ScheduleConfig
 from steer.noise import row_seeds
 from steer.rewards import Rewards, RewardsConfig, default_rewards

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from steer.errors import SearchError
 from steer.heads.prior import Drafts, check_drafts, read_state
-from steer.latents.mixing import Pull, mix
+from steer.latents.mixing import mix
+from steer.latents.pull import Pull
 from steer.models.positions import check_positions
 from steer.noise import RowNoise, derive_seed
 from steer.rewards import Rewards, States

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from steer.errors import GuidanceError
 from steer.heads.prior import Drafts
-from steer.latents.mixing import Pull, mix
+from steer.latents.mixing import mix
+from steer.latents.pull import Pull
 from steer.noise import RowNoise, derive_seed, row_seeds
 from steer.writing.context import check_contexts
 from steer.writing.limits import Limits
@@ -65,7 +66,7 @@ def write_guided(
     Args:
         model: a `LatentModel`.
         contexts: visible text, or token ids, per row. This is all that the model ever sees besides what it writes.
-        pulls: latents with schedules `[spans]`; see `steer.latents.mixing.Pull`.
+        pulls: latents with schedules `[spans]`; see `steer.latents.pull.Pull`.
         spans: how many to write.
         seeds: one per row, or one from which each row's is derived.
         sampling: settings; the default is temperature 0.8.

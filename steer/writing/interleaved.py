@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from steer.latents.mixing import cfg as mix_logits
+from steer.latents.mixing import classifier_free_guidance
 from steer.models.adapters import ROUTER
 from steer.noise import RowNoise
 from steer.writing.stream import Arm
@@ -73,7 +73,7 @@ class InterleavedWriter(Writer):
             logits = self.arm.forward(chunk)[:, -1].float()
             if both:
                 assert scale is not None
-                logits = mix_logits(logits[self.rows :], logits[: self.rows], scale)
+                logits = classifier_free_guidance(logits[self.rows :], logits[: self.rows], scale)
             ids = self._next(logits, noise, tokens)
             tokens.append(ids)
             chunk = self.arm.embed(ids)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from steer.latents.mixing import cfg as mix_logits
+from steer.latents.mixing import classifier_free_guidance
 from steer.models.adapters import ROUTER
 from steer.writing.stream import Arm
 from steer.writing.writer import Writer
@@ -66,7 +66,7 @@ class MiniHFWriter(Writer):
         tokens: list[Tensor] = []
         for _ in range(self.model.span_tokens):
             logits = [arm.forward(chunk)[:, -1].float() for arm, chunk in zip(arms, chunks, strict=True)]
-            mixed = mix_logits(logits[1], logits[0], scale) if guided and scale is not None else logits[0]
+            mixed = classifier_free_guidance(logits[1], logits[0], scale) if guided and scale is not None else logits[0]
             ids = self._next(mixed, self.noise, tokens)
             tokens.append(ids)
             chunks = [self.arm.embed(ids)] * len(arms)

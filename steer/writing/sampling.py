@@ -5,7 +5,7 @@ sample of `softmax(logits / temperature)`. So a draw is a function of logits and
 what is reproducible, see `steer.noise`.
 
 Filters (`filter_*`, logits -> logits) set what may not be drawn to minus infinity; switched off they return their
-input. Samplers (`sample_*`, logits and noise -> ids `[B]`) apply the temperature, then top-k, top-p and min-p.
+input. `sample` (logits and noise -> ids `[B]`) applies the temperature, then top-k, top-p and min-p.
 B rows, V vocabulary.
 """
 
@@ -25,12 +25,7 @@ __all__ = [
     "filter_top_p",
     "penalize_repetition",
     "sample",
-    "sample_greedy",
-    "sample_min_p",
-    "sample_top_k",
-    "sample_top_p",
     "sample_with",
-    "scale_temperature",
 ]
 
 # Logits divided by less than this overflow or leave one token: that is greedy decoding, which has its own spelling, 0.
@@ -64,18 +59,6 @@ class SamplingConfig:
         _check_top_p(self.top_p)
         _check_min_p(self.min_p)
         _check_penalty(self.repetition_penalty)
-
-
-def scale_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """Divide by the temperature; 0 keeps only the likeliest token of each row.
-
-    Raises:
-        SamplingError: if the temperature is negative, not finite, or between 0 and 1e-4.
-    """
-    _check_temperature(temperature)
-    if temperature == 0:
-        return filter_top_k(logits, 1)
-    return logits if temperature == 1 else logits / temperature
 
 
 def filter_top_k(logits: Tensor, top_k: int) -> Tensor:
@@ -156,7 +139,7 @@ def sample(
 
     Args:
         logits: float `[B, V]`.
-        noise: standard Gumbel noise, float32 `[B, V]`, from `gumbel_noise` or `RowNoise`; temperature 0 needs none.
+        noise: standard Gumbel noise, float32 `[B, V]`, such as `RowNoise`'s; temperature 0 needs none.
         temperature: divides the logits; 0 takes the likeliest token (the first one of equals).
         top_k: see `filter_top_k`.
         top_p: see `filter_top_p`.
@@ -179,7 +162,9 @@ def sample(
     if temperature == 0:
         return _argmax(logits)
     if noise is None:
-        raise SamplingError(f"temperature {temperature} needs noise: gumbel_noise(...), or temperature=0 for greedy")
+        raise SamplingError(
+            f"temperature {temperature} needs noise: RowNoise(seeds).gumbel(...), or temperature=0 for greedy"
+        )
     if noise.shape != logits.shape:
         raise SamplingError(f"noise has the logits' shape {list(logits.shape)}; got {list(noise.shape)}")
     scores = logits / temperature
@@ -216,26 +201,6 @@ def sample_with(
         top_p=config.top_p,
         min_p=config.min_p,
     )
-
-
-def sample_greedy(logits: Tensor, *, noise: Tensor | None = None) -> Tensor:
-    """The likeliest token of each row, int64 `[B]`; the noise is not used."""
-    return sample(logits, noise=noise, temperature=0)
-
-
-def sample_top_k(logits: Tensor, *, noise: Tensor, top_k: int = 40, temperature: float = 1.0) -> Tensor:
-    """Draw among the `top_k` likeliest tokens, int64 `[B]`."""
-    return sample(logits, noise=noise, temperature=temperature, top_k=top_k)
-
-
-def sample_top_p(logits: Tensor, *, noise: Tensor, top_p: float = 0.95, temperature: float = 1.0) -> Tensor:
-    """Draw from the nucleus of mass `top_p`, int64 `[B]`."""
-    return sample(logits, noise=noise, temperature=temperature, top_p=top_p)
-
-
-def sample_min_p(logits: Tensor, *, noise: Tensor, min_p: float = 0.05, temperature: float = 1.0) -> Tensor:
-    """Draw among tokens at least `min_p` times as likely as the likeliest, int64 `[B]`."""
-    return sample(logits, noise=noise, temperature=temperature, min_p=min_p)
 
 
 def _descending(logits: Tensor) -> Tensor:

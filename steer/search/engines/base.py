@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steer.errors import LatentError
-from steer.latents.mixing import cfg as mix_logits
+from steer.latents.mixing import classifier_free_guidance
 from steer.noise import RowNoise, derive_seed
 from steer.search.tree import Tree
 from steer.writing.limits import PENALTY_WINDOW, Limits, draw_next
@@ -143,7 +143,7 @@ class Engine(ABC):
         for step in range(size):
             mixed = logits[:rows].float()
             if arms == 2:
-                mixed = mix_logits(logits[rows:].float(), mixed, 1.0 if scales is None else scales)
+                mixed = classifier_free_guidance(logits[rows:].float(), mixed, 1.0 if scales is None else scales)
             ids, logprob = self._next(mixed, order, noise, tokens, at_root)
             logprobs.append(logprob.masked_fill(ended, 0.0))
             tokens.append(ids)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from agents.cli.latents import COSINES_UP_TO
-from steer.latents.mixing import Pull, apply_op
+from steer.latents.mixing import apply_op
+from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel
 from steer.writing.guided import write_guided
 from steer.writing.sampling import SamplingConfig

@@ -52,7 +52,7 @@ def test_the_seed_and_the_method_decide(model: Path) -> None:
 
 
 def test_writing_agrees_with_the_library(model: Path) -> None:
-    from steer.latents.mixing import Pull
+    from steer.latents.pull import Pull
     from steer.latents.schedules import make_schedule
     from steer.models.latent_model import LatentModel
     from steer.writing.guided import write_guided

@@ -13,7 +13,9 @@ from agents.experiments.lexical import sentence_words, speech_share
 from agents.experiments.options import AnnealedOptions, Options, VoiceOptions
 from agents.experiments.task import Sample, Task
 from steer.errors import TextError
-from steer.latents.mixing import Pull, mix, task_guidance, task_vector, topic_sentence
+from steer.latents.bigvae import guide, topic_sentence
+from steer.latents.mixing import mix, task_vector
+from steer.latents.pull import Pull
 from steer.writing.sampling import SamplingConfig
 from tests.agents.experiments.kit import PAIRS, experiment
 
@@ -53,7 +55,7 @@ def test_bigvaes_mixes_are_constant_pulls(model: Any) -> None:
     voice = task_vector(model.encode(SAMPLES, long="mean"))
     topic = mix(draft, [Pull(voice, torch.tensor([0.15])), Pull(goal, torch.tensor([0.10]))], 0)
     task = mix(draft, [Pull(voice, torch.tensor([0.15]))], 0)
-    for ours, named in ((topic, topic_sentence(draft, goal, voice)), (task, task_guidance(draft, voice))):
+    for ours, named in ((topic, topic_sentence(draft, goal, voice)), (task, guide(draft, voice))):
         # The direction is theirs. Our norm is the mean of those that went in by their weights, theirs the plain one.
         assert float(torch.nn.functional.cosine_similarity(ours, named)) == pytest.approx(1, abs=1e-6)
 

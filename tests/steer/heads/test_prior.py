@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steer.errors import CheckpointError, GuidanceError, LatentError
 from steer.heads.prior import PriorHead, read_state
-from steer.latents.mixing import Pull
+from steer.latents.pull import Pull
 from steer.latents.schedules import make_schedule
 from steer.models import checkpoint
 from steer.models.checkpoint import PRIOR

@@ -13,18 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from steer.errors import GuidanceError
-from steer.latents.mixing import (
-    Pull,
-    annealed_blends,
-    apply_op,
-    cfg,
-    mix,
-    prompt_guidance,
-    slerp,
-    task_guidance,
-    task_vector,
-    topic_sentence,
-)
+from steer.latents.bigvae import annealed_blends, guide, topic_sentence
+from steer.latents.mixing import apply_op, classifier_free_guidance, mix, slerp, task_vector
+from steer.latents.pull import Pull
 from steer.latents.schedules import bridge, constant, linear
 
 RESCALES = ["mean", "none", "draft", 50.0]
@@ -256,8 +247,8 @@ def test_fixed_mixes_against_their_formulas():
             out.append(total / total.norm() * sum(x.norm() for _, x in each) / len(each))
         return torch.stack(out)
 
-    torch.testing.assert_close(prompt_guidance(z, topic), expected((0.85, z), (0.15, topic)))
-    torch.testing.assert_close(task_guidance(z, task), expected((0.85, z), (0.15, task)))
+    torch.testing.assert_close(guide(z, topic), expected((0.85, z), (0.15, topic)))
+    torch.testing.assert_close(guide(z, task), expected((0.85, z), (0.15, task)))
     torch.testing.assert_close(topic_sentence(z, topic, task), expected((0.75, z), (0.1, topic), (0.15, task)))
 
 
@@ -267,6 +258,30 @@ def test_task_vector_has_the_mean_norm():
     torch.testing.assert_close(task.norm(), latents.norm(dim=1).mean())
     torch.testing.assert_close(torch.cosine_similarity(task, latents.mean(0), dim=0), torch.tensor(1.0))
     torch.testing.assert_close(task_vector(latents[:1]), latents[0])
+
+
+def test_weights_of_a_task_vector_count_samples_several_times():
+    latents = random(3, 16)
+    repeated = torch.stack([latents[0], latents[0], latents[0], latents[2]])
+    torch.testing.assert_close(task_vector(latents, weights=[3, 0, 1]), task_vector(repeated))
+    assert same_bits(task_vector(latents, weights=torch.ones(3)), task_vector(latents))
+
+
+def test_pulls_take_what_is_at_hand():
+    latent, schedule = random(6), constant(4, start=0.25)
+    wanted = mix(random(2, 6, seed=1), [Pull(latent, schedule)], 3)
+    for same in (
+        Pull(latent.tolist(), schedule.tolist()),
+        Pull(latent.numpy(), schedule.double().numpy()),
+        Pull([*latent], 0.25),
+        Pull(tuple(latent.tolist()), torch.tensor(0.25)),
+    ):
+        assert same_bits(mix(random(2, 6, seed=1), [same], 3), wanted)
+        assert same_bits(mix(random(2, 6, seed=1).tolist(), same, 3), wanted)
+    assert Pull([0, 3, 4], [1, 0]).latent.dtype == torch.float32
+    assert repr(Pull([0, 3, 4], [0.25, 1], avoid=True)) == (
+        "Pull(latent [3] of norm 5.00, weights [2] of 0.25 to 1.00, avoid)"
+    )
 
 
 def test_apply_op_is_an_algebra():
@@ -313,18 +328,18 @@ def test_annealed_blends_against_minihf():
     torch.testing.assert_close(annealed_blends(z[0], z[2], len(blends)), blends, rtol=0, atol=1e-5)
 
 
-def test_cfg():
+def test_classifier_free_guidance():
     null, cond = random(4, 50), random(4, 50, seed=1)
-    assert same_bits(cfg(null, cond, 1.0), cond)
-    assert same_bits(cfg(null, cond, 0.0), null)
-    torch.testing.assert_close(cfg(null, cond, 1.5), 1.5 * cond - 0.5 * null)
+    assert same_bits(classifier_free_guidance(null, cond, 1.0), cond)
+    assert same_bits(classifier_free_guidance(null, cond, 0.0), null)
+    torch.testing.assert_close(classifier_free_guidance(null, cond, 1.5), 1.5 * cond - 0.5 * null)
     scales = torch.tensor([0.0, 1.0, 1.5, -0.5])
-    guided = cfg(null, cond, scales)
+    guided = classifier_free_guidance(null, cond, scales)
     assert same_bits(guided[0], null[0])
     assert same_bits(guided[1], cond[1])
-    assert same_bits(guided, cfg(null, cond, scales[:, None]))
+    assert same_bits(guided, classifier_free_guidance(null, cond, scales[:, None]))
     for i, scale in enumerate(scales.tolist()):
-        assert same_bits(cfg(null[i : i + 1], cond[i : i + 1], scale), guided[i : i + 1])
+        assert same_bits(classifier_free_guidance(null[i : i + 1], cond[i : i + 1], scale), guided[i : i + 1])
 
 
 def test_low_precision_drafts_keep_their_dtype():
@@ -339,6 +354,19 @@ def test_low_precision_drafts_keep_their_dtype():
     [
         (lambda: Pull(random(2, 2, 2), weights(1)), r"latent is a float \[z\] or \[B, z\]; got \[2, 2, 2\] of float32"),
         (lambda: Pull(torch.ones(3, dtype=torch.int64), weights(1)), r"latent is a float .* of int64"),
+        (lambda: Pull("a frog", weights(1)), r"latent is the text 'a frog'; .* model.encode"),  # pyright: ignore
+        (lambda: Pull(None, weights(1)), "latent is None of NoneType; expected a tensor"),  # pyright: ignore
+        (lambda: Pull([[1.0], [1.0, 2.0]], weights(1)), "latent is .* of list; .*all rows of one length"),
+        (lambda: Pull([True, False], weights(1)), "latent is .* of list"),
+        (lambda: Pull(0.5, weights(1)), r"latent is a float \[z\]"),
+        (lambda: Pull(random(3), "bridge"), "weights is the text 'bridge'"),  # pyright: ignore
+        (lambda: Pull(random(3), 1.5), r"\[0, 1\]; got 1.5 to 1.5"),
+        (lambda: mix(random(2, 3), [random(3)], 0), "pulls holds tensor.* expected Pull"),  # pyright: ignore
+        (lambda: mix(random(2, 3), None, 0), "pulls holds None of NoneType"),  # pyright: ignore
+        (lambda: task_vector(["a", "b"]), "latents is the text .* model.encode"),
+        (lambda: task_vector(random(2, 3), weights=[1]), "2 numbers of at least 0"),
+        (lambda: task_vector(random(2, 3), weights=[0, 0]), "not all 0"),
+        (lambda: slerp("a", random(3), 0.5), "first latent is the text"),  # pyright: ignore
         (lambda: Pull(torch.tensor([1.0, float("nan")]), weights(1)), "NaN or infinity"),
         (lambda: Pull(random(3), weights()), r"weights are a float \[n\]"),
         (lambda: Pull(random(3), weights(-0.5, 0.2)), r"\[0, 1\]; got -0.5 to 0.2; .*avoid=True"),
@@ -359,9 +387,9 @@ def test_low_precision_drafts_keep_their_dtype():
         (lambda: slerp(random(2, 3), random(2, 4), 0.5), "latents of one width"),
         (lambda: slerp(random(2, 3), random(2, 3), 1.5), r"t in \[0, 1\]; got 1.5"),
         (lambda: slerp(random(2, 3), random(2, 3), torch.zeros(5)), "one per row"),
-        (lambda: cfg(random(2, 3), random(1, 3), 1.5), "both arms need one shape"),
-        (lambda: cfg(random(2, 3), random(2, 3), torch.ones(5)), "one per row"),
-        (lambda: prompt_guidance(random(2, 3), random(4)), r"one width can be mixed; got widths \[3, 4\]"),
+        (lambda: classifier_free_guidance(random(2, 3), random(1, 3), 1.5), "both arms need one shape"),
+        (lambda: classifier_free_guidance(random(2, 3), random(2, 3), torch.ones(5)), "one per row"),
+        (lambda: guide(random(2, 3), random(4)), r"one width can be mixed; got widths \[3, 4\]"),
         (lambda: apply_op(random(2, 3), random(0, 3), random(2, 3)), r"examples are latents \[n, 3\]"),
         (lambda: task_vector(random(0, 3)), "n of at least 1"),
         (lambda: annealed_blends(random(3), random(3), 0), "at least one step"),

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steer.errors import GuidanceError
+from steer.latents.mixing import mix
+from steer.latents.pull import Pull
 from steer.latents.schedules import (
     SCHEDULES,
     ScheduleConfig,
     bridge,
-    bridge_noise_std,
     constant,
     cosine,
     linear,
@@ -61,15 +62,15 @@ def test_by_hand():
     assert linear_bigvae(40)[-1].item() == 1.0
 
 
-def test_bridge_noise_matches_simulated_bridges():
+def test_bridge_noise_of_a_mix_matches_simulated_bridges():
     n = 8
     generator = torch.Generator().manual_seed(0)
     walks = (torch.randn(20_000, n, generator=generator) / math.sqrt(n)).cumsum(1)
     bridges = walks - torch.arange(1, n + 1) / n * walks[:, -1:]
-    torch.testing.assert_close(bridge_noise_std(n), bridges.std(0), rtol=0.03, atol=1e-6)
-    assert bridge_noise_std(n)[-1].item() == 0.0
-    time = bridge(n)
-    torch.testing.assert_close(bridge_noise_std(n), (time * (1 - time)).sqrt())
+    pull, zero = Pull(torch.zeros(1), bridge(n)), torch.zeros(1, 1)
+    spread = [mix(zero, [pull], step, noise=torch.ones(1, 1), rescale="none").item() for step in range(n)]
+    torch.testing.assert_close(torch.tensor(spread), bridges.std(0), rtol=0.03, atol=1e-6)
+    assert spread[-1] == 0.0
 
 
 def test_config_makes_the_named_schedule():
@@ -85,7 +86,7 @@ def test_config_makes_the_named_schedule():
         (lambda: make_schedule("constant", 3, end=1.0), r"'constant' has no option end; it takes start"),
         (lambda: linear(0), r"at least one step.*n=0"),
         (lambda: bridge(2.0), r"at least one step.*n=2.0"),  # pyright: ignore[reportArgumentType]
-        (lambda: bridge_noise_std(-1), r"at least one step.*n=-1"),
+        (lambda: bridge(-1), r"at least one step.*n=-1"),
         (lambda: linear(3, end=1.5), r"end=1.5 is outside \[0, 1\].*avoid=True"),
         (lambda: constant(3, start=-0.1), r"start=-0.1 is outside"),
         (lambda: cosine(3, start=float("nan")), r"start=nan is outside"),

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, BloomConfig, GPTNeoConfig, PretrainedConfig
 
 from steer.errors import UnsupportedBase
-from steer.latents.mixing import Pull
+from steer.latents.pull import Pull
 from steer.models.adapters import ENCODER, ROUTER
 from steer.models.build import check_base
 from steer.models.latent_model import LatentModel

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from steer.errors import CheckpointError, ModelNotFound
-from steer.latents.mixing import annealed_blends
+from steer.latents.bigvae import annealed_blends
 from steer.models.latent_model import LatentModel
 from steer.models.minihf import decoder_logits
 from steer.writing.opening import open_writer

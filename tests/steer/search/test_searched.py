@@ -10,7 +10,7 @@ import torch
 
 import steer.search
 from steer.errors import GuidanceError, LatentError, RewardError, SearchError, TextError, UnsupportedBase
-from steer.latents.mixing import Pull
+from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel
 from steer.noise import derive_seed
 from steer.rewards import Rewards, default_rewards

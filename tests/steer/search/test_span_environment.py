@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from steer.errors import LatentError, RewardError, SearchError
-from steer.latents.mixing import Pull, mix
+from steer.latents.mixing import mix
+from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel
 from steer.noise import derive_seed
 from steer.rewards import Rewards

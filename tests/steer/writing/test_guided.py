@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError, TextError
-from steer.latents.mixing import Pull, mix
+from steer.latents.mixing import mix
+from steer.latents.pull import Pull
 from steer.latents.schedules import make_schedule
 from steer.models.latent_model import LatentModel
 from steer.writing.guided import Written, write_guided

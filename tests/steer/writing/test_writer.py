@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError, LatentError, TextError
-from steer.latents.mixing import cfg
+from steer.latents.mixing import classifier_free_guidance
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
 from steer.writing.interleaved import InterleavedWriter
@@ -336,7 +336,7 @@ def test_minihf_spans_equal_a_prefill_from_scratch_for_every_span(
             wanted = forced_logits(minihf, None, visible, [(None, ids)])[0]
             if z is not None:
                 own = forced_logits(minihf, ROUTER, visible, [(z[row], ids)])[0]
-                wanted = own if scale is None else cfg(wanted, own, scale)
+                wanted = own if scale is None else classifier_free_guidance(wanted, own, scale)
             assert_near(got[row, step], wanted)
             visible += ids
 

@@ -357,7 +357,7 @@ def test_spans_behind_one_token_see_that_token_alone(model: LatentModel) -> None
 
 
 def test_the_model_is_as_it_was(model: LatentModel) -> None:
-    from steer.latents.mixing import Pull
+    from steer.latents.pull import Pull
     from steer.writing.guided import write_guided
 
     def write() -> list[tuple[int, ...]]:
