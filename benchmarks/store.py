@@ -23,12 +23,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+from _progress import say
 from _store_data import Rows, clustered, search_parameters, selector, unit
 
 from vectorstore import IndexConfig, IndexKind, VectorStore
@@ -138,8 +139,10 @@ def one_size(count: int, args: argparse.Namespace, folder: Path) -> tuple[dict, 
     size: dict[str, Any] = {"vectors": count, "kinds": {}}
     latencies: list[dict] = []
     with VectorStore.open(folder, encoder="benchmark", dim=args.dim) as store:
+        say(f"{count:,} records are added")
         size["added_per_second"], size["added_per_cpu_second"] = fill(store, rows)
         for kind in args.kinds:
+            say(f"{count:,} records, {kind}")
             start = time.process_time()
             store.optimize(IndexConfig(kind=IndexKind(kind)))
             seconds = time.process_time() - start
@@ -168,7 +171,7 @@ def show(found: list[dict]) -> None:
         )
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; returns 1 if a claim does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="10000,100000", help="numbers of records, with commas")
@@ -178,7 +181,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where the stores are made and removed; by default a temporary one")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    args = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="a few seconds: that it runs, not how fast")
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.sizes, args.dim, args.rounds = "3000", 32, 4
     faiss.omp_set_num_threads(1)
     print(f"{'kind':7}{'vectors':>10}{'batch':>6}  {'':7}{'FAISS ms':>11}{'store ms':>11}{'ratio':>8}{'recall':>9}")
     sizes, latencies = [], []

@@ -1,4 +1,4 @@
-"""The search benchmark runs, and what it counts is what the engine's design says."""
+"""The benchmarks run, and what the search's counts is what the engine's design says."""
 
 import importlib.util
 import json
@@ -23,16 +23,45 @@ def load_main(name: str) -> Callable[[list[str]], int]:
     return module.main
 
 
-def test_search_throughput(
-    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))  # as for a script: what it shares stands beside it
-    model = fresh_model(tiny_llama, span_tokens=SPAN, z_dim=8, soft_tokens=SOFT, rank=4, alpha=4, max_context=128)
-    save(model, tmp_path / "model", with_base=True)
-    figures = tmp_path / "figures.json"
-    arguments = ["--quick", "--model", str(tmp_path / "model"), "--json", str(figures)]
-    assert load_main("search_throughput.py")(arguments) == 0
+@pytest.fixture(autouse=True)
+def beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a script: what it shares with others stands beside it."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
+
+@pytest.fixture(scope="module")
+def model(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    made = fresh_model(tiny_llama, span_tokens=SPAN, z_dim=8, soft_tokens=SOFT, rank=4, alpha=4, max_context=128)
+    save(made, folder, with_base=True)
+    return folder
+
+
+def test_guided_writing(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "figures.json"
+    # The batch has no claim, so that how fast this machine is decides nothing.
+    assert load_main("guided_writing.py")(["--quick", "--model", str(model), "--json", str(figures)]) == 0
+    shown = capsys.readouterr()
+    assert "2 spans of 8 behind 32 tokens" in shown.out and "guided + CFG 1.5, 2 at a time" in shown.err
+    rows = json.loads(figures.read_text(encoding="utf-8"))["rows"]
+    assert [row["what"] for row in rows] == ["guided", "guided + CFG 1.5", "unguided"]
+    assert all(row["ratio"] == pytest.approx(row["ours"] / row["theirs"]) for row in rows)
+
+
+def test_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "figures.json"
+    # 1 where this machine is too slow for the claim about adding.
+    assert load_main("store.py")(["--quick", "--folder", str(tmp_path), "--json", str(figures)]) in (0, 1)
+    assert "3,000 records, hnsw" in capsys.readouterr().err
+    found = json.loads(figures.read_text(encoding="utf-8"))["latencies"]
+    assert {row["kind"] for row in found} == {"flat", "hnsw", "ivfpq"}
+    assert all(row["recall_at_10"] == 1.0 for row in found if row["kind"] == "flat")
+    assert list(tmp_path.iterdir()) == [figures]
+
+
+def test_search_throughput(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "figures.json"
+    assert load_main("search_throughput.py")(["--quick", "--model", str(model), "--json", str(figures)]) == 0
     out = capsys.readouterr().out
     assert "| float32 | 128 |" in out
     assert "- float32: logits within 1e-4 of a whole pass: reached" in out
