@@ -52,7 +52,7 @@ def test_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
     # 1 where this machine is too slow for the claim about adding.
     assert load_main("store.py")(["--quick", "--folder", str(tmp_path), "--json", str(figures)]) in (0, 1)
-    assert "3,000 records, hnsw" in capsys.readouterr().err
+    assert "10,000 records, hnsw" in capsys.readouterr().err
     found = json.loads(figures.read_text(encoding="utf-8"))["latencies"]
     assert {row["kind"] for row in found} == {"flat", "hnsw", "ivfpq"}
     assert all(row["recall_at_10"] == 1.0 for row in found if row["kind"] == "flat")
