@@ -9,7 +9,8 @@ import pydantic
 import pytest
 import yaml
 
-from agents.scenarios.schema import Character, Goal, MenuItem, Planner, Sampling, Scenario
+from agents.scenarios.planner_settings import MenuItem, Planner
+from agents.scenarios.schema import Character, Goal, Sampling, Scenario
 from steer.training.recipe import (
     BaseRecipe,
     DataRecipe,

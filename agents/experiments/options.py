@@ -5,17 +5,18 @@ from typing import Annotated, Any, ClassVar, Self
 import pydantic
 from pydantic import Field
 
-from agents.scenarios.planner_settings import Part, Share
+from agents.scenarios.planner_settings import Share
 from agents.scenarios.versioned import Grown
 from steer.heads.prior import Drafts
 from steer.latents.schedules import ScheduleConfig
+from steer.records import StrictRecord
 from steer.search.policies import make_policy
 from steer.search.span_environment import Action
 
 Scale = Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)]
 
 
-class Options(Part):
+class Options(StrictRecord):
     """Keys that an arm may have in the file besides its name and method. A method without any takes this class.
 
     Attributes:

@@ -4,15 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-import yaml
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from agents.errors import ExperimentError, ScenarioError
+from agents.errors import ExperimentError
 from agents.experiments.play_spec import ROLES, PlayArm, PlayExperiment, Plays, as_played, relation_of
-from agents.scenarios.planner_settings import Planner
 from agents.scenarios.schema import Scenario, load_scenario, packaged_scenarios
-from agents.yaml_file import describe_errors, read_yaml
-from steer.text import read_text
+from steer.yaml_file import YamlFile, read_yaml
 
 
 def holds_scenarios(path: str | Path) -> bool:
@@ -22,7 +19,7 @@ def holds_scenarios(path: str | Path) -> bool:
         ExperimentError: it is no YAML.
         TextError: it is missing, unreadable, or not UTF-8.
     """
-    return "scenarios" in _read(path)[1]
+    return "scenarios" in _read(path).data
 
 
 def load_plays(path: str | Path) -> Plays:
@@ -33,26 +30,20 @@ def load_plays(path: str | Path) -> Plays:
         ScenarioError: the same of a scenario.
         TextError: a file is missing, unreadable, or not UTF-8.
     """
-    root, data = _read(path)
-    known = {(): PlayExperiment, ("arms",): PlayArm, ("arms", "planner"): Planner}
-    try:
-        experiment = PlayExperiment.model_validate(data)
-        scenarios, entries = _load_scenarios(experiment, Path(path).resolve().parent)
-        arms = tuple(_placed(arm, Path(path).resolve().parent) for arm in experiment.arms)
+    file = _read(path)
+    folder = Path(path).resolve().parent
+    with file.checked(PlayExperiment):
+        experiment = PlayExperiment.model_validate(file.data)
+        scenarios, entries = _load_scenarios(experiment, folder)
+        arms = tuple(_placed(arm, folder) for arm in experiment.arms)
         plays = Plays(experiment.model_copy(update={"scenarios": entries, "arms": arms}), scenarios)
         for index, arm in enumerate(arms):
             _check_arm(plays, index, arm)
-    except pydantic.ValidationError as error:
-        keys = {place: list(part.model_fields) for place, part in known.items()}
-        raise ExperimentError(describe_errors(error, root, path, keys)) from error
     return plays
 
 
-def _read(path: str | Path) -> tuple[yaml.MappingNode, Any]:
-    try:
-        return read_yaml(read_text(path, "experiment"), path, expected="id, arms, and pairs or scenarios")
-    except ScenarioError as error:
-        raise ExperimentError(str(error)) from error
+def _read(path: str | Path) -> YamlFile:
+    return read_yaml(path, "experiment", expected="id, arms, and pairs or scenarios", error=ExperimentError)
 
 
 def _load_scenarios(experiment: PlayExperiment, folder: Path) -> tuple[tuple[Scenario, ...], tuple[str, ...]]:

@@ -13,21 +13,22 @@ A scenario's relation is the part of its id before the first hyphen (`against-ca
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 import yaml
 from pydantic import Field
 
 from agents.experiments.names import Name, Seed, check_arms, slug
-from agents.scenarios.planner_settings import SEARCH_KEYS, SEARCHES, Part, Share
+from agents.scenarios.planner_settings import SEARCH_KEYS, SEARCHES, Planner, Share
 from agents.scenarios.schema import DEFAULT_MODEL, Identifier, Scenario
 from steer.noise import derive_seed
+from steer.records import KeysOf, StrictRecord
 
 ROLES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
-class PlayArm(Part):
+class PlayArm(StrictRecord):
     """One way of playing.
 
     Attributes:
@@ -38,7 +39,7 @@ class PlayArm(Part):
     """
 
     name: Name
-    planner: dict[str, Any] = {}
+    planner: Annotated[dict[str, Any], KeysOf(Planner)] = {}
     strengths: dict[str, Share] = {}
     relations: tuple[str, ...] = ()
 
@@ -52,7 +53,7 @@ class PlayArm(Part):
         return not self.relations or relation_of(scenario) in self.relations
 
 
-class PlayExperiment(Part):
+class PlayExperiment(StrictRecord):
     """A whole experiment over scenarios.
 
     Attributes:

@@ -1,6 +1,5 @@
 """The file of an experiment: YAML, checked by pydantic; unknown keys are errors, each with its line and key."""
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +8,20 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 import yaml
 from pydantic import Field
-from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from agents.errors import ExperimentError, ScenarioError
+from agents.errors import ExperimentError
 from agents.experiments.arms import ARMS, Options, options_of
 from agents.experiments.names import Name, Seed, at, check_arms, slug
 from agents.scenarios import schema as scenario
-from agents.scenarios.planner_settings import Part
 from agents.scenarios.schema import DEFAULT_MODEL, Identifier
-from agents.yaml_file import describe_errors, read_yaml
+from steer.records import StrictRecord, unknown_keys
 from steer.text import read_text
+from steer.yaml_file import read_yaml
 
 Budget = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 
 
-class PairSource(Part):
+class PairSource(StrictRecord):
     """Where contexts and terminals come from: exactly one of `file`, `packaged` and `stories`.
 
     Attributes:
@@ -56,7 +54,7 @@ class Sampling(scenario.Sampling):
     repetition_penalty: float = 1.0
 
 
-class Arm(Part):
+class Arm(StrictRecord):
     """One way of writing.
 
     Attributes:
@@ -84,8 +82,9 @@ class Arm(Part):
         if data.get("method") not in ARMS:
             return arm  # the check of `method` tells
         kind = options_of(data["method"])
-        if unknown := [key for key in rest if key not in kind.model_fields]:
-            raise _unknown_keys(unknown, rest, data["method"], [*sorted(own), *kind.model_fields])
+        known = [*sorted(own), *kind.model_fields]
+        if error := unknown_keys(rest, known, f"key for an arm of method {data['method']}"):
+            raise error
         return arm | {"options": kind.model_validate(rest)}
 
     @pydantic.field_validator("method")
@@ -131,7 +130,7 @@ class Variant:
         return slug(self.name)
 
 
-class Experiment(Part):
+class Experiment(StrictRecord):
     """A whole experiment.
 
     Attributes:
@@ -210,16 +209,9 @@ def load_experiment(path: str | Path) -> Experiment:
         ExperimentError: it is no YAML, or does not fit the schema; one line `file:line: key: what is wrong` per error.
         TextError: it is missing, unreadable, or not UTF-8.
     """
-    parts = {(): Experiment, ("pairs",): PairSource, ("sampling",): Sampling}
-    try:
-        root, data = read_yaml(read_text(path, "experiment"), path, expected="id, pairs and arms")
-    except ScenarioError as error:
-        raise ExperimentError(str(error)) from error
-    try:
-        experiment = Experiment.model_validate(_with_files(data, Path(path).resolve().parent))
-    except pydantic.ValidationError as error:
-        known = {place: list(part.model_fields) for place, part in parts.items()}
-        raise ExperimentError(describe_errors(error, root, path, known)) from error
+    file = read_yaml(path, "experiment", expected="id, pairs and arms", error=ExperimentError)
+    with file.checked(Experiment):
+        experiment = Experiment.model_validate(_with_files(file.data, Path(path).resolve().parent))
     folder = Path(path).resolve().parent
     places = {key: str(folder / p) for key in ("file", "stories") if (p := getattr(experiment.pairs, key)) is not None}
     return experiment.model_copy(update={"pairs": experiment.pairs.model_copy(update=places)})
@@ -235,14 +227,3 @@ def _with_files(data: Any, folder: Path) -> Any:
             lines = read_text(folder / arm["samples"], "file of samples").splitlines()
             arm["samples"] = [line.strip() for line in lines if line.strip()]
     return data
-
-
-def _unknown_keys(unknown: list[str], given: dict[str, Any], method: str, known: list[str]) -> ValidationError:
-    details: list[InitErrorDetails] = []
-    for key in unknown:
-        near = difflib.get_close_matches(str(key), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-        message = f"unknown key for an arm of method {method}; {hint}"
-        kind = PydanticCustomError("experiment", "{message}", {"message": message})
-        details.append(InitErrorDetails(type=kind, loc=(key,), input=given[key]))
-    return ValidationError.from_exception_data("Arm", details)

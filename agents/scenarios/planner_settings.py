@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from agents.characters.selection import CHOICES
 from steer.heads.prior import Drafts
 from steer.latents.schedules import SCHEDULES, ScheduleConfig
+from steer.records import StrictRecord
 from steer.rewards import RewardsConfig
 from steer.search.policies import POLICIES, make_policy
 from steer.search.span_environment import Action
@@ -48,13 +49,7 @@ _REWARDS_SCHEMA = {
 }
 
 
-class Part(pydantic.BaseModel):
-    """Settings of all parts of a scenario."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class MenuItem(Part):
+class MenuItem(StrictRecord):
     """One way of writing a span that a guided search may choose; see `steer.search.span_environment.Action`.
 
     Attributes:
@@ -68,7 +63,7 @@ class MenuItem(Part):
     temperature: float | None = Field(default=None, ge=1e-4, le=100, allow_inf_nan=False)
 
 
-class Arrival(Part):
+class Arrival(StrictRecord):
     """Arrival control: pull harder while a goal falls behind its deadline. Needs a model with a reach head.
 
     Attributes:
@@ -80,7 +75,7 @@ class Arrival(Part):
     hurry: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
 
 
-class RoadmapPart(Part):
+class RoadmapPart(StrictRecord):
     """Go by way of waypoints: passages of other stories; see `agents.index.roadmap`.
 
     Attributes:
@@ -94,7 +89,7 @@ class RoadmapPart(Part):
     strength: Share = 0.5
 
 
-class MemoryPart(Part):
+class MemoryPart(StrictRecord):
     """Mix what a character remembers into its drafts; see `agents.characters.memory`.
 
     Attributes:
@@ -108,7 +103,7 @@ class MemoryPart(Part):
     half_life: float = Field(default=8.0, gt=0, allow_inf_nan=False)
 
 
-class Planner(Part):
+class Planner(StrictRecord):
     """How goals become pulls, and how a turn is searched for.
 
     Attributes:

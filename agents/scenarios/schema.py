@@ -15,12 +15,13 @@ import yaml
 from pydantic import Field
 
 from agents.errors import ScenarioError
-from agents.scenarios.planner_settings import Arrival, MemoryPart, MenuItem, Part, Planner, RoadmapPart, Share, error_at
+from agents.scenarios.planner_settings import Planner, Share, error_at
 from agents.scenarios.versioned import Grown
 from agents.simulation.sentences import shared_words
-from agents.yaml_file import describe_errors, read_yaml
-from steer.text import check_text, read_text
+from steer.records import StrictRecord
+from steer.text import check_text
 from steer.writing.sampling import SamplingConfig
+from steer.yaml_file import read_yaml
 
 SCHEMA_VERSION = 1
 DEFAULT_MODEL = "llama-fable-6m"
@@ -55,7 +56,7 @@ class Goal(Grown):
         return check_text(text, "the goal's text").strip()
 
 
-class Wish(Part):
+class Wish(StrictRecord):
     """Goals that are found when the run starts, instead of being written down; see `agents.scenarios.goal_queries`.
 
     Attributes:
@@ -127,7 +128,7 @@ class Character(Grown):
         return self
 
 
-class Sampling(Part):
+class Sampling(StrictRecord):
     """How tokens are drawn; see `steer.writing.sampling.SamplingConfig`."""
 
     temperature: float = 0.7
@@ -150,7 +151,7 @@ class Sampling(Part):
         return SamplingConfig(**self.model_dump())
 
 
-class Scenario(Part):
+class Scenario(StrictRecord):
     """A whole scenario.
 
     Attributes:
@@ -275,24 +276,9 @@ def load_scenario(path: str | Path) -> Scenario:
         ScenarioError: it is no YAML, or does not fit the schema; one line `file:line: key: what is wrong` per error.
         TextError: it is missing, unreadable, or not UTF-8.
     """
-    parts = {
-        (): Scenario,
-        ("characters",): Character,
-        ("characters", "goals"): Goal,
-        ("characters", "wishes"): Wish,
-        ("planner",): Planner,
-        ("planner", "arrival"): Arrival,
-        ("planner", "roadmap"): RoadmapPart,
-        ("planner", "memory"): MemoryPart,
-        ("planner", "menu"): MenuItem,
-        ("sampling",): Sampling,
-    }
-    root, data = read_yaml(read_text(path, "scenario"), path, expected="id, opening, turns and characters")
-    try:
-        return _placed(Scenario.model_validate(data), Path(path).absolute().parent)
-    except pydantic.ValidationError as error:
-        known = {place: list(part.model_fields) for place, part in parts.items()}
-        raise ScenarioError(describe_errors(error, root, path, known)) from error
+    file = read_yaml(path, "scenario", expected="id, opening, turns and characters", error=ScenarioError)
+    with file.checked(Scenario):
+        return _placed(Scenario.model_validate(file.data), Path(path).absolute().parent)
 
 
 def _placed(scenario: Scenario, folder: Path) -> Scenario:

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-import yaml
 from pydantic_core import PydanticCustomError
 
 from steer.errors import RewardError
+from steer.records import StrictRecord, describe_errors, unknown_keys
 from steer.rewards.options import Options
 from steer.rewards.registry import REWARDS, Kind
-from steer.text import read_text
+from steer.yaml_file import read_yaml
 
 
-class RewardSpec(pydantic.BaseModel):
+class RewardSpec(StrictRecord):
     """One reward, as it counts.
 
     Attributes:
@@ -33,8 +33,6 @@ class RewardSpec(pydantic.BaseModel):
         options: of the reward, checked against its own record.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
     reward: str
     weight: float = pydantic.Field(allow_inf_nan=False)
     at: Kind
@@ -43,7 +41,7 @@ class RewardSpec(pydantic.BaseModel):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
-        """Defaults of the reward, and its options as its own record."""
+        """Defaults of the reward."""
         if not isinstance(data, Mapping):
             return data
         name = data.get("reward")
@@ -54,9 +52,16 @@ class RewardSpec(pydantic.BaseModel):
                 "unknown reward {name}; expected one of {known} (to use one under another name, give it as `reward`)",
                 {"name": repr(name), "known": ", ".join(REWARDS)},
             )
-        if isinstance(data.get("weight"), bool):
-            raise PydanticCustomError("weight", "a weight is a number; got a truth value", {"place": "weight"})
-        return {"weight": entry.weight, "at": entry.at, **data, "options": _options(entry.options, data.get("options"))}
+        return {"weight": entry.weight, "at": entry.at, "options": None, **data}
+
+    @pydantic.field_validator("options", mode="before")
+    @classmethod
+    def _own_record(cls, options: Any, info: pydantic.ValidationInfo) -> Any:
+        """Options as the reward's own record."""
+        record = REWARDS[info.data["reward"]].options
+        if isinstance(options, Mapping) and (error := unknown_keys(options, record.model_fields, "option")):
+            raise error
+        return options if isinstance(options, record) else record.model_validate({} if options is None else options)
 
 
 class RewardsConfig(pydantic.RootModel[dict[str, RewardSpec]]):
@@ -94,14 +99,14 @@ def load_rewards(source: str | Path | Mapping[str, Any]) -> RewardsConfig:
             its key.
         TextError: the file is missing, unreadable, or not UTF-8.
     """
-    where = "rewards" if isinstance(source, Mapping) else str(source)
-    data = source if isinstance(source, Mapping) else _read_yaml(Path(source))
-    if not isinstance(data, Mapping):
-        raise RewardError(f"{where}: expected a mapping of rewards, such as `similarity: 1.0`; got {data!r:.60}")
-    try:
-        return RewardsConfig.model_validate(data)
-    except pydantic.ValidationError as error:
-        raise RewardError("\n".join(f"{where}: {line}" for line in _lines(error))) from error
+    if isinstance(source, Mapping):
+        try:
+            return RewardsConfig.model_validate(source)
+        except pydantic.ValidationError as error:
+            raise RewardError(describe_errors(error, RewardsConfig, "rewards")) from error
+    file = read_yaml(source, "rewards file", expected="rewards, such as `similarity: 1.0`", error=RewardError)
+    with file.checked(RewardsConfig):
+        return RewardsConfig.model_validate(file.data)
 
 
 def default_rewards(has_terminal: bool, has_reach: bool, has_avoid: bool = False) -> RewardsConfig:
@@ -135,68 +140,3 @@ def _spelled_out(name: Any, value: Any) -> Any:
     if isinstance(value, RewardSpec):
         return value
     return {"reward": name, "weight": value}
-
-
-def _options(record: type[Options], value: Any) -> Options:
-    """Options as the reward's own record; what is wrong with one of them is said of that one."""
-    if isinstance(value, record):
-        return value
-    try:
-        return record.model_validate({} if value is None else value)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        problem = _message(first)
-        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-            problem = f"unknown option; expected {' or '.join(record.model_fields) or 'none'}"
-        place = ".".join(map(str, ("options", *first["loc"])))
-        raise PydanticCustomError("options", "{problem}", {"problem": problem, "place": place}) from error
-
-
-def _message(item: Any) -> str:
-    """What pydantic says, and what it says it about."""
-    if item["type"] == "extra_forbidden":
-        return "unknown key" + (f"; expected {', '.join(RewardSpec.model_fields)}" if len(item["loc"]) == 2 else "")
-    message = item["msg"].removeprefix("Value error, ")
-    if isinstance(item["input"], str | int | float | None) and item["type"] not in ("missing", "options"):
-        message += f" (got {item['input']!r:.80})"
-    return message
-
-
-def _lines(error: pydantic.ValidationError) -> list[str]:
-    lines = []
-    for item in error.errors():
-        place = item.get("ctx", {}).get("place")
-        loc = [*map(str, item["loc"]), *([place] if place else [])]
-        lines.append(f"{'.'.join(loc)}: {_message(item)}" if loc else _message(item))
-    return lines
-
-
-def _read_yaml(path: Path) -> Any:
-    text = read_text(path, "rewards file")
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is None:
-            return None
-        _refuse_twins(node, path)
-        return yaml.SafeLoader("").construct_document(node)
-    except RewardError:
-        raise
-    # An impossible date is a ValueError, an alias of the value that it stands in a RecursionError.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RewardError(f"{path} is not valid YAML: {error}") from error
-
-
-def _refuse_twins(node: yaml.Node, path: Path) -> None:
-    """YAML readers keep the last of two equal keys without a word, and a reward would be lost."""
-    if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twins := sorted({key for key in keys if keys.count(key) > 1}):
-            raise RewardError(
-                f"{path}: {', '.join(twins)}: this key stands here twice; to use a reward twice, give one another name "
-                "and `reward: NAME`"
-            )
-        for _, value in node.value:
-            _refuse_twins(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_twins(value, path)

@@ -1,9 +1,7 @@
 """What the options of a reward are: a small strict record, since files enter here."""
 
-import pydantic
+from steer.records import StrictRecord
 
 
-class Options(pydantic.BaseModel):
+class Options(StrictRecord):
     """Options of a reward; this one, which has none, serves every reward that takes none. Unknown keys are errors."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)

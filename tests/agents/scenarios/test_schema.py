@@ -59,6 +59,7 @@ def load(tmp_path: Path, text: str) -> None:
         ("name: Owl", 'name: "O\\nwl"', r"walk\.yaml:14: .*single line"),
         ("turns: 6\n", "", r"walk\.yaml:1: turns: this key is missing"),
         ("turns: 6", "turns: 0", r"walk\.yaml:4: turns: .*greater than or equal to 1 \(got 0\)"),
+        ("turns: 6", "turns: yes", r"walk\.yaml:4: turns: expected a number; got a truth value"),
         ("turns: 6", "turns: 6\nturns: 7", r"walk\.yaml:5: turns: this key stands here twice"),
         ("start: 0.1", "start: 1.5", r"walk\.yaml:17: planner\.start"),
         (
@@ -78,7 +79,7 @@ def load(tmp_path: Path, text: str) -> None:
         ("opening: It was a sunny day.", "opening: ''", r"walk\.yaml:3: opening: the opening is empty"),
         ("id: walk", "id: a/b", r"walk\.yaml:2: id: .*pattern"),
         ("opening: It", "opening: [It", r"walk\.yaml:\d+: not valid YAML"),
-        ("    name: Owl", "    name: &n Owl\n    voice: [*n]", r"walk\.yaml:14: YAML aliases"),
+        ("    name: Owl", "    name: &n Owl\n    voice: [*n]", r"walk\.yaml:15: aliases \(\*n\)"),
     ],
 )
 def test_errors_name_line_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
