@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectorstore.errors import DimensionMismatch, EncoderMismatch, InvalidArgument, InvalidRecord, InvalidVector
-from vectorstore.table.database import StoreMeta
-from vectorstore.types import Metric, NewRecord, dump_extra
+from vectorstore.types import Metric, NewRecord, StoreMeta, dump_extra
 
 # Squared distances are float32 inside the index: beyond this length they could overflow, and hits would be lost.
 MAX_L2_NORM = 9e18

@@ -23,8 +23,7 @@ from vectorstore.errors import (
     VectorStoreError,
 )
 from vectorstore.table.batches import batch_columns
-from vectorstore.table.database import StoreMeta
-from vectorstore.types import Record
+from vectorstore.types import Record, StoreMeta
 
 ROWS_PER_GROUP = 8192
 _KEY = b"vectorstore"

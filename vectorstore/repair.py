@@ -17,9 +17,9 @@ from vectorstore.checks import check_vectors
 from vectorstore.errors import StoreCorrupt, StoreNotFound
 from vectorstore.index.sync import CONFIG_KEY, SyncedIndex
 from vectorstore.inspection import find_problems, row_problems
-from vectorstore.table.database import RECORDS_FILE, StoreMeta, open_database, transaction, translated
+from vectorstore.table.database import RECORDS_FILE, open_database, transaction, translated
 from vectorstore.table.records import COLUMNS, FIELD_INDEX, RecordTable
-from vectorstore.types import Metric, Row
+from vectorstore.types import Metric, Row, StoreMeta
 
 logger = logging.getLogger(__name__)
 

@@ -23,6 +23,15 @@ class Metric(StrEnum):
     L2 = "l2"
 
 
+@dataclass(frozen=True, slots=True)
+class StoreMeta:
+    """What is fixed when a store is created: encoder identity, vector width, metric."""
+
+    encoder: str
+    dim: int
+    metric: Metric
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class NewRecord:
     """A record as it is handed to `VectorStore.add`.

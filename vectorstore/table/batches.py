@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from vectorstore.checks import Columns, check_string, check_vectors, draw_ids
 from vectorstore.errors import InvalidArgument
-from vectorstore.table.database import StoreMeta
-from vectorstore.types import dump_extra
+from vectorstore.types import StoreMeta, dump_extra
 
 
 def batch_columns(

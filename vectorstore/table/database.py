@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from vectorstore.errors import (
@@ -26,7 +25,7 @@ from vectorstore.errors import (
     StoreReadOnly,
     VectorStoreError,
 )
-from vectorstore.types import Metric
+from vectorstore.types import Metric, StoreMeta
 
 RECORDS_FILE = "records.sqlite"
 SCHEMA_VERSION = 1
@@ -53,15 +52,6 @@ _SCHEMA = (
     )""",
     "CREATE INDEX records_owner_kind ON records (owner, kind)",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class StoreMeta:
-    """What is fixed when a store is created: encoder identity, vector width, metric."""
-
-    encoder: str
-    dim: int
-    metric: Metric
 
 
 def open_database(
