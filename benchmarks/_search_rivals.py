@@ -62,7 +62,7 @@ def copied_cache(plain: Any, parents: DynamicCache, chunk: Tensor, fanout: int, 
 
 def rivals(model: Any, embeds: Tensor, fanout: int, per_call: int) -> dict[str, Callable[[], Tensor]]:
     """The other arms, with so many leaves per call. What the leaves' own expansion left behind is made here."""
-    plain, size, end = model.role(ROUTER), model.span_tokens, model.tokenizer.eos_token_id
+    plain, size, end = model.fused(ROUTER), model.span_tokens, model.tokenizer.eos_token_id
     known = embeds.shape[1] - model.latent_config.soft_tokens - 1
     parts = embeds.split(per_call)
     caches = [read_path(plain, part[:, :known]) for part in parts]

@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(0)
     model = LatentModel.from_pretrained(args.model)
     model.latent_config = model.latent_config.model_copy(update={"max_context": context})
-    plain = model.role_free_base().eval()
+    plain = model.bare_copy().eval()
     print(
         f"kept tokens per second, {spans} spans of {model.span_tokens} behind {context} tokens, "
         f"{torch.get_num_threads()} threads, {model.dtype}",

@@ -164,7 +164,7 @@ def measure(model: Any, length: int, leaves: int, fanout: int, rounds: int, cloc
     assert all(tree.n_tokens[child] == size for child in children)
     engine.lane.pool.release(children)
     # Any: a layer of the library's union of kinds may have neither keys nor values.
-    layers: list[Any] = read_path(model.role(ROUTER), embeds[:1]).layers
+    layers: list[Any] = read_path(model.fused(ROUTER), embeds[:1]).layers
     own = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers) / embeds.shape[1] * size
     tried: dict[str, dict[int, float]] = {arm: {} for arm in ARMS[1:]}
     for per_call in sorted({1, leaves}):

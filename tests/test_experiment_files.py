@@ -11,8 +11,7 @@ from agents.experiments.play_spec import Plays
 from agents.experiments.plays import run_plays
 from agents.experiments.runner import run_experiment
 from agents.experiments.spec import Experiment, load_experiment
-from steer.heads.prior import PriorHead
-from steer.models.config import PriorConfig
+from steer.heads.prior import PriorConfig, PriorHead
 from steer.models.latent_model import LatentModel
 from tests.agents.cli.kit import steer
 from tests.agents.experiments.kit import Letters

@@ -26,12 +26,12 @@ from agents.experiments.options import (
 )
 from agents.experiments.task import Sample, Task
 from agents.experiments.vectors import write_by_vectors
-from steer.heads.prior import Drafts
 from steer.latents.mixing import task_vector
 from steer.latents.pull import Pull
 from steer.latents.schedules import ScheduleConfig
 from steer.latents.waypoints import waypoint_pulls
 from steer.writing.guided import write_guided
+from steer.writing.proposals import Drafts
 
 
 def write_unguided(task: Task, options: Options) -> list[Sample]:

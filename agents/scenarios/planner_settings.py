@@ -7,12 +7,12 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from agents.characters.selection import CHOICES
-from steer.heads.prior import Drafts
 from steer.latents.schedules import SCHEDULES, ScheduleConfig
 from steer.records import StrictRecord
 from steer.rewards import RewardsConfig
 from steer.search.policies import POLICIES, make_policy
 from steer.search.span_environment import Action
+from steer.writing.proposals import Drafts
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Method = Literal["annealed", "fixed", "unguided", "search", "guided-search"]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from steer.errors import TrainingError
-from steer.models.checkpoint import read_tensors
+from steer.heads.stored import read_tensors
 
 logger = logging.getLogger(__name__)
 

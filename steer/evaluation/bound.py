@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from steer.evaluation.decoding import Ids, Progress, nlls
-from steer.rewards.bare import MAX_LOGITS
+from steer.models.likelihood import MAX_LOGITS
 
 
 def log_weights(log_likelihood: Tensor, mean: Tensor, noise: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steer.models.adapters import DECODER, ROUTER, use_adapter
+from steer.models.adapters import DECODER, ROUTER
 from steer.models.base import backbone
+from steer.models.likelihood import mean_logprobs
 from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
 from steer.writing.stream import Arm
@@ -115,7 +116,7 @@ def decode_stage_one(model: Any, z: Tensor, *, what: str = "decoding", progress:
         seen = torch.cat([torch.ones_like(slots[:, :1]), slots, torch.ones_like(slots)], dim=1)
         places = torch.arange(seen.shape[1], device=model.device)[None].expand_as(seen)
         written = slots[:, :0]
-        with use_adapter(model.peft, DECODER) as base:
+        with model.running(DECODER) as base:
             for _ in range(size):
                 embeds = torch.cat([soft, model.embed(torch.cat([slots, written], dim=1))], dim=1)
                 length = embeds.shape[1]
@@ -135,8 +136,6 @@ def decode_stage_one(model: Any, z: Tensor, *, what: str = "decoding", progress:
 
 def nlls(model: Any, contexts: Sequence[Sequence[int]], rows: Sequence[Ids]) -> np.ndarray:
     """Mean NLL `[n]` of rows behind their contexts under the bare base, nats per token; float64."""
-    from steer.rewards.fluency import mean_logprobs
-
     return -mean_logprobs(model, contexts, rows).double().numpy()
 
 

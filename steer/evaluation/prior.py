@@ -12,7 +12,6 @@ from torch.nn.functional import cosine_similarity
 from steer.errors import CorpusError
 from steer.noise import RowNoise, derive_seed
 from steer.training.heads.prior_data import Row, cut_row, encode_continuations, join_continuations
-from steer.writing.context import context_begin
 from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
 
@@ -97,7 +96,7 @@ def written_nearness(model: Any, stories: Sequence[str], *, seed: int = 0, count
         count: stories, at most.
     """
     rows: list[Row] = []
-    begin = context_begin(model)
+    begin = model.layout.begin(model.tokenizer)
     for number, story in enumerate(stories):
         ids = np.array(model.to_ids(story), np.int64)
         rng = np.random.default_rng((seed, number))

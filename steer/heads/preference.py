@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from steer.errors import CheckpointError, LatentError
 from steer.files import write_atomic
-from steer.heads.stored import EncoderHead
-from steer.models.checkpoint import load_head, read_tensors
+from steer.heads.stored import EncoderHead, load_head, read_tensors
 
 CENTER = 0.01  # as recommended for reward models in TRL's `center_rewards_coefficient`
 

@@ -6,21 +6,41 @@ last S visible tokens, and draws the next latent. It is trained on nothing but s
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
 
+import pydantic
 import torch
 from torch import Tensor, nn
 
-from steer.errors import GuidanceError, LatentError
+from steer.errors import LatentError
 from steer.heads.stored import StoredHead
-from steer.models.config import PriorConfig
 from steer.noise import RowNoise
-from steer.writing.context import context_begin
-
-Drafts = Literal["write", "head"]  # how the model proposes its next latent: by writing a span, or by this head
 
 _NARROWEST, _WIDEST = -5.0, 2.0  # bounds on the logarithm of a spread, in standard deviations of the latents
+
+
+class PriorConfig(pydantic.BaseModel):
+    """The settings of a draft head, see `steer.heads.prior`.
+
+    Attributes:
+        encoder_id: of the encoder whose latents it draws.
+        state_dim: width of what it reads, see `steer.heads.prior.read_state`.
+        z_dim: width of a latent.
+        axes: principal axes of the latents that it tells apart; the others are taken to be as they are on average.
+        width: of its hidden layers.
+        components: of the mixture.
+        spread: factor on the standard deviations of what is drawn. 0 gives the mean, from which text is most fluent and
+            comes nearest to its goal; 1 draws from what the head holds possible, and text varies more.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    encoder_id: str
+    state_dim: int = pydantic.Field(ge=1)
+    z_dim: int = pydantic.Field(ge=1)
+    axes: int = pydantic.Field(ge=1)
+    width: int = pydantic.Field(256, ge=8)
+    components: int = pydantic.Field(1, ge=1)
+    spread: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class PriorHead(StoredHead):
@@ -162,35 +182,3 @@ def principal_axes(latents: Tensor) -> tuple[Tensor, Tensor]:
     centred = latents.double() - latents.double().mean(0)
     variances, axes = torch.linalg.eigh(centred.T @ centred / max(1, len(latents) - 1))
     return variances.flip(0), axes.flip(1)
-
-
-def read_state(model: Any, hidden: Tensor, visible: Sequence[Sequence[int]]) -> Tensor:
-    """What a head reads: `[n, d + z_dim]` float32 on the CPU.
-
-    Args:
-        model: a `LatentModel`.
-        hidden: `[n, d]`. In the `interleaved` layout the router's last hidden state at the last soft token of the null
-            latent; in BigVAE's, which has none, that of the bare base at the last visible token.
-        visible: token ids before it; the latent of the last S of them is the rest of the state.
-    """
-    spans = [list(ids)[-model.span_tokens :] or [context_begin(model)] for ids in visible]
-    return torch.cat([hidden.float().cpu(), model.encode_ids(spans)], dim=1)
-
-
-def check_drafts(model: Any, drafts: str) -> None:
-    """Whether a model can make drafts in this way.
-
-    Args:
-        model: a `LatentModel`.
-        drafts: `write` or `head`.
-
-    Raises:
-        GuidanceError: there is no such way, or the model has no draft head.
-    """
-    if drafts not in get_args(Drafts):
-        raise GuidanceError(f"unknown way of drafting {drafts!r}; expected one of {', '.join(get_args(Drafts))}")
-    if drafts == "head" and getattr(model, "prior", None) is None:
-        raise GuidanceError(
-            "drafts by head need a model with a draft head, and this one has none; train one with `steer train prior`, "
-            "or let drafts be written (drafts: write)"
-        )

@@ -6,14 +6,63 @@ be reached from it, passages of other stories and those already told cannot.
 
 from collections.abc import Sequence
 
+import pydantic
 import torch
 from torch import Tensor, nn
 
 from steer.errors import LatentError
 from steer.heads.stored import StoredHead
-from steer.models.config import ReachConfig
 
 COSINES = 8
+
+
+class ReachConfig(pydantic.BaseModel):
+    """The settings of a reach head, see `steer.heads.reach`.
+
+    Attributes:
+        encoder_id: of the encoder whose latents it was trained on.
+        z_dim: width of a latent.
+        width: of its hidden layers.
+        buckets: the distance in spans at which each bucket begins. The first is 0, a terminal inside the state itself;
+            the last bucket has no end. By default 0, 1, 2, 3, 4, 5-6, 7-9, 10 and more.
+        tail: mean distance of the training pairs in the last bucket.
+        temperature: the logits are divided by it; fitted on held-out pairs.
+        other_share, rival_share, earlier_share: the mix of pairs that its probabilities are calibrated for: shares of
+            terminals from any other story, from a story with a shared name, and from before the state. The rest can be
+            reached, each bucket as often.
+        told_chance, told_similarity: probability that a terminal lies inside a span, and cosine of the two, from which
+            it counts as told; both must be met. Calibrated by `steer.training.heads.arrival`; None where they were not.
+        pulled_similarity: the cosine that takes the place of `told_similarity` in text that was pulled towards the
+            terminal: the median of what stories tell. None where it was not calibrated.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    encoder_id: str
+    z_dim: int = pydantic.Field(ge=1)
+    width: int = pydantic.Field(128, ge=8, multiple_of=8)
+    buckets: list[int] = [0, 1, 2, 3, 4, 5, 7, 10]
+    tail: float = pydantic.Field(12.0, gt=0)
+    temperature: float = pydantic.Field(1.0, gt=0)
+    other_share: float = pydantic.Field(0.25, ge=0, le=1)
+    rival_share: float = pydantic.Field(0.2, ge=0, le=1)
+    earlier_share: float = pydantic.Field(0.05, ge=0, le=1)
+    told_chance: float | None = pydantic.Field(None, ge=0, le=1)
+    told_similarity: float | None = pydantic.Field(None, ge=-1, le=1)
+    pulled_similarity: float | None = pydantic.Field(None, ge=-1, le=1)
+
+    @pydantic.field_validator("buckets")
+    @classmethod
+    def _rising(cls, buckets: list[int]) -> list[int]:
+        if buckets[:1] != [0] or len(buckets) < 2 or sorted(set(buckets)) != buckets:
+            raise ValueError("buckets begin at 0 and rise: at least [0, 1]")
+        return buckets
+
+    @pydantic.model_validator(mode="after")
+    def _some_reached(self) -> "ReachConfig":
+        if self.other_share + self.rival_share + self.earlier_share >= 1:
+            raise ValueError("other_share, rival_share and earlier_share leave no pairs that can be reached")
+        return self
 
 
 class ReachHead(StoredHead):

@@ -4,11 +4,46 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from steer.errors import CheckpointError
-from steer.models.checkpoint import load_head, read_tensors
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or no safetensors file.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; the checkpoint is incomplete") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({error}); copy or download it again") from error
+
+
+def load_head(head: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Fill a head, after comparing names and shapes and looking for NaN.
+
+    Raises:
+        CheckpointError: something does not fit; says what.
+    """
+    wanted = {k: tuple(v.shape) for k, v in head.state_dict().items()}
+    got = {k: tuple(v.shape) for k, v in tensors.items()}
+    if wanted != got:
+        wrong = sorted(k for k in wanted.keys() | got.keys() if wanted.get(k) != got.get(k))
+        raise CheckpointError(
+            f"{path}: {wrong[0]} has shape {got.get(wrong[0])}, expected {wanted.get(wrong[0])} ({len(wrong)} tensors "
+            "differ)"
+        )
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity")
+    head.load_state_dict({k: v.float() for k, v in tensors.items()})
+    head.requires_grad_(False)
 
 
 class EncoderHead(nn.Module):

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.pytorch_utils import Conv1D
 
 from steer.errors import LatentError
-from steer.models.config import Layout
 
 ENCODER, DECODER, ROUTER = "encoder", "decoder", "router"
 
@@ -30,17 +29,17 @@ def lora_config(base: Any, rank: int, alpha: int) -> LoraConfig:
     )
 
 
-def add_adapters(base: Any, layout: Layout, rank: int, alpha: int, **options: Any) -> Any:
-    """Put the adapters of a layout on a base, untrained. Returns the `PeftModel`.
+def add_adapters(base: Any, roles: Sequence[str], rank: int, alpha: int, **options: Any) -> Any:
+    """Put untrained adapters on a base, one for each role. Returns the `PeftModel`.
 
     Args:
         base: a `transformers` causal LM.
-        layout: `minihf` has a decoder besides.
+        roles: names of the adapters, see `steer.models.layouts`.
         rank, alpha: of LoRA, see `lora_config`.
         **options: of PEFT, for each of the adapters.
     """
-    peft: Any = get_peft_model(base, lora_config(base, rank, alpha), adapter_name=ENCODER, **options)
-    for role in (ROUTER,) if layout == "interleaved" else (ROUTER, DECODER):
+    peft: Any = get_peft_model(base, lora_config(base, rank, alpha), adapter_name=roles[0], **options)
+    for role in roles[1:]:
         peft.add_adapter(role, lora_config(base, rank, alpha), **options)
     return peft
 
@@ -101,12 +100,14 @@ def switch_adapter(peft: PeftModel, name: str) -> None:
         parameter.requires_grad_(flag)
 
 
-def fused_copy(peft: PeftModel, name: str) -> Any:
-    """A plain `transformers` model with one adapter merged into its weights.
+def fused_copy(peft: PeftModel, name: str | None) -> Any:
+    """A plain `transformers` model with one adapter merged into its weights, or without any adapter (None).
 
     Weights that no adapter touches (embeddings, norms, output head) are shared with the original, so the copy costs the
-    adapted matrices only. The merge is done in float32 and cast back, once.
+    adapted matrices only, and that of the bare base nothing. The merge is done in float32 and cast back, once.
     """
+    if name is None:
+        return copy.deepcopy(peft, {id(p): p for p in peft.parameters()}).unload().eval()
     check_adapter(peft, name)
     layers = [layer.get_base_layer() for layer in peft.modules() if isinstance(layer, BaseTunerLayer)]
     adapted = {id(p) for layer in layers for p in layer.parameters(recurse=False)}  # a layer of experts has several

@@ -9,8 +9,9 @@ from steer.errors import UnsupportedBase
 from steer.heads.bottleneck import LatentHead
 from steer.models.adapters import add_adapters
 from steer.models.base import backbone, load_base
-from steer.models.config import BaseIdentity, LatentConfig, Layout
+from steer.models.config import BaseIdentity, LatentConfig
 from steer.models.latent_model import LatentModel
+from steer.models.layouts import LAYOUTS, LayoutName
 from steer.models.masks import additive_mask
 
 SENTENCE = "Once upon a time a fox shared his bread."
@@ -20,7 +21,7 @@ def fresh_model(
     base: str | Path,
     *,
     name: str = "latent-model",
-    layout: Layout = "interleaved",
+    layout: LayoutName = "interleaved",
     span_tokens: int = 32,
     z_dim: int = 256,
     soft_tokens: int = 4,
@@ -55,15 +56,15 @@ def fresh_model(
     check_base(plain, str(base))
     check_tokenizer(plain, tokenizer, str(base))
     identity = BaseIdentity.of(plain, str(base))
-    if layout == "minihf":
-        soft_tokens = 1
+    kind = LAYOUTS[layout]
+    soft_tokens = kind.fixed_soft_tokens or soft_tokens
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        peft = add_adapters(plain, layout, rank, alpha)
-        head = LatentHead(identity.hidden_size, z_dim, soft_tokens, with_null=layout == "interleaved")
+        peft = add_adapters(plain, kind.roles, rank, alpha)
+        head = LatentHead(identity.hidden_size, z_dim, soft_tokens, with_null=kind.has_null)
         embedding: Any = plain.get_input_embeddings()
         head.reset(float(embedding.weight.float().pow(2).mean().sqrt()), tied=tied)
-        if layout == "minihf":
+        if kind.mirrored_start:
             head.w_d.weight.data.copy_(head.w_e.weight.T)
     config = LatentConfig(
         name=name,

@@ -23,16 +23,18 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
 
 from steer.errors import CheckpointError, ModelNotFound
 from steer.files import copy_mode
 from steer.heads.bottleneck import LatentHead
-from steer.models.adapters import DECODER, ENCODER, ROUTER
+from steer.heads.prior import PriorHead
+from steer.heads.reach import ReachHead
+from steer.heads.stored import load_head, read_tensors
+from steer.models.adapters import ENCODER
 from steer.models.base import load_base, missing_folder
 from steer.models.config import CONFIG_NAME, BaseIdentity, LatentConfig
+from steer.models.layouts import LAYOUTS
 
 logger = logging.getLogger(__name__)
 
@@ -75,20 +77,6 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file.
-
-    Raises:
-        CheckpointError: the file is missing, truncated or no safetensors file.
-    """
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; the checkpoint is incomplete") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged ({error}); copy or download it again") from error
 
 
 def load_adapter(base_or_peft: Any, folder: Path, name: str) -> PeftModel:
@@ -174,7 +162,7 @@ def save(model: Any, folder: Path, *, dtype: torch.dtype | None = None, with_bas
     save_file(heads, folder / HEADS)
     files = [f"{name}/{ADAPTER}" for name in names] + [HEADS]
     if inside:
-        base = model.role_free_base()
+        base = model.bare_copy()
         base.to(dtype or base.dtype).save_pretrained(folder / PACKAGED_BASE)
         model.tokenizer.save_pretrained(folder / PACKAGED_BASE)
         files += [f"{PACKAGED_BASE}/{p.name}" for p in sorted((folder / PACKAGED_BASE).glob("*.safetensors"))]
@@ -261,13 +249,10 @@ def load(
             f"with LatentModel.from_pretrained({str(folder)!r}, base=...)"
         ) from error
     config.base.check(BaseIdentity.of(plain, str(where)))
-    peft = load_adapter(plain, folder / ENCODER, ENCODER)
-    peft = load_adapter(peft, folder / ROUTER, ROUTER)
-    if config.layout == "minihf":
-        peft = load_adapter(peft, folder / DECODER, DECODER)
-    head = LatentHead(
-        config.base.hidden_size, config.z_dim, config.soft_tokens, with_null=config.layout == "interleaved"
-    )
+    layout, peft = LAYOUTS[config.layout], plain
+    for role in layout.roles:
+        peft = load_adapter(peft, folder / role, role)
+    head = LatentHead(config.base.hidden_size, config.z_dim, config.soft_tokens, with_null=layout.has_null)
     load_head(head, read_tensors(folder / HEADS), folder / HEADS)
     head.to(device=plain.device, dtype=torch.float32)
     heads = {name: found.to(plain.device) for name, found in read_heads(folder, config).items()}
@@ -287,35 +272,9 @@ def read_heads(folder: Path, config: LatentConfig) -> dict[str, Any]:
     Raises:
         CheckpointError: a head is missing, damaged, or belongs to another encoder.
     """
-    # Imported here, since heads import what reads their files.
     found: dict[str, Any] = {}
     if config.reach is not None:
-        from steer.heads.reach import ReachHead
-
         found["reach"] = ReachHead.load(folder / REACH, config.reach, config.encoder_id)
     if config.prior is not None:
-        from steer.heads.prior import PriorHead
-
         found["prior"] = PriorHead.load(folder / PRIOR, config.prior, config.encoder_id)
     return found
-
-
-def load_head(head: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Fill a head, after comparing names and shapes and looking for NaN.
-
-    Raises:
-        CheckpointError: something does not fit; says what.
-    """
-    wanted = {k: tuple(v.shape) for k, v in head.state_dict().items()}
-    got = {k: tuple(v.shape) for k, v in tensors.items()}
-    if wanted != got:
-        wrong = sorted(k for k in wanted.keys() | got.keys() if wanted.get(k) != got.get(k))
-        raise CheckpointError(
-            f"{path}: {wrong[0]} has shape {got.get(wrong[0])}, expected {wanted.get(wrong[0])} ({len(wrong)} tensors "
-            "differ)"
-        )
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: {name} holds NaN or infinity")
-    head.load_state_dict({k: v.float() for k, v in tensors.items()})
-    head.requires_grad_(False)

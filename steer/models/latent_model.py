@@ -1,9 +1,12 @@
 """The latent model: one frozen base, adapters for its roles, and the heads between text and latents."""
 
+import contextlib
+import copy
 import logging
-from collections.abc import Callable, Hashable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -12,17 +15,17 @@ from torch import Tensor, nn
 
 from steer.errors import LatentError, TextError
 from steer.heads.bottleneck import LatentHead
+from steer.heads.prior import PriorHead
+from steer.heads.reach import ReachHead
 from steer.latents.mixing import task_vector
 from steer.models import checkpoint
 from steer.models.adapters import ENCODER, ROUTER, fused_copy, use_adapter
 from steer.models.base import backbone
 from steer.models.config import LatentConfig
+from steer.models.layouts import LAYOUTS, Layout
 from steer.models.masks import additive_mask
+from steer.models.tokens import colons, inside_words, pad_rows
 from steer.text import check_text
-
-if TYPE_CHECKING:
-    from steer.heads.prior import PriorHead
-    from steer.heads.reach import ReachHead
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +56,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         tokenizer: Any,
         *,
         fuse: bool | None = None,
-        reach: "ReachHead | None" = None,
-        prior: "PriorHead | None" = None,
+        reach: ReachHead | None = None,
+        prior: PriorHead | None = None,
     ) -> None:
         super().__init__()
         self.peft: Any = peft
@@ -67,6 +70,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         quantised = getattr(peft.get_base_model(), "is_quantized", False)
         self.fuse = not quantised and (size <= FUSE_LIMIT if fuse is None else fuse)
         self._derived: dict[Hashable, Any] = {}
+        self._lock = threading.RLock()
         # The mixin would save the constructor's plain arguments as `config.json`; `steer_config.json` holds all there
         # is to know.
         self._hub_mixin_config = None
@@ -148,17 +152,45 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         """S, tokens per span."""
         return self.latent_config.span_tokens
 
+    @property
+    def layout(self) -> Layout:
+        """How contexts and latents are laid out, and what follows from it."""
+        return LAYOUTS[self.latent_config.layout]
+
     def derived(self, name: Hashable, make: Callable[[], Made]) -> Made:
         """What `make` makes of the weights, made once and kept under a name until `drop_fused`."""
-        if name not in self._derived:
-            # Gradients may have to pass through it later, whoever asks for it first.
-            with torch.inference_mode(False):
-                self._derived[name] = make()
-        return self._derived[name]
+        with self._lock:
+            if name not in self._derived:
+                # Gradients may have to pass through it later, whoever asks for it first.
+                with torch.inference_mode(False):
+                    self._derived[name] = make()
+            return self._derived[name]
 
-    def role(self, name: str) -> Any:
-        """A plain model with one adapter merged in, made once and kept. Only where `fuse` is on."""
-        return self.derived(("fused", name), lambda: fused_copy(self.peft, name))
+    @contextlib.contextmanager
+    def running(self, role: str | None) -> Iterator[Any]:
+        """The `transformers` model under one role, for forward passes from any thread.
+
+        Where `fuse` is on it is a copy of the base with the adapter merged in, which has no state. Elsewhere adapters
+        are switched on the one base: one thread at a time, others wait.
+
+        Args:
+            role: name of an adapter; None for the bare base.
+
+        Raises:
+            LatentError: there is no such adapter.
+        """
+        if self.fuse and not self.training:
+            yield self.fused(role)
+            return
+        with self._lock, use_adapter(self.peft, role) as base:
+            yield base
+
+    def fused(self, role: str | None) -> Any:
+        """A plain model with one adapter merged in (None: the bare base), made once and kept.
+
+        Weights that the adapter leaves alone are shared with the base.
+        """
+        return self.derived(("fused", role), lambda: fused_copy(self.peft, role))
 
     def drop_fused(self) -> None:
         """Forget fused copies and all else that was derived, after the weights have changed."""
@@ -176,33 +208,27 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         self.drop_fused()
         return super()._apply(fn, recurse)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # For copies: locks cannot be copied, and what was derived belongs to this model's weights.
+        return {**self.__dict__, "_derived": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._lock = threading.RLock()
+
     @property
     def inside_words(self) -> Tensor:
-        """`[V]` bool: tokens that go on inside a word.
-
-        Told by the tokens' own spelling, since decoding one token alone drops the space of a SentencePiece word.
-        """
-        return self.derived("inside_words", self._inside_words)
-
-    def _inside_words(self) -> Tensor:
-        tokens = self.tokenizer.convert_ids_to_tokens(list(range(self.latent_config.base.vocab_size)))
-        starts = (
-            "\u2581",
-            "\u0120",
-            "\u010a",
-            "\u0109",
-        )  # a space (SentencePiece), space, newline and tab (byte-level)
-        inside = [bool(t) and not t.startswith(starts) and (t[0].isalnum() or t[0] == "'") for t in tokens]
-        return torch.tensor(inside, device=self.device)
+        """`[V]` bool: tokens that go on inside a word."""
+        return self._token_table("inside_words", inside_words)
 
     @property
     def colons(self) -> Tensor:
         """`[V]` bool: tokens that begin with a colon, a space before it or not."""
-        return self.derived("colons", self._colons)
+        return self._token_table("colons", colons)
 
-    def _colons(self) -> Tensor:
-        tokens = self.tokenizer.convert_ids_to_tokens(list(range(self.latent_config.base.vocab_size)))
-        return torch.tensor([bool(t) and t.lstrip("\u2581\u0120").startswith(":") for t in tokens], device=self.device)
+    def _token_table(self, name: str, make: Callable[[Any, int], Tensor]) -> Tensor:
+        vocabulary = self.latent_config.base.vocab_size
+        return self.derived(name, lambda: make(self.tokenizer, vocabulary).to(self.device))
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
@@ -226,11 +252,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             "position_ids": positions,
             "use_cache": False,
         }
-        if self.fuse and not self.training:
-            hidden = backbone(self.role(ENCODER))(**inputs).last_hidden_state
-        else:
-            with use_adapter(self.peft, ENCODER) as base:
-                hidden = backbone(base)(**inputs).last_hidden_state
+        with self.running(ENCODER) as base:
+            hidden = backbone(base)(**inputs).last_hidden_state
         return self.head.pool(hidden, mask)
 
     @torch.no_grad()
@@ -282,13 +305,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         out = torch.zeros(len(rows), self.latent_config.z_dim)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            width = len(rows[chosen[-1]])
-            ids = torch.zeros(len(chosen), width, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for r, i in enumerate(chosen):
-                ids[r, : len(rows[i])] = torch.as_tensor(rows[i])
-                mask[r, : len(rows[i])] = 1
-            z = self.encode_tokens(ids.to(self.device), mask.to(self.device)).cpu()
+            ids, mask = pad_rows([rows[i] for i in chosen], device=self.device)
+            z = self.encode_tokens(ids, mask).cpu()
             if not torch.isfinite(z).all():
                 raise LatentError(
                     "the encoder gave NaN or infinite latents; the weights are damaged or the dtype is too narrow "
@@ -335,9 +353,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         inputs: dict[str, Any] = {"inputs_embeds": embeds, "use_cache": False, "logits_to_keep": keep}
         if mask is not None:
             inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp_min(0)}
-        if self.fuse and not self.training and name is not None:
-            return self.role(name)(**inputs).logits
-        with use_adapter(self.peft, name) as base:
+        with self.running(name) as base:
             return base(**inputs).logits
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -363,8 +379,6 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         embeds = torch.cat([self.embed(context), self.soft(z, context.shape[0]), self.embed(target)], dim=1)
         return self.role_logits(ROUTER, embeds)
 
-    def role_free_base(self) -> Any:
-        """A plain copy of the base without adapters, for saving."""
-        import copy
-
+    def bare_copy(self) -> Any:
+        """A plain copy of the base without adapters, which shares no weights with it: for saving."""
         return copy.deepcopy(self.peft).unload()

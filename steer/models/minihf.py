@@ -18,10 +18,12 @@ from torch import Tensor
 from steer.errors import CheckpointError, LatentError
 from steer.files import copy_mode
 from steer.heads.bottleneck import LatentHead
+from steer.heads.stored import load_head, read_tensors
 from steer.models.adapters import DECODER, ENCODER, ROUTER
 from steer.models.base import load_base
-from steer.models.checkpoint import ADAPTER, file_hash, load_adapter, load_head, read_tensors, save_adapter
+from steer.models.checkpoint import ADAPTER, file_hash, load_adapter, save_adapter
 from steer.models.config import BaseIdentity, LatentConfig
+from steer.models.layouts import MINIHF
 
 VAE = "vae.safetensors"
 SPAN = 64  # tokens per span in every MiniHF release
@@ -85,15 +87,16 @@ def save_minihf(model: Any, folder: Path) -> None:
         LatentError: the model is of another layout.
     """
     config: LatentConfig = model.latent_config
-    if config.layout != "minihf":
+    if model.layout is not MINIHF:
         raise LatentError(f"MiniHF's files hold no model of layout {config.layout!r}; train one of layout minihf")
     folder.mkdir(parents=True, exist_ok=True)
-    roles = (ENCODER, DECODER, ROUTER)
-    for role in roles:
+    for role in MINIHF.roles:
         save_adapter(model.peft, role, folder, base_name=config.base.name)
     heads = {name: tensor.detach().contiguous().cpu() for name, tensor in model.head.state_dict().items()}
     save_file(heads, folder / VAE)
-    copy_mode([folder / VAE, *(folder / role / ADAPTER for role in roles)], folder / ENCODER / "adapter_config.json")
+    copy_mode(
+        [folder / VAE, *(folder / role / ADAPTER for role in MINIHF.roles)], folder / ENCODER / "adapter_config.json"
+    )
 
 
 def _named_base(folder: Path) -> str:

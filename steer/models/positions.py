@@ -1,11 +1,14 @@
 """How far a base can count: tables of positions end, and what is planned must fit before anything is written."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from steer.errors import TextError
+
+if TYPE_CHECKING:
+    from steer.models.latent_model import LatentModel
 
 
 def position_limit(base: Any) -> int | None:
@@ -31,7 +34,7 @@ def position_limit(base: Any) -> int | None:
     return None
 
 
-def check_positions(model: Any, context: Sequence[int], spans: int) -> None:
+def check_positions(model: "LatentModel", context: Sequence[int], spans: int) -> None:
     """Whether a context and the spans planned behind it fit the base's table of positions, if it has one.
 
     Args:
@@ -46,10 +49,7 @@ def check_positions(model: Any, context: Sequence[int], spans: int) -> None:
     if limit is None:
         return
     soft, size = model.latent_config.soft_tokens, model.span_tokens
-    if model.latent_config.layout == "interleaved":
-        fixed, each = 0, soft + size
-    else:
-        fixed, each = soft, size  # a span's latent gives way to the next one's
+    fixed, each = model.layout.span_positions(soft, size)
     needed = len(context) + fixed + spans * each - 1  # nothing is predicted from the last token
     if needed <= limit:
         return

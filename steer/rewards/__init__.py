@@ -10,7 +10,6 @@ from typing import Any as _Any
 
 from steer.rewards.combine import Rewards
 from steer.rewards.config import RewardsConfig, RewardSpec, default_rewards, load_rewards
-from steer.rewards.fluency import mean_logprobs
 from steer.rewards.registry import REWARDS, Kind, Reward
 from steer.rewards.states import States
 
@@ -32,7 +31,6 @@ __all__ = [
     "States",
     "default_rewards",
     "load_rewards",
-    "mean_logprobs",
 ]
 
 

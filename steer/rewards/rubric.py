@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from steer.errors import RewardError
-from steer.rewards.bare import bare_logits
+from steer.models.likelihood import bare_logits
 from steer.rewards.options import Options
 from steer.rewards.states import States
 

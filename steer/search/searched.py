@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError, LatentError, SearchError, TextError
-from steer.heads.prior import Drafts
 from steer.latents.pull import Pull
 from steer.latents.schedules import ScheduleConfig
 from steer.noise import row_seeds
@@ -21,6 +20,7 @@ from steer.search.span_environment import Action, Aim, SpanWorld
 from steer.search.tree import Tree
 from steer.writing.context import visible_ids
 from steer.writing.limits import Limits
+from steer.writing.proposals import Drafts
 from steer.writing.sampling import SamplingConfig
 
 GUIDED_MENU = (Action(1.0, 1.5), Action(0.7, 1.5))

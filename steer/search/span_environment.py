@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from steer.errors import SearchError
-from steer.heads.prior import Drafts, check_drafts, read_state
 from steer.latents.mixing import mix
 from steer.latents.pull import Pull
 from steer.models.positions import check_positions
@@ -19,6 +18,7 @@ from steer.search.engines.base import Engine, Order
 from steer.search.environment import World
 from steer.search.problem import Request
 from steer.search.tree import Tree, child_key
+from steer.writing.proposals import Drafts, check_drafts, read_state
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from transformers import set_seed
 
 from steer.data.windows import SpanDataset, collate, sentence_ends
 from steer.errors import TrainingError
+from steer.heads.stored import read_tensors
 from steer.models.build import fresh_model
-from steer.models.checkpoint import read_tensors
 from steer.models.latent_model import LatentModel
 from steer.models.quantization import load_options
 from steer.training.base import prepare_corpus

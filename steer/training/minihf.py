@@ -16,9 +16,10 @@ from transformers import TrainingArguments, set_seed
 
 from steer.data.windows import SpanDataset, collate, sentence_ends
 from steer.errors import CheckpointError, TrainingError
+from steer.heads.stored import load_head, read_tensors
 from steer.models.adapters import DECODER, ENCODER, ROUTER
 from steer.models.build import fresh_model
-from steer.models.checkpoint import ADAPTER, HEADS, load_head, read_tensors
+from steer.models.checkpoint import ADAPTER, HEADS
 from steer.models.latent_model import LatentModel
 from steer.models.minihf import save_minihf
 from steer.models.quantization import load_options

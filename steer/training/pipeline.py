@@ -13,6 +13,7 @@ from steer.errors import CorpusError, TrainingError
 from steer.models import checkpoint
 from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
+from steer.models.layouts import LAYOUTS
 from steer.models.quantization import load_options
 from steer.training.autoencoder import train_autoencoder
 from steer.training.base import check_sources, load_splits, train_base
@@ -95,7 +96,7 @@ def _run_stages(
                 raise TrainingError(
                     f"the base model in {out / 'base'} is not finished; run stage base first (or `steer train all`)"
                 )
-            if recipe.autoencoder.layout == "minihf":
+            if LAYOUTS[recipe.autoencoder.layout].has_decoder:
                 result = train_minihf(recipe, out, data_root, base, report_to=report_to)
             else:
                 result = train_autoencoder(recipe, out, data_root, base, start=start, report_to=report_to)

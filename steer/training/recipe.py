@@ -5,16 +5,16 @@ Files enter here, so the records are pydantic models that refuse unknown keys.
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 
 from steer.errors import RecipeError
-from steer.models.config import Layout, PriorConfig, ReachConfig
+from steer.heads.prior import PriorConfig
+from steer.heads.reach import ReachConfig
+from steer.models.layouts import LAYOUTS
 from steer.models.quantization import LoadIn
-
-LAYOUTS = get_args(Layout)
 
 
 class _Strict(pydantic.BaseModel):

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from steer.errors import GuidanceError, TextError
-from steer.models.adapters import ROUTER
 from steer.models.base import backbone
-from steer.writing.context import text_begin
+from steer.models.tokens import pad_rows, text_begin
 
 
 def decoder_layers(model: Any) -> nn.ModuleList:
@@ -122,8 +121,7 @@ def watched(model: Any, layer: int) -> Iterator[list[Tensor]]:
 
 def unguided_path(model: Any) -> Any:
     """The `transformers` model that a `LatentModel` runs where it writes unguided."""
-    role = _unguided_role(model)
-    return model.role(role) if model.fuse and role is not None else model.peft.get_base_model()
+    return model.fused(model.layout.unguided_role) if model.fuse else model.peft.get_base_model()
 
 
 @torch.no_grad()
@@ -148,11 +146,8 @@ def mean_residuals(model: Any, texts: Sequence[str], layer: int) -> tuple[Tensor
     rows = [model.to_ids(text) for text in texts]
     if not rows or not all(rows):
         raise TextError(f"cannot read {len(rows)} texts of {min(map(len, rows), default=0)} tokens; give some text")
-    width, role = max(map(len, rows)), _unguided_role(model)
-    ids, mask = torch.zeros(2, len(rows), width, dtype=torch.long, device=model.device)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
+    role = model.layout.unguided_role
+    ids, mask = pad_rows(rows, device=model.device)
     if role is None:
         begin = torch.full((len(rows), 1), text_begin(model.tokenizer), device=model.device)
         before = model.embed(begin)
@@ -164,11 +159,6 @@ def mean_residuals(model: Any, texts: Sequence[str], layer: int) -> tuple[Tensor
     hidden = seen[0][:, before.shape[1] :].float()
     means = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     return means, float(hidden.norm(dim=2)[mask.bool()].mean())
-
-
-def _unguided_role(model: Any) -> str | None:
-    """The adapter that writes without a latent; None is the bare base, as in MiniHF."""
-    return ROUTER if model.latent_config.layout == "interleaved" else None
 
 
 def _layer(model: Any, layer: int) -> nn.Module:

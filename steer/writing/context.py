@@ -8,34 +8,6 @@ import numpy as np
 from steer.errors import TextError
 
 
-def text_begin(tokenizer: Any) -> int:
-    """The token id that stands before a text for a bare base: the beginning of text, where there is none the end.
-
-    Raises:
-        TextError: the tokenizer has neither.
-    """
-    for begin in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if begin is not None:
-            return int(begin)
-    raise TextError("the tokenizer has neither a beginning nor an end token; give a context of at least one token")
-
-
-def context_begin(model: Any) -> int:
-    """The token id that stands for an empty context.
-
-    In the `interleaved` layout that is the end token, which parts stories in training; in BigVAE's see `text_begin`.
-
-    Args:
-        model: a `LatentModel`.
-
-    Raises:
-        TextError: the tokenizer has no such token.
-    """
-    end = model.tokenizer.eos_token_id
-    interleaved = model.latent_config.layout == "interleaved"
-    return int(end) if interleaved and end is not None else text_begin(model.tokenizer)
-
-
 def check_contexts(contexts: Sequence[str | Sequence[int]]) -> None:
     """Raise `TextError` if one text came where a list is expected, whose letters would count as rows."""
     if isinstance(contexts, str):
@@ -59,5 +31,5 @@ def visible_ids(model: Any, contexts: Sequence[str | Sequence[int]]) -> list[lis
         ids = model.to_ids(context) if isinstance(context, str) else list(context)
         if not all(isinstance(i, int | np.integer) and 0 <= i < vocabulary for i in ids):
             raise TextError(f"context {row} must be text, or token ids from 0 to {vocabulary - 1}; got {context!r:.80}")
-        rows.append([int(i) for i in ids[-limit:]] or [context_begin(model)])
+        rows.append([int(i) for i in ids[-limit:]] or [model.layout.begin(model.tokenizer)])
     return rows

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError
-from steer.heads.prior import Drafts
 from steer.latents.mixing import mix
 from steer.latents.pull import Pull
 from steer.noise import RowNoise, derive_seed, row_seeds
 from steer.writing.context import check_contexts
 from steer.writing.limits import Limits
 from steer.writing.opening import open_writer
+from steer.writing.proposals import Drafts
 from steer.writing.sampling import SamplingConfig
 from steer.writing.writer import Span
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from steer.heads.prior import Drafts
 from steer.models.positions import check_positions
 from steer.writing.context import visible_ids
 from steer.writing.interleaved import InterleavedWriter
 from steer.writing.limits import Limits
 from steer.writing.minihf import MiniHFWriter
+from steer.writing.proposals import Drafts
 from steer.writing.sampling import SamplingConfig
 from steer.writing.writer import Writer
 
@@ -41,7 +41,7 @@ def open_writer(
         TextError: see `steer.writing.context.visible_ids`; or there is not a seed per context, or a context and its
             spans exceed the base's table of positions.
     """
-    kind = InterleavedWriter if model.latent_config.layout == "interleaved" else MiniHFWriter
+    kind = InterleavedWriter if model.layout.keeps_latents else MiniHFWriter
     visible = visible_ids(model, contexts)
     for context in visible:
         check_positions(model, context, spans)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steer.models.adapters import use_adapter
 from steer.models.base import backbone
 from steer.writing.cache import SpanCache
 
@@ -43,7 +42,6 @@ class Arm:
         self.mask = mask.to(device).repeat(copies, 1)
         self.offset = mask[:, :width].sum(1).to(device).repeat(copies)[:, None] - width
         self._embed = base.get_input_embeddings()
-        self._fused = model.role(role) if model.fuse and role is not None else None
         if width:
             self.forward(self.embed(ids.to(device)), keep=1)
             if copies == 2:
@@ -72,7 +70,5 @@ class Arm:
             "past_key_values": self.cache,
             "use_cache": True,
         }
-        if self._fused is not None:
-            return call(self._fused, inputs)
-        with use_adapter(self.model.peft, self.role) as base:
+        with self.model.running(self.role) as base:
             return call(base, inputs)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError, LatentError, TextError
-from steer.heads.prior import Drafts, check_drafts, read_state
 from steer.noise import RowNoise, derive_seed
 from steer.writing.limits import Limits, draw_next
+from steer.writing.proposals import Drafts, check_drafts, read_state
 from steer.writing.sampling import SamplingConfig
 
 

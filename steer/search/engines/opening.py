@@ -32,8 +32,8 @@ def paging_problem(model: Any) -> str:
 
 
 def _problem(model: Any) -> str:
-    if model.latent_config.layout != "interleaved":
-        return f"the layout {model.latent_config.layout!r} writes every span with another prefix"
+    if not model.layout.keeps_latents:
+        return f"the layout {model.layout.name!r} writes every span with another prefix"
     base = model.peft.get_base_model()
     try:
         layers = DynamicCache(config=base.config).layers

@@ -10,9 +10,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from steer.models.adapters import ROUTER, use_adapter
+from steer.models.adapters import ROUTER
 from steer.models.base import backbone
-from steer.rewards.fluency import mean_logprobs
+from steer.models.likelihood import mean_logprobs
 from steer.search.engines.base import Draw, Engine, Order
 from steer.search.tree import Tree
 
@@ -32,7 +32,6 @@ class PrefillEngine(Engine):
     def __init__(self, model: Any, tree: Tree, *, reason: str = "", **options: Any) -> None:
         super().__init__(model, tree, **options)
         self.reason = reason
-        self._interleaved = model.latent_config.layout == "interleaved"
         self._computed = 0
 
     @property
@@ -47,7 +46,7 @@ class PrefillEngine(Engine):
         by_length: dict[tuple[int, int, bool], list[int]] = {}
         for row, (parent, steered) in enumerate(zip(order.parents, order.from_latent.tolist(), strict=True)):
             # In BigVAE's layout a row without latent is another model with another prefix.
-            kind = steered and not self._interleaved
+            kind = steered and not self.model.layout.keeps_latents
             length = len(self.tree.context(parent)) + len(self.tree.ids(parent))
             by_length.setdefault((length, int(self.tree.depth[parent]), kind), []).append(row)
         spans: list[list[int]] = [[] for _ in order.parents]
@@ -79,7 +78,7 @@ class PrefillEngine(Engine):
     def _prefix(self, order: Order, null: bool) -> tuple[Tensor, str | None]:
         """Embeddings `[R, L, d]` of all that stands before the spans, and the role that reads them."""
         model, tree, steered = self.model, self.tree, order.from_latent
-        if not self._interleaved:
+        if not self.model.layout.keeps_latents:
             visible = torch.tensor([[*tree.context(p), *tree.ids(p)] for p in order.parents], device=model.device)
             if null or not bool(steered.any()):
                 return model.embed(visible), None
@@ -142,7 +141,5 @@ class _Stream:
         model = self._engine.model
         self._engine._computed += embeds.shape[0] * embeds.shape[1]
         inputs = {"inputs_embeds": embeds, "past_key_values": self._cache, "use_cache": self._before is None}
-        if model.fuse and self._role is not None:
-            return call(model.role(self._role), inputs)
-        with use_adapter(model.peft, self._role) as base:
+        with model.running(self._role) as base:
             return call(base, inputs)

@@ -29,10 +29,8 @@ def hooked_copy(model: Any, role: str | None) -> Any:
 
 
 def _copy(model: Any, role: str | None) -> Any:
-    source = model.role(role) if model.fuse and role is not None else model.peft
+    source = model.fused(role) if model.fuse else model.peft
     clone = copy.deepcopy(source, {id(p): p for p in source.parameters()})
-    if role is None:
-        clone = clone.unload()
     base = clone.get_base_model() if hasattr(clone, "get_base_model") else clone
     base.set_attn_implementation(register())
     return clone.eval()

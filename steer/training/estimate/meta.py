@@ -23,8 +23,9 @@ from transformers import AutoModelForCausalLM
 from steer.errors import TrainingError
 from steer.heads.bottleneck import LatentHead
 from steer.models.adapters import add_adapters
-from steer.models.config import BaseIdentity, LatentConfig, Layout
+from steer.models.config import BaseIdentity, LatentConfig
 from steer.models.latent_model import LatentModel
+from steer.models.layouts import LAYOUTS, LayoutName
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def hollow_model(
     z_dim: int,
     soft_tokens: int,
     span_tokens: int,
-    layout: Layout = "interleaved",
+    layout: LayoutName = "interleaved",
     dtype: torch.dtype = torch.float32,
 ) -> LatentModel:
     """A latent model with untrained adapters and heads on the `meta` device; the counterpart of `fresh_model`.
@@ -78,9 +79,9 @@ def hollow_model(
     with torch.device("meta"), warnings.catch_warnings():
         # It says that weights were not copied to `meta`, which is what is wanted here.
         warnings.simplefilter("ignore")
-        peft = add_adapters(base, layout, rank, rank, low_cpu_mem_usage=True)
+        peft = add_adapters(base, LAYOUTS[layout].roles, rank, rank, low_cpu_mem_usage=True)
         identity = BaseIdentity.planned(config, "hollow")
-        head = LatentHead(identity.hidden_size, z_dim, soft_tokens, with_null=layout == "interleaved")
+        head = LatentHead(identity.hidden_size, z_dim, soft_tokens, with_null=LAYOUTS[layout].has_null)
     for name, parameter in peft.named_parameters():
         if "lora_" in name and not parameter.dtype == torch.float32:
             parameter.data = parameter.data.float()

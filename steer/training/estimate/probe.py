@@ -15,6 +15,7 @@ from steer.heads.bottleneck import LatentHead
 from steer.models.adapters import add_adapters
 from steer.models.config import BaseIdentity, LatentConfig
 from steer.models.latent_model import LatentModel
+from steer.models.layouts import LAYOUTS
 from steer.training.checkpointing import enable_checkpointing
 from steer.training.objectives.interleaved import SpanObjective
 from steer.training.objectives.minihf import DecoderObjective, RouterObjective
@@ -121,9 +122,9 @@ def random_model(config: Any, latent: LatentRecipe | MiniHFRecipe, device: torch
     with torch.device(device):
         base: Any = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, latent.load_in))
         base.requires_grad_(False)
-        peft = add_adapters(base, latent.layout, latent.lora_rank, latent.lora_alpha)
+        peft = add_adapters(base, LAYOUTS[latent.layout].roles, latent.lora_rank, latent.lora_alpha)
         identity = BaseIdentity.of(base, "probe")
-        with_null = latent.layout == "interleaved"
+        with_null = LAYOUTS[latent.layout].has_null
         head = LatentHead(identity.hidden_size, latent.z_dim, latent.soft_tokens, with_null=with_null)
     head.reset(0.02)
     settings = LatentConfig(

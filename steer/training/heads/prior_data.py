@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steer.heads.prior import read_state
-from steer.models.adapters import ROUTER, use_adapter
 from steer.models.base import backbone
-from steer.writing.context import context_begin
+from steer.writing.proposals import read_state
 
 NULL_SHARE = 0.25  # of the spans before a place; as in a text of which some spans were not steered
 SHORTEST = 16  # tokens of context, at least
@@ -100,7 +98,7 @@ def encode_continuations(
     Returns:
         `states` `[P, d + z_dim]` and `latents` `[P, z_dim]` float32, `story` `[P]` int64: see `Continuations`.
     """
-    config, begin, rows, owners = model.latent_config, context_begin(model), [], []
+    config, begin, rows, owners = model.latent_config, model.layout.begin(model.tokenizer), [], []
     for number, story in enumerate(stories):
         ids = np.array(model.to_ids(story), np.int64)
         rng = np.random.default_rng((seed, first + number))
@@ -139,7 +137,7 @@ def read_hidden(model: Any, rows: Sequence[Row], latents: Sequence[Tensor]) -> l
         rows: stretches of stories.
         latents: `[n, z_dim]` of each row's spans.
     """
-    interleaved = model.latent_config.layout == "interleaved"
+    interleaved = model.layout.keeps_latents
     pieces = [
         _interleaved(model, row, z) if interleaved else _plain(model, row) for row, z in zip(rows, latents, strict=True)
     ]
@@ -154,12 +152,8 @@ def read_hidden(model: Any, rows: Sequence[Row], latents: Sequence[Tensor]) -> l
         seen[r, 0, : len(own), : len(own)] = sight
     mask = torch.zeros(seen.shape, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min).to(device)
     inputs = {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions, "use_cache": False}
-    role = ROUTER if interleaved else None
-    if model.fuse and role is not None:
-        hidden = backbone(model.role(role))(**inputs).last_hidden_state
-    else:
-        with use_adapter(model.peft, role) as base:
-            hidden = backbone(base)(**inputs).last_hidden_state
+    with model.running(model.layout.unguided_role) as base:
+        hidden = backbone(base)(**inputs).last_hidden_state
     return [hidden[r, torch.tensor(places)].float().cpu() for r, (_, _, _, places) in enumerate(pieces)]
 
 

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from steer.data.shards import PART, encode_in_parts
 from steer.errors import TrainingError
 from steer.evaluation.reach import reach_figures
-from steer.heads.reach import ReachHead
-from steer.models.config import ReachConfig
+from steer.heads.reach import ReachConfig, ReachHead
 from steer.models.latent_model import LatentModel
 from steer.training.heads.arrival import calibrate_told, middling_telling
 from steer.training.heads.reach_data import Passages, encode_passages, find_rivals, join_passages

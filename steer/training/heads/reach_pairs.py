@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from steer.errors import CorpusError
-from steer.models.config import ReachConfig
+from steer.heads.reach import ReachConfig
 from steer.training.heads.reach_data import Passages
 
 EARLIER = -1  # a distance: the terminal has been told before the state

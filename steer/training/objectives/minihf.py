@@ -16,8 +16,8 @@ from torch.nn import functional
 from steer.models.adapters import DECODER, ROUTER
 from steer.models.latent_model import LatentModel
 from steer.models.masks import additive_mask
+from steer.models.tokens import text_begin
 from steer.training.objectives.interleaved import LatentObjective, latent_sums, of_other_rows
-from steer.writing.context import text_begin
 
 HEAD_WEIGHT, TAIL_WEIGHT = 0.05, 0.15
 

@@ -18,8 +18,7 @@ from agents.simulation.log import read_log
 from agents.simulation.manifest import LOGS, Arm, make_manifest, read_manifest, read_scenario
 from agents.simulation.simulation import resume_run, run_scenario
 from agents.simulation.state import is_met
-from steer.heads.reach import ReachHead
-from steer.models.config import ReachConfig
+from steer.heads.reach import ReachConfig, ReachHead
 from steer.models.latent_model import LatentModel
 from tests.agents.conftest import make_scenario, tiny_model
 from vectorstore import StoreNotFound, VectorStore

@@ -16,8 +16,7 @@ from agents.simulation.log import read_log
 from agents.simulation.manifest import LOGS
 from agents.simulation.simulation import resume_run, run_scenario
 from steer.errors import GuidanceError
-from steer.heads.prior import PriorHead
-from steer.models.config import PriorConfig
+from steer.heads.prior import PriorConfig, PriorHead
 from steer.models.latent_model import LatentModel
 from steer.writing.sampling import SamplingConfig
 from tests.agents.cli.kit import document, error_line, steer

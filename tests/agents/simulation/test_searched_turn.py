@@ -169,7 +169,7 @@ def test_killed_in_the_middle_it_resumes_to_the_same_bytes(tiny_llama: Path, tmp
 def test_only_the_story_is_fed(model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever reaches the embeddings while a turn is searched for is a piece of context + some candidate."""
     model.encode("warm")
-    model.role("router")
+    model.fused("router")
     fed: list[list[int]] = []
     checked = []
 

@@ -137,7 +137,7 @@ def test_an_unguided_scenario_is_its_own_twin(model: LatentModel, played: RunSum
 def test_only_the_story_is_fed(scenario: Scenario, model: LatentModel, tmp_path: Path) -> None:
     """All ids that reach the router's embeddings: contexts as rebuilt from the log, and single tokens just drawn."""
     model.encode("warm")
-    model.role("router")
+    model.fused("router")
     fed: list[list[int]] = []
 
     def spy(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:

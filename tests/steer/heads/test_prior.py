@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from steer.errors import CheckpointError, GuidanceError, LatentError
-from steer.heads.prior import PriorHead, read_state
+from steer.heads.prior import PriorConfig, PriorHead
 from steer.latents.pull import Pull
 from steer.latents.schedules import make_schedule
 from steer.models import checkpoint
 from steer.models.checkpoint import PRIOR
-from steer.models.config import LatentConfig, PriorConfig
+from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
 from steer.noise import RowNoise
 from steer.search.driver import Budget
@@ -26,6 +26,7 @@ from steer.search.tree import Tree
 from steer.training.heads.prior_data import Row, read_hidden
 from steer.writing.guided import write_guided
 from steer.writing.opening import open_writer
+from steer.writing.proposals import read_state
 from steer.writing.sampling import SamplingConfig
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, sharpen, tiny_model

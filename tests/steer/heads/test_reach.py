@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from steer.errors import CheckpointError, LatentError
-from steer.heads.reach import ReachHead
+from steer.heads.reach import ReachConfig, ReachHead
 from steer.models import checkpoint
 from steer.models.checkpoint import REACH
-from steer.models.config import LatentConfig, ReachConfig
+from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
 from tests.steer.tiny import Z_DIM, tiny_model
 

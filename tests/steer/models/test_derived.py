@@ -105,7 +105,7 @@ def test_a_search_after_a_change_writes_with_the_new_weights(tiny_llama: Path, f
 
 def test_gradients_pass_through_what_was_first_asked_for_without_them(model: LatentModel) -> None:
     with torch.inference_mode():
-        model.role(ROUTER)
+        model.fused(ROUTER)
         assert model.inside_words.any()
     z = torch.ones(1, Z_DIM, requires_grad=True)
     ids = torch.tensor([[1, 2, 3]])

@@ -209,7 +209,7 @@ def test_roles_differ_and_fused_copies_give_what_adapters_give(tiny_llama: Path)
     assert_near(encoded, model.encode(TEXTS))
     assert (fused[ENCODER] - fused[ROUTER]).abs().max() > 0.05
     model.fuse = True
-    table = model.role(ROUTER).get_input_embeddings().weight
+    table = model.fused(ROUTER).get_input_embeddings().weight
     assert table.data_ptr() == model.peft.get_base_model().get_input_embeddings().weight.data_ptr()
 
 
@@ -292,7 +292,7 @@ def test_a_fresh_model_writes_like_its_base_and_depends_on_its_seed_alone(tiny_l
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), state)
     embeds = first.embed(torch.tensor([[1, 2, 3]]))
-    base = first.role_free_base()
+    base = first.bare_copy()
     assert_near(first.role_logits(ROUTER, embeds), base(inputs_embeds=embeds).logits, atol=1e-6)
     assert not any("lora" in name for name, _ in base.named_parameters())
 

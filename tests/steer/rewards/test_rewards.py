@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from steer.errors import CheckpointError, RewardError
 from steer.heads.preference import PreferenceConfig, PreferenceHead
-from steer.rewards import REWARDS, Rewards, States, mean_logprobs
+from steer.models.likelihood import mean_logprobs
+from steer.rewards import REWARDS, Rewards, States
 from steer.rewards.learned import PreferenceOptions
 from steer.rewards.options import Options
 from steer.rewards.repetition import RepetitionOptions
@@ -272,7 +273,7 @@ def test_a_row_of_a_real_base_is_the_row_alone(tiny_llama: Path) -> None:
 
 
 def test_passes_are_cut_to_fit_memory(tiny_llama: Path) -> None:
-    from steer.rewards.bare import bare_logits
+    from steer.models.likelihood import bare_logits
 
     model = sharpen(tiny_model(tiny_llama))
     rows = [list(range(1, 2 + k)) for k in (3, 9, 1, 5)]

@@ -81,7 +81,7 @@ def test_a_base_of_each_family_becomes_a_package(
     moved = [n for n, p in model.peft.named_parameters() if "lora_B" in n and bool(p.any())]
     assert any(".encoder." in name for name in moved) and any(".router." in name for name in moved)
     trained = AutoModelForCausalLM.from_pretrained(base)
-    for name, tensor in model.role_free_base().state_dict().items():
+    for name, tensor in model.bare_copy().state_dict().items():
         assert torch.equal(tensor, trained.state_dict()[name]), name  # the base is as it was
 
 

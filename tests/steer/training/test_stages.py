@@ -269,7 +269,7 @@ def test_a_latent_model_is_trained_and_loads(latent_run: Path, base_run: Path) -
     records = [json.loads(line) for line in (latent_run / "autoencoder" / "curve.jsonl").read_text().splitlines()]
     evaluated = [record["step"] for record in records if "eval_nll_own" in record]
     assert evaluated and len(evaluated) == len(set(evaluated))  # also at the end, once a step
-    base: dict[str, torch.Tensor] = dict(model.role_free_base().state_dict())
+    base: dict[str, torch.Tensor] = dict(model.bare_copy().state_dict())
     for name, tensor in AutoModelForCausalLM.from_pretrained(base_run / "base" / "model").state_dict().items():
         assert torch.equal(base[name], tensor), name
 

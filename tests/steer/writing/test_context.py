@@ -9,9 +9,10 @@ import pytest
 
 from steer.errors import TextError
 from steer.models.latent_model import LatentModel
+from steer.models.tokens import text_begin
 from steer.search.driver import Budget
 from steer.search.searched import write_searched
-from steer.writing.context import context_begin, text_begin, visible_ids
+from steer.writing.context import visible_ids
 from steer.writing.guided import write_guided
 from steer.writing.sampling import SamplingConfig
 from tests.steer.minihf_oracle import make_minihf_folder
@@ -48,7 +49,7 @@ def test_a_tokenizer_without_either_needs_a_context() -> None:
 def test_stories_follow_each_other_in_training_and_so_begin_behind_an_end(model: LatentModel) -> None:
     interleaved = model.latent_config.layout == "interleaved"
     tokenizer = model.tokenizer
-    assert context_begin(model) == (tokenizer.eos_token_id if interleaved else text_begin(tokenizer))
+    assert model.layout.begin(model.tokenizer) == (tokenizer.eos_token_id if interleaved else text_begin(tokenizer))
 
 
 def test_an_empty_context_is_the_same_to_guided_and_searched_writing(model: LatentModel) -> None:
@@ -57,14 +58,14 @@ def test_an_empty_context_is_the_same_to_guided_and_searched_writing(model: Late
     found = write_searched(
         model, [""], spans=1, seeds=[1], sampling=GREEDY, policy="best_of_n", budget=budget, rewards={"fluency": 1.0}
     )[0]
-    assert guided.context == found.context == (context_begin(model),)
+    assert guided.context == found.context == (model.layout.begin(model.tokenizer),)
     assert guided.ids == found.ids
 
 
 def test_ids_may_be_of_numpy_and_are_cut_on_the_left(model: LatentModel) -> None:
     limit = model.latent_config.max_context
     ids: Any = np.arange(limit + 5) % 200
-    assert visible_ids(model, [ids, "", [1]]) == [ids[5:].tolist(), [context_begin(model)], [1]]
+    assert visible_ids(model, [ids, "", [1]]) == [ids[5:].tolist(), [model.layout.begin(model.tokenizer)], [1]]
 
 
 def test_seeds_may_be_of_numpy(model: LatentModel) -> None:

@@ -392,7 +392,7 @@ def test_weights_are_shared_and_not_copied(model: LatentModel) -> None:
     engine = open_paged(model, new_tree())
     engine.base_logprobs([0], [[1]])
     assert engine._base is not None
-    own = {p.data_ptr() for p in [*model.parameters(), *model.role("router").parameters()]}
+    own = {p.data_ptr() for p in [*model.parameters(), *model.fused("router").parameters()]}
     for lane in (engine.lane, engine._base):
         assert {p.data_ptr() for p in lane.module.parameters()} <= own
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from steer.models.config import ReachConfig
+from steer.heads.reach import ReachConfig
 from steer.training.heads.arrival import SLACK, calibrate_told, draw_signs, middling_telling, told_figures
 from steer.training.heads.reach_data import Passages
 

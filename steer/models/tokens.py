@@ -1,0 +1,68 @@
+"""Tokens as a tokenizer spells them, and rows of token ids as padded tensors."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from steer.errors import TextError
+
+# A space (SentencePiece), and a space, a newline and a tab (byte-level), as they stand before a word.
+WORD_MARKS = ("\u2581", "\u0120", "\u010a", "\u0109")
+
+
+def text_begin(tokenizer: Any) -> int:
+    """The token id that stands before a text for a bare base: the beginning of text, where there is none the end.
+
+    Raises:
+        TextError: the tokenizer has neither.
+    """
+    for begin in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if begin is not None:
+            return int(begin)
+    raise TextError("the tokenizer has neither a beginning nor an end token; give a context of at least one token")
+
+
+def spellings(tokenizer: Any, vocab_size: int) -> list[str]:
+    """Tokens 0 to `vocab_size - 1` as the tokenizer's file writes them; empty where an id has no token.
+
+    Decoding one token alone would drop the space of a SentencePiece word.
+    """
+    return [token or "" for token in tokenizer.convert_ids_to_tokens(list(range(vocab_size)))]
+
+
+def inside_words(tokenizer: Any, vocab_size: int) -> Tensor:
+    """`[V]` bool: tokens that go on inside a word."""
+    tokens = spellings(tokenizer, vocab_size)
+    return torch.tensor([bool(t) and not t.startswith(WORD_MARKS) and (t[0].isalnum() or t[0] == "'") for t in tokens])
+
+
+def colons(tokenizer: Any, vocab_size: int) -> Tensor:
+    """`[V]` bool: tokens that begin with a colon, a space before it or not."""
+    return torch.tensor([t.lstrip("\u2581\u0120").startswith(":") for t in spellings(tokenizer, vocab_size)])
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]],
+    *,
+    side: Literal["left", "right"] = "right",
+    value: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """Token rows of any lengths as one matrix.
+
+    Args:
+        rows: token ids; at least one row.
+        side: on which to pad.
+        value: to pad with.
+        device: of the result.
+
+    Returns:
+        Ids `[B, T]` int64, and their mask `[B, T]` int64, 1 for tokens that count.
+    """
+    tensors = [torch.as_tensor(list(row), dtype=torch.long) for row in rows]
+    ids = pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)
+    mask = pad_sequence([torch.ones_like(t) for t in tensors], batch_first=True, padding_side=side)
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,45 @@
+"""How a model proposes its own next latent: by writing a span and encoding it, or by its draft head."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from steer.errors import GuidanceError
+from steer.models.latent_model import LatentModel
+
+Drafts = Literal["write", "head"]  # write a span and encode it, or ask the draft head
+
+
+def read_state(model: LatentModel, hidden: Tensor, visible: Sequence[Sequence[int]]) -> Tensor:
+    """What a head reads: `[n, d + z_dim]` float32 on the CPU.
+
+    Args:
+        model: a `LatentModel`.
+        hidden: `[n, d]`. In the `interleaved` layout the router's last hidden state at the last soft token of the null
+            latent; in BigVAE's, which has none, that of the bare base at the last visible token.
+        visible: token ids before it; the latent of the last S of them is the rest of the state.
+    """
+    begin = model.layout.begin(model.tokenizer)
+    spans = [list(ids)[-model.span_tokens :] or [begin] for ids in visible]
+    return torch.cat([hidden.float().cpu(), model.encode_ids(spans)], dim=1)
+
+
+def check_drafts(model: LatentModel, drafts: str) -> None:
+    """Whether a model can make drafts in this way.
+
+    Args:
+        model: a `LatentModel`.
+        drafts: `write` or `head`.
+
+    Raises:
+        GuidanceError: there is no such way, or the model has no draft head.
+    """
+    if drafts not in get_args(Drafts):
+        raise GuidanceError(f"unknown way of drafting {drafts!r}; expected one of {', '.join(get_args(Drafts))}")
+    if drafts == "head" and model.prior is None:
+        raise GuidanceError(
+            "drafts by head need a model with a draft head, and this one has none; train one with `steer train prior`, "
+            "or let drafts be written (drafts: write)"
+        )
