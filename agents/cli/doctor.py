@@ -14,9 +14,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from agents.cli.guard import ExitCode
-from agents.cli.models import JsonOption, load_model, quiet_libraries
-from agents.cli.output import Output, output
+from agents.cli._errors import ExitCode
+from agents.cli._models import load_model, quiet_libraries
+from agents.cli._options import JsonOption
+from agents.cli._output import Output, output
 
 NEEDED = ("torch", "transformers", "peft", "faiss", "numpy", "pydantic", "safetensors", "networkx", "matplotlib")
 TOKENS = 8
@@ -42,7 +43,10 @@ def doctor(
     model: Annotated[str | None, typer.Option("--model", "-m", help="Try this model, not the packaged one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check versions, hardware, the packaged model and write access; exit code 1 if something needed is broken."""
+    """Check versions, hardware, the packaged model and disk access.
+
+    Exit code 1 if something needed is broken.
+    """
     say = output(ctx)
     findings = list(examine(say, model))
     healthy = all(finding.state != "broken" for finding in findings)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.cli.output import Output
+from agents.cli._output import Output
 
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Tell parameters, tokens, memory and disk, and train nothing.")

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.cli.models import JsonOption, load_model
-from agents.cli.output import Output, output
+from agents.cli._models import load_model
+from agents.cli._options import JsonOption
+from agents.cli._output import Output, output
 
 RUNS = Path("runs")
 
@@ -29,9 +30,10 @@ def experiment(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare ways of writing on the same contexts, terminals and seeds. Prints the tables, as Markdown.
+    """Compare ways of writing on the same contexts and seeds.
 
-    A FILE with `scenarios` in place of `pairs` compares ways of planning on whole simulations.
+    A FILE with `scenarios` in place of `pairs` compares ways of planning on whole simulations. Prints the tables, as
+    Markdown.
 
     It may be stopped and given again, and given several times at once: the processes share the work.
     """

@@ -7,18 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from agents.cli._errors import InputError
+from agents.cli._models import load_model, talk
+from agents.cli._options import JsonOption, ModelOption, OverwriteOption, SeedOption, refuse_existing
+from agents.cli._output import output
 from agents.cli.estimates import DryRunOption, dry_run_head
-from agents.cli.guard import InputError
-from agents.cli.models import (
-    JsonOption,
-    ModelOption,
-    OverwriteOption,
-    SeedOption,
-    load_model,
-    refuse_existing,
-    talk,
-)
-from agents.cli.output import output
 
 UNSEEN = 0.05  # share of the stories kept out by `steer train reach` and `steer train prior`
 
@@ -39,7 +32,7 @@ def train_reach(
     dry: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a model a reach head, which tells how near an ending is: a potential for `steer search`.
+    """Give a model a reach head, which tells how near an ending is: a potential for searches.
 
     A twentieth of the stories is kept out for the figures in OUT/done.json. Prints the folder of the model with its
     head.

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from agents.cli._models import load_model
+from agents.cli._output import Output
 from agents.cli.experiment import RUNS, advice, board, show_forecast, show_outcome
-from agents.cli.models import load_model
-from agents.cli.output import Output
 
 
 def compare_plays(

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from agents.cli.guard import InputError
-from agents.cli.models import JsonOption
-from agents.cli.output import Output, output
-from agents.cli.search import RootOption, WordsOption, find_trees, open_words
+from agents.cli._errors import InputError
+from agents.cli._options import JsonOption
+from agents.cli._output import Output, output
+from agents.cli._trees import RootOption, WordsOption, find_trees, open_words
 
 # Of `agents.experiments`, named here so that `--help` imports nothing heavy.
 EXPERIMENT, RESULTS = "experiment.json", "results.json"
@@ -27,9 +27,10 @@ def plot(
     model: WordsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw how near the goals of a simulation came and its search trees, or an experiment. Prints the files drawn.
+    """Draw a run, a search tree or an experiment.
 
-    Of a tree with several roots it draws the first, or the one that --root names.
+    Of a run: how near its goals came, and its search trees. Of a tree with several roots: the first, or the one that
+    --root names. Prints the files drawn.
     """
     say = output(ctx)
     from agents.simulation.manifest import MANIFEST

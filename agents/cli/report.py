@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from agents.cli.models import JsonOption
-from agents.cli.output import output
+from agents.cli._options import JsonOption
+from agents.cli._output import output
 
 
 def report(
@@ -17,7 +17,10 @@ def report(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write report.html, one page with figures, tests and samples inside, and report.md. Prints the files."""
+    """Write a finished experiment as one page.
+
+    That is report.html, with figures, tests and samples inside, and report.md. Prints the files.
+    """
     say = output(ctx)
     from agents.experiments.report import write_report
 

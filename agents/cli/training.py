@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from agents.cli._errors import InputError
+from agents.cli._models import talk
+from agents.cli._options import JsonOption
 from agents.cli.estimates import DryRunOption, ProbeOption, dry_run, warn
-from agents.cli.guard import InputError
 from agents.cli.heads import RunOption, train_preference, train_prior, train_reach
-from agents.cli.models import JsonOption, talk
 from agents.cli.recipes import choose_recipe, keep_recipe
 
 # The autoencoder's stage ends with a folder that the other commands can load.
@@ -197,7 +198,7 @@ def _stopped(out: Path, *, rehearsal: bool) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    group = typer.Typer(no_args_is_help=True, help="Train a model from a recipe, or a reward for a model.")
+    group = typer.Typer(no_args_is_help=True, help="Train a model from a recipe, or a head for a model.")
     recipe = "recipes/llama-fable-6m.yaml --data-root stories --out runs/llama-fable-6m"
     group.command("all", epilog=f"Example: steer train all {recipe}")(train_all)
     group.command("base", epilog=f"Example: steer train base {recipe}")(train_base)

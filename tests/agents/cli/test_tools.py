@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from agents.cli import app
 from agents.cli import doctor as doctor_module
+from agents.cli._app import load_command
+from agents.cli._output import Output
 from agents.cli.doctor import Finding
-from agents.cli.output import Output
 from agents.scenarios.schema import load_scenario, packaged_scenarios, scenario_schema
 from steer.errors import CorpusError
 from steer.training.pipeline import STAGES
@@ -82,7 +81,7 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_parts_of_train_have_examples_that_parse() -> None:
-    group = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]  # a group has commands
+    group = load_command("train")
     assert set(group.commands) == {"all", "base", "autoencoder", "reach", "prior", "preference"}
     for name, command in group.commands.items():
         words = shlex.split(command.epilog.removeprefix("Example: "))
@@ -235,9 +234,10 @@ def test_schema_is_the_packages_own() -> None:
 
 
 def test_packaged_scenarios_can_be_run_by_name() -> None:
-    from agents.cli.simulate import DEMO, _scenario_path
+    from agents.cli._runs import scenario_path
+    from agents.cli.demo import DEMO
 
     assert DEMO in packaged_scenarios()
     for name, path in packaged_scenarios().items():
-        assert _scenario_path(name) == path
+        assert scenario_path(name) == path
         load_scenario(path)

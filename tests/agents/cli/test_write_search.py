@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.cli.searching import Policy
+from agents.cli._search_options import Policy
 from steer.search import driver
 from steer.search.policies import POLICIES
 from steer.search.tree_file import load_tree

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agents.cli import batch
-from agents.cli.guard import InputError
+from agents.cli import _batch as batch
+from agents.cli._errors import InputError
 from tests.agents.cli.kit import SPAN, document, error_line, load, save, steer, steer_process, write_batch
 
 PAIRS = [

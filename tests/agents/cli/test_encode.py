@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.cli.latents import COSINES_UP_TO
+from agents.cli.encode import COSINES_UP_TO
 from steer.latents.mixing import apply_op
 from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.cli.guard import InputError
+from agents.cli._errors import InputError
+from agents.cli._models import load_model
+from agents.cli._options import JsonOption, SeedOption
+from agents.cli._output import output
 from agents.cli.heads import read_all
-from agents.cli.models import JsonOption, SeedOption, load_model
-from agents.cli.output import output
 
 
 def evaluate(
@@ -31,7 +32,7 @@ def evaluate(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model on stories that it should not have seen.
+    """Measure a model on stories that it has not seen.
 
     NLL with a span's own latent, none, and another span's; spans written again; lines between latents and their
     averages; one latent in two contexts; steered endings told apart. The samples are in --json.

@@ -8,10 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.cli import batch as batches
-from agents.cli import searched, searching
-from agents.cli.models import JsonOption, ModelOption, SeedOption, load_model, read_context
-from agents.cli.output import Output, output
+from agents.cli import _batch as batches
+from agents.cli import _search_options as searching
+from agents.cli import _search_output as searched
+from agents.cli._models import load_model
+from agents.cli._options import (
+    ContextFileOption,
+    ContextOption,
+    JsonOption,
+    Long,
+    ModelOption,
+    ScaleOption,
+    SeedOption,
+    TemperatureOption,
+    TopPOption,
+    read_context,
+)
+from agents.cli._output import Output, output
 
 
 class Method(StrEnum):
@@ -49,20 +62,6 @@ class Drafts(StrEnum):
 
     WRITE = "write"
     HEAD = "head"
-
-
-class Long(StrEnum):
-    """What to do with a text longer than a span; see `LatentModel.encode`."""
-
-    ERROR = "error"
-    MEAN = "mean"
-    TRUNCATE = "truncate"
-
-
-LongOption = Annotated[Long, typer.Option("--long", help="What to do with a text longer than one span.")]
-ScaleOption = Annotated[float, typer.Option("--scale", help="Classifier-free guidance; 1 does without.")]
-TemperatureOption = Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy.")]
-TopPOption = Annotated[float, typer.Option("--top-p", help="Keep the likeliest tokens of this total probability.")]
 
 
 @dataclass(frozen=True)
@@ -148,10 +147,8 @@ class Settings:
 
 def write(
     ctx: typer.Context,
-    context: Annotated[str | None, typer.Option("--context", "-c", help="The visible text to continue.")] = None,
-    context_file: Annotated[
-        Path | None, typer.Option("--context-file", help="Read it from a UTF-8 file; - is standard input.")
-    ] = None,
+    context: ContextOption = None,
+    context_file: ContextFileOption = None,
     terminal: Annotated[str | None, typer.Option("--terminal", "-t", help="The ending to write towards.")] = None,
     batch: Annotated[
         Path | None, typer.Option("--batch", help="JSON lines with id, context and terminal; needs --out.")

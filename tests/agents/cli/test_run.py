@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from agents.cli.show import Stage, goal_table
+from agents.cli._run_output import Stage, goal_table
 from agents.reports.progress import Curve, GoalProgress
 from agents.simulation.events import TurnEvent
 from tests.agents.cli.kit import document, error_line, record, steer

@@ -8,11 +8,12 @@ from typing import Any, final
 
 import typer
 
-from agents.cli.batch import Pair
-from agents.cli.guard import ExitCode, InputError, report
-from agents.cli.models import load_model, refuse_existing
-from agents.cli.output import Bar, Output
-from agents.cli.searching import Search
+from agents.cli._batch import Pair
+from agents.cli._errors import ExitCode, InputError, report
+from agents.cli._models import load_model
+from agents.cli._options import refuse_existing
+from agents.cli._output import Bar, Output
+from agents.cli._search_options import Search
 
 TREES = "lines-*.safetensors"
 _WHY = {

@@ -1,28 +1,31 @@
-"""`steer audit` and `steer schema`."""
+"""`steer audit`."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.cli.guard import ExitCode
-from agents.cli.models import JsonOption, ModelOption
-from agents.cli.output import output
-from agents.cli.simulate import load_model_of
+from agents.cli._errors import ExitCode
+from agents.cli._options import JsonOption, ModelOption
+from agents.cli._output import output
+from agents.cli._runs import RunArgument, load_model_of
+
+if TYPE_CHECKING:
+    from agents.simulation.audit import AuditReport
 
 
 def audit(
     ctx: typer.Context,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    run: RunArgument,
     replay: Annotated[
         bool, typer.Option("--replay", help="Also write every turn again and compare, byte for byte.")
     ] = False,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Prove that a run's visible context was its opening and what was written, and nothing else.
+    """Check that the model read only the opening and the story.
 
-    Exit code 3 if a check fails.
+    Proves from a run's files that its visible context was the opening and what was written, and nothing else. Exit
+    code 3 if a check fails.
     """
     say = output(ctx)
     from agents.errors import RunMismatch, ScenarioError
@@ -44,14 +47,7 @@ def audit(
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
-def schema(ctx: typer.Context) -> None:
-    """Print the JSON Schema of scenario files, for editors."""
-    from agents.scenarios.schema import scenario_schema
-
-    output(ctx).json(scenario_schema())
-
-
-def _show(report: Any) -> None:
+def _show(report: "AuditReport") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -64,6 +60,5 @@ def _show(report: Any) -> None:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Register the command of this module."""
     app.command(epilog="Example: steer audit runs/demo-1 --replay")(audit)
-    app.command(epilog="Example: steer schema > scenario.schema.json")(schema)

@@ -20,7 +20,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from agents.cli.output import output
+from agents.cli._output import output
 
 
 class ExitCode(IntEnum):

@@ -1,0 +1,69 @@
+"""Options that several commands take, and what is read from them."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agents.cli._errors import InputError
+
+
+class Long(StrEnum):
+    """What to do with a text longer than a span; see `LatentModel.encode`."""
+
+    ERROR = "error"
+    MEAN = "mean"
+    TRUNCATE = "truncate"
+
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="A model folder or hub id; by default the packaged model.", show_default=False),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="The same seed gives the same text on the same machine.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")]
+ContextOption = Annotated[str | None, typer.Option("--context", "-c", help="The visible text to continue.")]
+ContextFileOption = Annotated[
+    Path | None, typer.Option("--context-file", help="Read it from a UTF-8 file; - is standard input.")
+]
+LongOption = Annotated[Long, typer.Option("--long", help="What to do with a text longer than one span.")]
+ScaleOption = Annotated[float, typer.Option("--scale", help="Classifier-free guidance; 1 does without.")]
+TemperatureOption = Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy.")]
+TopPOption = Annotated[float, typer.Option("--top-p", help="Keep the likeliest tokens of this total probability.")]
+
+
+def read_context(context: str | None, file: Path | None) -> str:
+    """The visible text: given itself, or read from a UTF-8 file (`-`: from standard input).
+
+    Raises:
+        typer.BadParameter: both or neither are given.
+        TextError: it cannot be read or is not text.
+    """
+    if (context is None) == (file is None):
+        raise typer.BadParameter("give exactly one of --context TEXT and --context-file FILE")
+    from steer.text import check_text, read_text
+
+    if context is not None:
+        return check_text(context, "--context", allow_empty=True)
+    assert file is not None
+    if str(file) != "-":
+        return read_text(file, "--context-file")
+    try:
+        return check_text(sys.stdin.buffer.read().decode("utf-8-sig"), "standard input", allow_empty=True)
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8 (byte {error.start}); convert it first") from error
+
+
+def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
+    """Raise if a file would be overwritten without leave.
+
+    Raises:
+        InputError: it exists, and `overwrite` is false, or it is a folder.
+    """
+    if path.is_dir():
+        raise InputError(f"{option} {path} is a folder; give the name of a file in it")
+    if path.exists() and not overwrite:
+        raise InputError(f"{option} {path} exists; choose another name, or pass --overwrite")

@@ -1,0 +1,37 @@
+"""`steer demo`."""
+
+import typer
+
+from agents.cli._models import load_model
+from agents.cli._output import output
+from agents.cli._runs import OutOption, TurnsOption, draw, follow, run_folder, scenario_path
+
+DEMO = "demo"  # the packaged scenario
+
+
+def demo(ctx: typer.Context, out: OutOption = None, turns: TurnsOption = None) -> None:
+    """Play the packaged scenario, guided and unguided side by side.
+
+    Shows the characters' goals, which the model never reads, then the story, then which goals were reached.
+    """
+    say = output(ctx)
+    from rich.console import Console
+
+    from agents.cli._run_output import Stage, goal_table
+    from agents.scenarios.schema import load_scenario
+    from agents.simulation.simulation import run_scenario
+
+    scenario = load_scenario(scenario_path(DEMO))
+    loaded = load_model(say, scenario.model)
+    console = Console()
+    stage = Stage(console, ("guided", "unguided"))
+    with run_folder(out, DEMO) as folder, follow(say, folder, 2 * (turns or scenario.turns), stage) as on_event:
+        summary = run_scenario(scenario, loaded, folder, turns=turns, twin=True, on_event=on_event)
+    picture = draw(say, folder)
+    console.print(goal_table(summary.goals))
+    say.result(f"The run is in {folder} (transcript.md, {picture.name}); `steer audit {folder}` checks it.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command of this module."""
+    app.command(epilog="Example: steer demo --turns 4 --out runs/first")(demo)

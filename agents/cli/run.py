@@ -1,0 +1,44 @@
+"""`steer run`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agents.cli._models import load_model
+from agents.cli._options import JsonOption, ModelOption
+from agents.cli._output import output
+from agents.cli._runs import OutOption, TurnsOption, finish, follow, run_folder, scenario_path
+
+
+def run(
+    ctx: typer.Context,
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A scenario file, or a packaged one's name.")],
+    out: OutOption = None,
+    model: ModelOption = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Another seed than the scenario's.")] = None,
+    turns: TurnsOption = None,
+    no_twin: Annotated[bool, typer.Option("--no-twin", help="Leave out the unguided run beside it.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Play a scenario. Prints the folder of the run."""
+    say = output(ctx)
+    from agents.scenarios.schema import load_scenario
+    from agents.simulation.simulation import run_scenario
+
+    path = scenario_path(scenario)
+    found = load_scenario(path)
+    if model is not None:
+        # The run keeps its scenario: with the model in it, `steer resume` needs no --model.
+        name = str(Path(model).resolve()) if Path(model).is_dir() else model
+        found = found.model_copy(update={"model": name})
+    loaded = load_model(say, found.model)
+    total = (turns or found.turns) * (1 if no_twin else 2)
+    with run_folder(out, path.stem) as folder, follow(say, folder, total) as on_event:
+        summary = run_scenario(found, loaded, folder, seed=seed, turns=turns, twin=not no_twin, on_event=on_event)
+    finish(say, folder, summary, as_json=as_json)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command of this module."""
+    app.command(epilog="Example: steer run my-scenario.yaml --seed 7 --no-twin")(run)
