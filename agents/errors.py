@@ -2,7 +2,10 @@
 
 ```
 AgentsError
+├── ArgumentError   (TypeError, ValueError)  an argument of a wrong type
+├── InputError      (ValueError)         options or input files of a command that cannot be used
 ├── ScenarioError   (ValueError)         a scenario file with unknown keys or values that make no sense
+│   └── ScenarioNotFound (FileNotFoundError)  neither a file nor the name of a packaged scenario
 ├── ExperimentError (ValueError)         an experiment file, or pairs, that cannot be used
 ├── IndexingError   (ValueError)         documents that cannot be indexed, or a store that is not of documents
 ├── GoalError       (ValueError)         a goal, voice, name or opening that this model cannot use
@@ -23,8 +26,20 @@ class AgentsError(Exception):
     """Base of all errors raised on purpose by `agents`."""
 
 
+class ArgumentError(AgentsError, TypeError, ValueError):
+    """An argument of a wrong type, or one that is missing where another one needs it."""
+
+
+class InputError(AgentsError, ValueError):
+    """Options or input files of a command of `steer` that cannot be used."""
+
+
 class ScenarioError(AgentsError, ValueError):
     """A scenario that cannot be read or makes no sense; names the line and the key."""
+
+
+class ScenarioNotFound(ScenarioError, FileNotFoundError):
+    """There is no scenario file at a path, nor a packaged scenario of that name."""
 
 
 class ExperimentError(AgentsError, ValueError):

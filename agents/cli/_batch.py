@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.cli._errors import InputError
 from agents.cli._output import plain
+from agents.errors import InputError
 
 Key = int | str
 MADE = "written_with"  # tells lines of other settings and models apart

@@ -34,10 +34,6 @@ class ExitCode(IntEnum):
     BROKEN_PIPE = 141
 
 
-class InputError(Exception):
-    """Input of a command that cannot be used, where no package below has an error for it."""
-
-
 class GuardedGroup(TyperGroup):
     """The group of all commands. Turns what they raise into one line on stderr and an exit code."""
 
@@ -92,7 +88,7 @@ def is_foreseen(error: Exception) -> bool:
     from steer.errors import SteerError
     from vectorstore.errors import VectorStoreError
 
-    return isinstance(error, InputError | AgentsError | SteerError | VectorStoreError)
+    return isinstance(error, AgentsError | SteerError | VectorStoreError)
 
 
 def silence_broken_streams() -> None:

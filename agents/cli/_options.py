@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agents.cli._errors import InputError
+from agents.errors import InputError
 
 
 class Long(StrEnum):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agents.cli._errors import InputError
 from agents.cli._models import load_model
 from agents.cli._output import Output, new_folder
 
@@ -23,22 +22,6 @@ OutOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="Folder of the run; by default a new one in ./runs.", show_default=False),
 ]
-
-
-def scenario_path(name: str) -> Path:
-    """A scenario file, or the packaged scenario of that name.
-
-    Raises:
-        InputError: there is neither.
-    """
-    from agents.scenarios.schema import packaged_scenarios
-
-    if Path(name).is_file():
-        return Path(name)
-    packaged = packaged_scenarios()
-    if name in packaged:
-        return packaged[name]
-    raise InputError(f"no scenario file at {name!r}; packaged scenarios: {', '.join(packaged) or 'none'}")
 
 
 def run_folder(out: Path | None, name: str) -> AbstractContextManager[Path]:

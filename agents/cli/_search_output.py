@@ -9,11 +9,12 @@ from typing import Any, final
 import typer
 
 from agents.cli._batch import Pair
-from agents.cli._errors import ExitCode, InputError, report
+from agents.cli._errors import ExitCode, report
 from agents.cli._models import load_model
 from agents.cli._options import refuse_existing
 from agents.cli._output import Bar, Output
 from agents.cli._search_options import Search
+from agents.errors import InputError
 
 TREES = "lines-*.safetensors"
 _WHY = {

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agents.cli._errors import InputError
 from agents.cli._models import quiet_libraries
 from agents.cli._output import Output
+from agents.errors import InputError
 
 if TYPE_CHECKING:
     from steer.search.tree import Tree

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from agents.cli._errors import InputError
 from agents.cli._models import load_model
 from agents.cli._options import (
     ContextFileOption,
@@ -20,6 +19,7 @@ from agents.cli._options import (
     read_context,
 )
 from agents.cli._output import output
+from agents.errors import InputError
 
 
 def apply(

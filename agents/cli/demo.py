@@ -4,7 +4,7 @@ import typer
 
 from agents.cli._models import load_model
 from agents.cli._output import output
-from agents.cli._runs import OutOption, TurnsOption, draw, follow, run_folder, scenario_path
+from agents.cli._runs import OutOption, TurnsOption, draw, follow, run_folder
 
 DEMO = "demo"  # the packaged scenario
 
@@ -21,7 +21,7 @@ def demo(ctx: typer.Context, out: OutOption = None, turns: TurnsOption = None) -
     from agents.scenarios.schema import load_scenario
     from agents.simulation.simulation import run_scenario
 
-    scenario = load_scenario(scenario_path(DEMO))
+    scenario = load_scenario(DEMO)
     loaded = load_model(say, scenario.model)
     console = Console()
     stage = Stage(console, ("guided", "unguided"))

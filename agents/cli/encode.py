@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.cli._errors import InputError
 from agents.cli._models import load_model
 from agents.cli._options import JsonOption, Long, LongOption, ModelOption, OverwriteOption, refuse_existing
 from agents.cli._output import output
+from agents.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

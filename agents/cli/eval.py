@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.cli._errors import InputError
 from agents.cli._models import load_model
 from agents.cli._options import JsonOption, SeedOption
 from agents.cli._output import output
 from agents.cli.heads import read_all
+from agents.errors import InputError
 
 
 def evaluate(

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.cli._errors import ExitCode, InputError
+from agents.cli._errors import ExitCode
 from agents.cli._models import load_model
 from agents.cli._options import JsonOption, ModelOption, OverwriteOption, refuse_existing
 from agents.cli._output import output
+from agents.errors import InputError
 
 StoreOption = Annotated[Path, typer.Option("--store", "-s", help="Folder of the index.")]
 KOption = Annotated[int, typer.Option("--top", "-k", min=1, help="How many to show.")]

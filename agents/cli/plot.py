@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from agents.cli._errors import InputError
 from agents.cli._options import JsonOption
 from agents.cli._output import Output, output
 from agents.cli._trees import RootOption, WordsOption, find_trees, open_words
+from agents.errors import InputError
 
 # Of `agents.experiments`, named here so that `--help` imports nothing heavy.
 EXPERIMENT, RESULTS = "experiment.json", "results.json"

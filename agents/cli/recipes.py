@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.cli._errors import InputError
 from agents.cli._output import Output
+from agents.errors import InputError
 
 WRITTEN = "recipe.yaml"  # in the folder of the run
 

@@ -8,7 +8,7 @@ import typer
 from agents.cli._models import load_model
 from agents.cli._options import JsonOption, ModelOption
 from agents.cli._output import output
-from agents.cli._runs import OutOption, TurnsOption, finish, follow, run_folder, scenario_path
+from agents.cli._runs import OutOption, TurnsOption, finish, follow, run_folder
 
 
 def run(
@@ -23,10 +23,10 @@ def run(
 ) -> None:
     """Play a scenario. Prints the folder of the run."""
     say = output(ctx)
-    from agents.scenarios.schema import load_scenario
+    from agents.scenarios.schema import find_scenario, load_scenario
     from agents.simulation.simulation import run_scenario
 
-    path = scenario_path(scenario)
+    path = find_scenario(scenario)
     found = load_scenario(path)
     if model is not None:
         # The run keeps its scenario: with the model in it, `steer resume` needs no --model.

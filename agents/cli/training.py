@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from agents.cli._errors import InputError
 from agents.cli._models import talk
 from agents.cli._options import JsonOption
 from agents.cli.estimates import DryRunOption, ProbeOption, dry_run, warn
 from agents.cli.heads import RunOption, train_preference, train_prior, train_reach
 from agents.cli.recipes import choose_recipe, keep_recipe
+from agents.errors import InputError
 
 # The autoencoder's stage ends with a folder that the other commands can load.
 BASE = ("base",)

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from agents.arguments import expect_path
 from agents.reports.progress import Curve, GoalProgress, Progress, read_progress
 from agents.simulation.log import write_atomic
 
@@ -32,7 +33,7 @@ def plot_progress(run: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    run = Path(run)
+    run = expect_path(run, "run")
     progress = read_progress(run)
     columns = min(2, max(1, len(progress.goals)))
     rows = max(1, math.ceil(len(progress.goals) / columns))

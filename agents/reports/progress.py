@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.arguments import expect_path
 from agents.errors import RunNotFound
 from agents.scenarios.schema import goal_key
 from agents.simulation.events import Event, GoalEvent, GoalInfo, OpeningEvent, TurnEvent
@@ -94,7 +95,7 @@ def read_progress(run: Path) -> Progress:
         RunNotFound: there is no run, or nothing was written yet.
         RunDamaged: its logs were changed.
     """
-    run = Path(run)
+    run = expect_path(run, "run")
     logs = logs_of(run, read_manifest(run))
     guided = logs["guided"].events
     if not guided:

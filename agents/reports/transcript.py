@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from agents.arguments import expect_path
 from agents.errors import RunNotFound
 from agents.simulation.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent
 from agents.simulation.manifest import logs_of, read_manifest
@@ -26,7 +27,7 @@ def render_transcript(run: Path) -> str:
         RunNotFound: there is no run, or nothing was written yet.
         RunDamaged: its logs were changed.
     """
-    run = Path(run)
+    run = expect_path(run, "run")
     logs = {arm: log.events for arm, log in logs_of(run, read_manifest(run)).items() if log.events}
     if not logs:
         raise RunNotFound(f"nothing was written in {run} yet; go on with `steer resume {run}`")

@@ -14,10 +14,12 @@ import pydantic
 import yaml
 from pydantic import Field
 
-from agents.errors import ScenarioError
+from agents.arguments import expect, expect_path
+from agents.errors import ScenarioError, ScenarioNotFound
 from agents.scenarios.planner_settings import Planner, Share, error_at
 from agents.scenarios.versioned import Grown
 from agents.simulation.sentences import shared_words
+from steer.errors import TextError
 from steer.records import StrictRecord
 from steer.text import check_text
 from steer.writing.sampling import SamplingConfig
@@ -254,7 +256,11 @@ def override(scenario: Scenario, *, seed: int | None = None, turns: int | None =
 
     Raises:
         ScenarioError: a value is out of range.
+        ArgumentError: one is no whole number.
     """
+    for name, value in (("seed", seed), ("turns", turns)):
+        if value is not None:
+            expect(value, int, name)
     data = scenario.model_dump()
     data |= {key: value for key, value in (("seed", seed), ("turns", turns)) if value is not None}
     if turns is not None:
@@ -270,15 +276,38 @@ def override(scenario: Scenario, *, seed: int | None = None, turns: int | None =
 
 
 def load_scenario(path: str | Path) -> Scenario:
-    """Read and check a scenario file (YAML, or JSON, which is YAML).
+    """Read and check a scenario file (YAML, or JSON, which is YAML), or a packaged scenario.
+
+    Args:
+        path: of the file; or the name of a packaged scenario, see `packaged_scenarios`.
 
     Raises:
-        ScenarioError: it is no YAML, or does not fit the schema; one line `file:line: key: what is wrong` per error.
-        TextError: it is missing, unreadable, or not UTF-8.
+        ScenarioError: it is unreadable, no YAML, or does not fit the schema; one line
+            `file:line: key: what is wrong` per error. `ScenarioNotFound`: there is no such file and no such name.
+        ArgumentError: `path` is no path.
     """
-    file = read_yaml(path, "scenario", expected="id, opening, turns and characters", error=ScenarioError)
+    path = find_scenario(path)
+    try:
+        file = read_yaml(path, "scenario", expected="id, opening, turns and characters", error=ScenarioError)
+    except TextError as error:
+        raise ScenarioError(str(error)) from error
     with file.checked(Scenario):
-        return _placed(Scenario.model_validate(file.data), Path(path).absolute().parent)
+        return _placed(Scenario.model_validate(file.data), path.absolute().parent)
+
+
+def find_scenario(name: str | Path) -> Path:
+    """The file of a scenario: `name` itself, or that of the packaged scenario of that name.
+
+    Raises:
+        ScenarioNotFound: there is neither.
+        ArgumentError: `name` is no path.
+    """
+    path, packaged = expect_path(name, "the path of a scenario"), packaged_scenarios()
+    if not path.is_file() and str(name) in packaged:
+        return packaged[str(name)]
+    if path.exists():
+        return path
+    raise ScenarioNotFound(f"no scenario file at {str(name)!r}; packaged scenarios: {', '.join(packaged)}")
 
 
 def _placed(scenario: Scenario, folder: Path) -> Scenario:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.arguments import expect, expect_path
 from agents.characters.goals import GoalBook
-from agents.errors import AgentsError
+from agents.errors import AgentsError, ArgumentError
 from agents.index.scenario_roadmap import reopen_roadmap
 from agents.scenarios.schema import Scenario
 from agents.simulation.events import EndEvent, Event, OpeningEvent, TurnEvent, hash_ids
@@ -51,11 +52,13 @@ def audit_run(run: Path, *, model: LatentModel | None = None, replay: bool = Fal
     Raises:
         RunNotFound: there is no run.
         RunDamaged: its manifest cannot be read.
-        ValueError: a replay without a model.
+        ArgumentError: a replay without a model, or an argument of a wrong type.
     """
-    if replay and model is None:
-        raise ValueError("a replay writes the turns again, so it needs the model; pass model=, or replay=False")
-    run = Path(run)
+    run = expect_path(run, "run")
+    if model is not None:
+        expect(model, LatentModel, "model")
+    elif replay:
+        raise ArgumentError("a replay writes the turns again, so it needs the model; pass model=, or replay=False")
     checks = tuple(_checks(run, read_manifest(run), model, replay))
     return AuditReport(all(check.ok for check in checks), checks)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import pydantic
 
+from agents.errors import RunDamaged
 from agents.scenarios.planner_settings import Method
 from agents.scenarios.versioned import Grown
 from steer.search.driver import End
@@ -260,11 +261,11 @@ def decode_event(line: bytes) -> tuple[Event, str]:
     """The event of a line, and the hash of the line before it.
 
     Raises:
-        ValueError: it is no event of this version.
+        RunDamaged: it is no event of this version.
     """
     try:
         fields = json.loads(line)
         previous = fields.pop("prev")
         return _ADAPTER.validate_python(fields), str(previous)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError("this line is no event of this version") from error
+        raise RunDamaged("this line is no event of this version") from error

@@ -52,7 +52,7 @@ def read_log(path: Path) -> LogContents:
     for number, line in enumerate(data[:size].split(b"\n")[:-1], start=1):
         try:
             event, previous = decode_event(line)
-        except ValueError as error:
+        except RunDamaged as error:
             raise RunDamaged(f"{path}:{number}: {error}; it was changed") from error
         if previous != head:
             raise RunDamaged(

@@ -148,7 +148,7 @@ def read_scenario(run: Path, manifest: Manifest) -> Scenario:
 
     Raises:
         RunMismatch: it is not the one that the run was started with.
-        ScenarioError, TextError: it cannot be read.
+        ScenarioError: it cannot be read.
     """
     scenario = load_scenario(run / SCENARIO)
     if scenario.sha256() != manifest.scenario_sha256:

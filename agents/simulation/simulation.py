@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from agents.arguments import expect, expect_path
 from agents.characters.goals import GoalBook, check_texts
 from agents.characters.memory import Recollection
 from agents.errors import RunDamaged, RunExists, RunWriteError
@@ -95,8 +96,11 @@ def run_scenario(
         VectorStoreError: an index of the scenario is not there, or is of another encoder.
         ScenarioError: `seed` or `turns` is out of range.
         RunWriteError: the disk refused; what was reported is safe.
+        ArgumentError: an argument is of a wrong type.
     """
-    out = Path(out)
+    expect(scenario, Scenario, "scenario", how="load_scenario(PATH) reads one")
+    expect(model, LatentModel, "model", how="LatentModel.from_pretrained(FOLDER) loads one")
+    out = expect_path(out, "out")
     scenario = resolve_wishes(override(scenario, seed=seed, turns=turns), model)
     check_texts(scenario, model)
     _make_folder(out)
@@ -123,8 +127,10 @@ def resume_run(run: Path, model: LatentModel, *, on_event: OnEvent | None = None
         RunDamaged: its files were changed.
         RunBusy: another process is writing it.
         RunWriteError: the disk refused; what was reported is safe.
+        ArgumentError: an argument is of a wrong type.
     """
-    run = Path(run)
+    run = expect_path(run, "run")
+    expect(model, LatentModel, "model", how="LatentModel.from_pretrained(FOLDER) loads one")
     manifest = read_manifest(run)
     scenario = read_scenario(run, manifest)
     check_model(manifest, model)

@@ -17,11 +17,11 @@ import typer
 from typer.testing import CliRunner
 
 from agents.cli._app import COMMANDS, load_command
-from agents.cli._errors import GuardedGroup, InputError
+from agents.cli._errors import GuardedGroup
 from agents.cli._options import Long
 from agents.cli._output import Output, new_folder, plain
 from agents.cli.write import Schedule
-from agents.errors import AgentsError, RunExists
+from agents.errors import AgentsError, InputError, RunExists
 from steer.errors import ModelNotFound, TextError
 from steer.latents.schedules import SCHEDULES
 from tests.agents.cli.kit import ROOT, error_line, steer, steer_process

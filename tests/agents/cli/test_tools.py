@@ -12,7 +12,7 @@ from agents.cli import doctor as doctor_module
 from agents.cli._app import load_command
 from agents.cli._output import Output
 from agents.cli.doctor import Finding
-from agents.scenarios.schema import load_scenario, packaged_scenarios, scenario_schema
+from agents.scenarios.schema import scenario_schema
 from steer.errors import CorpusError
 from steer.training.pipeline import STAGES
 from tests.agents.cli.kit import SPAN, document, error_line, fake_module, steer
@@ -231,13 +231,3 @@ def test_what_can_be_done_without_is_no_fault(folder: Path, monkeypatch: pytest.
 
 def test_schema_is_the_packages_own() -> None:
     assert document(steer("schema")) == json.loads(json.dumps(scenario_schema()))
-
-
-def test_packaged_scenarios_can_be_run_by_name() -> None:
-    from agents.cli._runs import scenario_path
-    from agents.cli.demo import DEMO
-
-    assert DEMO in packaged_scenarios()
-    for name, path in packaged_scenarios().items():
-        assert scenario_path(name) == path
-        load_scenario(path)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agents.cli import _batch as batch
-from agents.cli._errors import InputError
+from agents.errors import InputError
 from tests.agents.cli.kit import SPAN, document, error_line, load, save, steer, steer_process, write_batch
 
 PAIRS = [

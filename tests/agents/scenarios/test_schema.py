@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agents.errors import ScenarioError
-from agents.scenarios.schema import load_scenario, override, packaged_scenarios, scenario_schema
-from steer.errors import TextError
+from agents.errors import ArgumentError, ScenarioError, ScenarioNotFound
+from agents.scenarios.schema import find_scenario, load_scenario, override, packaged_scenarios, scenario_schema
 from tests.agents.conftest import make_scenario
 
 GOOD = """\
@@ -106,11 +106,38 @@ def test_a_goal_whose_words_hold_braces(tmp_path: Path) -> None:
 
 
 def test_missing_and_foreign_files(tmp_path: Path) -> None:
-    with pytest.raises(TextError, match="No such file"):
+    with pytest.raises(ScenarioNotFound, match="no scenario file at .*; packaged scenarios: demo,") as caught:
         load_scenario(tmp_path / "none.yaml")
+    assert isinstance(caught.value, FileNotFoundError)
     (tmp_path / "latin.yaml").write_bytes("id: caf\u00e9".encode("latin-1"))
-    with pytest.raises(TextError, match="UTF-8"):
+    with pytest.raises(ScenarioError, match="UTF-8"):
         load_scenario(tmp_path / "latin.yaml")
+    with pytest.raises(ScenarioError, match="cannot read scenario"):
+        load_scenario(tmp_path)
+
+
+@pytest.mark.parametrize("path", [3, None, "", b"demo", "a\0b"])
+def test_what_is_no_path(path: Any) -> None:
+    with pytest.raises(ArgumentError, match="the path of a scenario must be a path"):
+        load_scenario(path)
+
+
+def test_packaged_scenarios_are_known_by_name_but_a_file_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, path in packaged_scenarios().items():
+        (tmp_path / name).mkdir()  # a folder is no scenario
+        assert find_scenario(name) == path and load_scenario(name).id == name
+    (tmp_path / "demo").rmdir()
+    (tmp_path / "demo").write_text(GOOD, encoding="utf-8")
+    assert load_scenario("demo").id == "walk"
+
+
+@pytest.mark.parametrize("change", [{"turns": "3"}, {"seed": 1.5}, {"turns": True}])
+def test_overrides_are_whole_numbers(change: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match="must be a whole number"):
+        override(make_scenario(), **change)
 
 
 def test_many_errors_are_listed(tmp_path: Path) -> None:
