@@ -38,9 +38,10 @@ from torch import Tensor
 
 from steer import LatentModel, SamplingConfig, packaged_model
 from steer.models.adapters import ROUTER
+from steer.noise import child_key
 from steer.search.engines.base import Order
 from steer.search.engines.paged import PagedEngine
-from steer.search.tree import Tree, child_key
+from steer.search.tree import Tree
 from steer.writing.limits import Limits
 
 SHORT_PROMPT, DEPTH_FANOUT = 16, 16

@@ -11,9 +11,9 @@ import argparse
 from collections.abc import Sequence
 
 from steer import LatentModel, Pull, SamplingConfig, make_schedule, write_guided
-from steer.search.driver import Budget
+from steer.search.action import Action
+from steer.search.budget import Budget
 from steer.search.searched import write_searched
-from steer.search.span_environment import Action
 
 CONTEXT = "Tom and his dog went to the lake. It was a warm day and the water was blue."
 GOAL = "They found a gold coin in the sand."
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"Unguided: {' '.join(plain.text.split())}\n")
 
     pull = Pull(goal, make_schedule("bridge", args.spans))  # from no weight to 1, with the last span
-    guided = write_guided(model, [args.context], pulls=[pull], scale=1.5, **common)[0]
+    guided = write_guided(model, [args.context], pulls=[pull], guidance_scale=1.5, **common)[0]
     print(f"Guided: {' '.join(guided.text.split())}\n")
 
     found = write_searched(

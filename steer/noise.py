@@ -100,6 +100,11 @@ def _gumbel_(uniform: Tensor) -> Tensor:
     return uniform.clamp_(_LOWEST, _HIGHEST).log_().neg_().log_().neg_()
 
 
+def child_key(parent: int, index: int) -> int:
+    """Key of a span, from which its seeds derive: a function of the key before it and the index of the child."""
+    return derive_seed(parent, "child", index)
+
+
 def row_seeds(seeds: Sequence[int] | int, rows: int) -> list[int]:
     """A seed for each of so many rows: those that are given, or derived from one."""
     if isinstance(seeds, int | np.integer):

@@ -33,14 +33,16 @@ from agents.simulation.events import TurnEvent
 from agents.simulation.simulation import run_scenario
 from steer.evaluation.decoding import cut_spans, decode, decode_stage_one, encoder_embed
 from steer.evaluation.reconstruction import reconstruction_figures
-from steer.latents.mixing import Pull
+from steer.latents.mixing import mix
+from steer.latents.pull import Pull
 from steer.latents.schedules import make_schedule
 from steer.models.build import fresh_model
 from steer.models.latent_model import LatentModel
-from steer.search.driver import Budget
+from steer.search.action import Action
+from steer.search.budget import Budget
+from steer.search.config import guided_menu
 from steer.search.policies import POLICIES
-from steer.search.searched import GUIDED_MENU, write_searched
-from steer.search.span_environment import Action
+from steer.search.searched import write_searched
 from steer.writing.guided import write_guided
 from steer.writing.limits import Limits
 from steer.writing.sampling import SamplingConfig
@@ -51,6 +53,10 @@ from tests.steer.tiny import SPAN, sharpen, tiny_model
 FOLDER = Path(__file__).parent / "golden"
 RENEW = bool(os.environ.get("STEER_RENEW_GOLDENS"))
 TOLERANCE = 1e-5
+
+# Plain sampling and nothing that may not be written, as the first goldens had it.
+FREE: dict[str, Any] = {"sampling": SamplingConfig(temperature=0.8, top_p=1.0), "limits": Limits(plays=True)}
+PLAIN: dict[str, Any] = {**FREE, "guidance_scale": 1.0}
 
 CONTEXTS = [
     "A fox sat in the snow.",
@@ -131,23 +137,23 @@ def guided_cases(
         "unguided": {},
         "bridge": {"pulls": [pull]},
         "bridge, one seed": {"pulls": [pull], "seeds": 7},
-        "cfg": {"pulls": [pull], "scale": 1.5},
-        "cfg, scheduled": {"pulls": [pull], "scale": torch.linspace(1.0, 2.0, spans)},
+        "cfg": {"pulls": [pull], "guidance_scale": 1.5},
+        "cfg, scheduled": {"pulls": [pull], "guidance_scale": torch.linspace(1.0, 2.0, spans)},
         "avoid": {"pulls": [away]},
-        "bridge, avoid and cfg": {"pulls": [pull, away], "scale": 1.5},
-        "weights by row, cfg": {"pulls": [by_row], "scale": 1.5},
-        "slerp, noise, draft's norm": {"pulls": [pull], "method": "slerp", "noise": 0.1, "rescale": "draft"},
-        "two pulls, no rescale": {"pulls": [pull, other], "rescale": "none"},
+        "bridge, avoid and cfg": {"pulls": [pull, away], "guidance_scale": 1.5},
+        "weights by row, cfg": {"pulls": [by_row], "guidance_scale": 1.5},
+        "slerp, draft's norm": {"pulls": [pull], "mix": functools.partial(mix, method="slerp", rescale="draft")},
+        "two pulls, no rescale": {"pulls": [pull, other], "mix": functools.partial(mix, rescale="none")},
         "limits": {"pulls": [pull], "limits": limits},
         "repetition penalty": {"pulls": [pull], "sampling": careful},
         "limits and repetition penalty": {"pulls": [pull], "limits": limits, "sampling": careful},
-        "greedy": {"pulls": [pull], "sampling": SamplingConfig(temperature=0.0)},
+        "greedy": {"pulls": [pull], "sampling": SamplingConfig(temperature=0.0, top_p=1.0)},
     }
     if head:
         cases["drafts by head"] = {"pulls": [pull], "drafts": "head"}
     found = {}
     for name in names or cases:
-        written = write_guided(model, CONTEXTS, **{"spans": spans, "seeds": [1, 2, 3], **cases[name]})
+        written = write_guided(model, CONTEXTS, **{"spans": spans, "seeds": [1, 2, 3], **PLAIN, **cases[name]})
         found[name] = {
             "ids": [row.ids for row in written],
             "texts": [row.text for row in written],
@@ -199,7 +205,7 @@ def searched(
     model: LatentModel, terminals: Any, *, policies: Sequence[str] = tuple(POLICIES), **options: Any
 ) -> dict[str, Any]:
     """What each policy finds behind two contexts, and the whole tree that it looked at."""
-    settings = {"spans": 3, "budget": Budget(nodes=12), "seeds": [5, 6], "menu": GUIDED_MENU, **options}
+    settings = {"spans": 3, "budget": Budget(nodes=12), "seeds": [5, 6], "menu": guided_menu(1.5), **FREE, **options}
     found = {}
     for policy in policies:
         results = write_searched(model, CONTEXTS[:2], terminals=terminals, policy=policy, **settings)
@@ -222,11 +228,11 @@ def searched(
 
 
 def search_paged(models: Models) -> Any:
-    return searched(models.tiny, latents(models.tiny, 2), paged=True, limits=Limits(may_end=False))
+    return searched(models.tiny, latents(models.tiny, 2), paged=True, limits=Limits(may_end=False, plays=True))
 
 
 def search_prefill(models: Models) -> Any:
-    return searched(models.tiny, latents(models.tiny, 2), paged=False, limits=Limits(may_end=False))
+    return searched(models.tiny, latents(models.tiny, 2), paged=False, limits=Limits(may_end=False, plays=True))
 
 
 def search_minihf(models: Models) -> Any:
@@ -246,9 +252,9 @@ def search_packaged(models: Models) -> Any:
         "drafts": "head",
         "avoid": model.encode([AVOIDED]),
         "deadline": 3,
-        "limits": Limits(whole_words=True),
+        "limits": Limits(whole_words=True, plays=True),
         "rewards": {"similarity": 1.0, "reach": 0.5, "fluency": 0.3, "repetition": -0.5, "avoid": -0.5},
-        "sampling": SamplingConfig(temperature=0.9, repetition_penalty=1.2),
+        "sampling": SamplingConfig(temperature=0.9, top_p=1.0, repetition_penalty=1.2),
     }
     return {
         "plain": searched(model, TERMINALS[:2], policies=["mcts"], **settings),

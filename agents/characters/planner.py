@@ -64,13 +64,13 @@ class Plan:
 
     Attributes:
         pulls: with schedules `[spans_per_turn]`, and a weight above 0 somewhere.
-        scale: of classifier-free guidance, None to do without.
+        scale: of classifier-free guidance, 1 where nothing pulls.
         record: the same for the log.
         hopes: where the turn is searched for.
     """
 
     pulls: tuple[Pull, ...]
-    scale: float | None
+    scale: float
     record: PlanRecord
     hopes: Hopes | None = None
 
@@ -106,7 +106,7 @@ def plan_turn(
         GoalError: the planner asks for arrival control, and there is no reach head.
     """
     if scenario.planner.method == "unguided":
-        return Plan((), None, PlanRecord())
+        return Plan((), 1.0, PlanRecord())
     spans = scenario.spans_per_turn
     candidates = weigh(scenario, book, character=character, turn=turn, state=state, settled=settled, reach=reach)
     if active is None and candidates:
@@ -139,7 +139,7 @@ def plan_turn(
 
     # Pulls that weigh nothing are left out, so that a run without any weight is the unguided run, bit for bit.
     used = tuple(pull for pull in pulls if bool((pull.weights > 0).any()))
-    scale = scenario.planner.cfg_scale if used and scenario.planner.cfg_scale != 1 else None
+    scale = scenario.planner.cfg_scale if used else 1.0
     record = PlanRecord(
         goal=active[0] if active else None,
         since=active[1] if active else None,

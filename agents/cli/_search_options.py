@@ -117,7 +117,7 @@ class Search:
 
     def budget(self, model: Any) -> Any:
         """The `Budget` of a text."""
-        from steer.search.driver import Budget
+        from steer.search.budget import Budget
 
         tokens = self.tokens if self.times is None else self.times * self.spans * model.span_tokens
         return Budget(tokens, self.nodes, self.seconds)
@@ -242,7 +242,7 @@ def _policy_option(text: str) -> tuple[str, Any]:
 
 
 def _menu(texts: Sequence[str], guided: bool, scale: float) -> tuple[Any, ...]:
-    from steer.search.span_environment import Action
+    from steer.search.action import Action
 
     if not texts:
         return (Action(1.0, scale), Action(0.7, scale)) if guided else (Action(),)

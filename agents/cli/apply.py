@@ -78,7 +78,7 @@ def apply(
             spans=1,
             seeds=[seed],
             sampling=SamplingConfig(temperature=temperature, top_p=top_p),
-            scale=scale,
+            guidance_scale=scale,
         )[0]
     if not as_json:
         say.result(written.text)

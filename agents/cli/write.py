@@ -139,7 +139,7 @@ class Settings:
             spans=self.spans,
             seeds=list(seeds),
             sampling=sampling,
-            scale=self.scale,
+            guidance_scale=self.scale,
             drafts=self.drafts.value,
             limits=Limits(plays=False),
         )

@@ -36,7 +36,7 @@ from steer.writing.proposals import Drafts
 
 def write_unguided(task: Task, options: Options) -> list[Sample]:
     """Continue each context, towards nothing."""
-    return _guided(task, [pair.context for pair in task.pairs], [], None)
+    return _guided(task, [pair.context for pair in task.pairs], [], 1.0)
 
 
 def write_fixed(task: Task, options: FixedOptions) -> list[Sample]:
@@ -60,7 +60,7 @@ def write_prompted(task: Task, options: PromptedOptions) -> list[Sample]:
         told = task.model.to_ids(options.told.replace("{terminal}", pair.terminal))
         context = task.model.to_ids(pair.context)
         rows.append((told + context[max(0, len(told) + len(context) - limit) :])[:limit])
-    return _guided(task, rows, [], None)
+    return _guided(task, rows, [], 1.0)
 
 
 def write_searched(task: Task, options: SearchOptions) -> list[Sample]:
@@ -144,7 +144,7 @@ def _guided(
     task: Task,
     contexts: list[Any],
     pulls: Sequence[Pull],
-    scale: float | None,
+    scale: float,
     encodes: int = 0,
     drafts: Drafts = "write",
 ) -> list[Sample]:
@@ -155,7 +155,7 @@ def _guided(
         spans=task.spans,
         seeds=list(task.seeds),
         sampling=task.sampling,
-        scale=None if scale == 1.0 else scale,
+        guidance_scale=scale,
         drafts=drafts,
     )
     size, samples = task.model.span_tokens, []
@@ -176,7 +176,7 @@ def _searched(
     schedule: ScheduleConfig,
     drafts: Drafts = "write",
 ) -> list[Sample]:
-    from steer.search.driver import Budget
+    from steer.search.budget import Budget
     from steer.search.searched import write_searched
 
     assert task.budget is not None  # the file's reader sees to it

@@ -9,8 +9,8 @@ from agents.scenarios.planner_settings import Share
 from agents.scenarios.versioned import Grown
 from steer.latents.schedules import ScheduleConfig
 from steer.records import StrictRecord
+from steer.search.action import Action
 from steer.search.policies import make_policy
-from steer.search.span_environment import Action
 from steer.writing.proposals import Drafts
 
 Scale = Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)]

@@ -10,8 +10,9 @@ from agents.characters.selection import CHOICES
 from steer.latents.schedules import SCHEDULES, ScheduleConfig
 from steer.records import StrictRecord
 from steer.rewards import RewardsConfig
+from steer.search.action import Action
 from steer.search.policies import POLICIES, make_policy
-from steer.search.span_environment import Action
+from steer.writing.config import WritingConfig
 from steer.writing.proposals import Drafts
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -133,7 +134,7 @@ class Planner(StrictRecord):
     start: Share | None = None
     end: Share | None = None
     voice_weight: Share = 0.1
-    cfg_scale: float = Field(default=1.0, ge=0, le=20, allow_inf_nan=False)
+    cfg_scale: float = Field(default=WritingConfig().scales()[0], ge=0, le=20, allow_inf_nan=False)
     candidates: int = Field(default=4, ge=1)
     choose: str = Field(default="balanced", json_schema_extra={"enum": list(CHOICES)})
     arrival: Arrival | None = None

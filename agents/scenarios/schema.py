@@ -22,6 +22,7 @@ from agents.simulation.sentences import shared_words
 from steer.errors import TextError
 from steer.records import StrictRecord
 from steer.text import check_text
+from steer.writing.config import WritingConfig
 from steer.writing.sampling import SamplingConfig
 from steer.yaml_file import read_yaml
 
@@ -130,14 +131,17 @@ class Character(Grown):
         return self
 
 
+_SAMPLING = WritingConfig().sampling
+
+
 class Sampling(StrictRecord):
     """How tokens are drawn; see `steer.writing.sampling.SamplingConfig`."""
 
-    temperature: float = 0.7
-    top_k: int = 0
-    top_p: float = 0.95
-    min_p: float = 0.0
-    repetition_penalty: float = 1.1
+    temperature: float = _SAMPLING.temperature
+    top_k: int = _SAMPLING.top_k
+    top_p: float = _SAMPLING.top_p
+    min_p: float = _SAMPLING.min_p
+    repetition_penalty: float = _SAMPLING.repetition_penalty
 
     @pydantic.model_validator(mode="after")
     def _check_values(self) -> Self:

@@ -14,7 +14,7 @@ import pydantic
 from agents.errors import RunDamaged
 from agents.scenarios.planner_settings import Method
 from agents.scenarios.versioned import Grown
-from steer.search.driver import End
+from steer.search.budget import End
 
 
 class _Event(pydantic.BaseModel):

@@ -8,9 +8,9 @@ from agents.simulation.events import SearchRecord
 from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel
 from steer.rewards import RewardsConfig, default_rewards
-from steer.search.driver import Budget
+from steer.search.action import Action
+from steer.search.budget import Budget
 from steer.search.searched import SearchResult, write_searched
-from steer.search.span_environment import Action
 from steer.writing.limits import Limits
 
 # What a reward looks at that a turn may lack.

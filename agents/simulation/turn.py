@@ -155,7 +155,7 @@ def _write(
         spans=scenario.spans_per_turn,
         seeds=[seed],
         sampling=scenario.sampling.config(),
-        scale=plan.scale,
+        guidance_scale=plan.scale,
         limits=limits,
         drafts=scenario.planner.drafts,
     )[0]

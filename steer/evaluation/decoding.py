@@ -9,20 +9,25 @@ from torch import Tensor
 
 from steer.models.adapters import DECODER, ROUTER
 from steer.models.base import backbone
+from steer.models.latent_model import LatentModel
 from steer.models.likelihood import mean_logprobs
+from steer.writing.limits import Limits
 from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
-from steer.writing.stream import Arm
+from steer.writing.spans import greedy, write_span
+from steer.writing.steps import Step
+from steer.writing.stream import Stream
 
 Ids = tuple[int, ...]
 Embed = Callable[[Sequence[str]], Tensor]
 Progress = Callable[[str, int, int], None]
 
 GREEDY = SamplingConfig(temperature=0.0)
+ANYTHING = Limits(plays=True)
 BATCH = 32  # rows written at once
 
 
-def cut_spans(model: Any, stories: Sequence[str], *, most: int = 16) -> list[list[Ids]]:
+def cut_spans(model: LatentModel, stories: Sequence[str], *, most: int = 16) -> list[list[Ids]]:
     """The first `most` spans of S tokens of each story, from its beginning; what is left over is dropped."""
     size = model.span_tokens
     rows = [model.to_ids(story)[: most * size] for story in stories]
@@ -42,7 +47,7 @@ def draw_spans(cut: Sequence[Sequence[Ids]], count: int, rng: np.random.Generato
 
 
 def decode(
-    model: Any,
+    model: LatentModel,
     z: Tensor,
     contexts: Sequence[Sequence[int]] | None = None,
     *,
@@ -68,7 +73,9 @@ def decode(
             rows += _decode_alone(model, chunk)
         else:
             seeds = [0] * len(chunk)  # greedy writing draws nothing
-            writer = open_writer(model, contexts[start : start + BATCH], seeds=seeds, spans=1, sampling=GREEDY)
+            writer = open_writer(
+                model, contexts[start : start + BATCH], seeds=seeds, spans=1, sampling=GREEDY, limits=ANYTHING
+            )
             rows += [span.ids for span in writer.write(chunk)]
         if progress:
             progress(what, len(rows), len(z))
@@ -76,24 +83,22 @@ def decode(
 
 
 @torch.inference_mode()
-def _decode_alone(model: Any, z: Tensor) -> list[Ids]:
-    """`decode` without context: a writer begins with a token, so this is its loop without one."""
-    embeds, tokens = model.soft(z), []
-    arm = Arm(model, ROUTER, [[]] * len(z), embeds.shape[1] + model.span_tokens)
-    for _ in range(model.span_tokens):
-        tokens.append(arm.forward(embeds)[:, -1].argmax(-1))
-        embeds = arm.embed(tokens[-1])
-    return [_cut(model, ids) for ids in torch.stack(tokens, dim=1).tolist()]
+def _decode_alone(model: LatentModel, z: Tensor) -> list[Ids]:
+    """`decode` without context: a writer begins with a token, so this steps without one."""
+    soft = model.soft(z)
+    stream = Stream(model, ROUTER, [[]] * len(z), soft.shape[1] + model.span_tokens)
+    return _likeliest(model, stream.step(soft))
 
 
-def _cut(model: Any, ids: list[int]) -> Ids:
-    """Tokens up to the end of a story."""
-    eos = model.tokenizer.eos_token_id
-    return tuple(ids[: ids.index(eos) + 1] if eos in ids else ids)
+def _likeliest(model: LatentModel, step: Step) -> list[Ids]:
+    written = write_span(step, greedy, size=model.span_tokens, end=model.tokenizer.eos_token_id)
+    return [span.ids for span in written.spans]
 
 
 @torch.no_grad()
-def decode_stage_one(model: Any, z: Tensor, *, what: str = "decoding", progress: Progress | None = None) -> list[Ids]:
+def decode_stage_one(
+    model: LatentModel, z: Tensor, *, what: str = "decoding", progress: Progress | None = None
+) -> list[Ids]:
     """The likeliest span that BigVAE's stage-1 decoder writes from each latent, its context dropped as in training.
 
     The layout is `[z][S slots of context][span]`. MiniHF's `train_vae_overlap.py` drops a context by zeroing its ids
@@ -108,38 +113,45 @@ def decode_stage_one(model: Any, z: Tensor, *, what: str = "decoding", progress:
     Returns:
         See `decode`.
     """
-    size = model.span_tokens
     rows: list[Ids] = []
     for start in range(0, len(z), BATCH):
-        soft = model.soft(z[start : start + BATCH])
-        slots = torch.zeros(len(soft), size, dtype=torch.long, device=model.device)
-        seen = torch.cat([torch.ones_like(slots[:, :1]), slots, torch.ones_like(slots)], dim=1)
-        places = torch.arange(seen.shape[1], device=model.device)[None].expand_as(seen)
-        written = slots[:, :0]
         with model.running(DECODER) as base:
-            for _ in range(size):
-                embeds = torch.cat([soft, model.embed(torch.cat([slots, written], dim=1))], dim=1)
-                length = embeds.shape[1]
-                hidden = backbone(base)(
-                    inputs_embeds=embeds,
-                    attention_mask=seen[:, :length],
-                    position_ids=places[:, :length],
-                    use_cache=False,
-                ).last_hidden_state[:, -1]
-                likeliest = base.get_output_embeddings()(hidden).argmax(-1, keepdim=True)
-                written = torch.cat([written, likeliest], dim=1)
-        rows += [_cut(model, ids) for ids in written.tolist()]
+            rows += _likeliest(model, _stage_one_step(model, base, model.soft(z[start : start + BATCH])))
         if progress:
             progress(what, len(rows), len(z))
     return rows
 
 
-def nlls(model: Any, contexts: Sequence[Sequence[int]], rows: Sequence[Ids]) -> np.ndarray:
+def _stage_one_step(model: LatentModel, base: Any, soft: Tensor) -> Step:
+    """A step of the stage-1 decoder, which computes everything again for each token: `[z][S slots][tokens]`."""
+    slots = torch.zeros(len(soft), model.span_tokens, dtype=torch.long, device=model.device)
+    seen = torch.cat([torch.ones_like(slots[:, :1]), slots, torch.ones_like(slots)], dim=1)
+    places = torch.arange(seen.shape[1], device=model.device)[None].expand_as(seen)
+    tokens = slots
+
+    def step(ids: Tensor | None) -> Tensor:
+        nonlocal tokens
+        if ids is not None:
+            tokens = torch.cat([tokens, ids[:, None]], dim=1)
+        embeds = torch.cat([soft, model.embed(tokens)], dim=1)
+        length = embeds.shape[1]
+        out = backbone(base)(
+            inputs_embeds=embeds,
+            attention_mask=seen[:, :length],
+            position_ids=places[:, :length],
+            use_cache=False,
+        )
+        return base.get_output_embeddings()(out.last_hidden_state[:, -1])
+
+    return step
+
+
+def nlls(model: LatentModel, contexts: Sequence[Sequence[int]], rows: Sequence[Ids]) -> np.ndarray:
     """Mean NLL `[n]` of rows behind their contexts under the bare base, nats per token; float64."""
     return -mean_logprobs(model, contexts, rows).double().numpy()
 
 
-def encoder_embed(model: Any) -> Embed:
+def encoder_embed(model: LatentModel) -> Embed:
     """The model's own encoder as an `Embed`: unit latents of texts, of each its first span.
 
     For where no judge is installed: the encoder finds its own spans more alike than an independent reader would.

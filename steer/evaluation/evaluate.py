@@ -18,6 +18,7 @@ from steer.latents.pull import Pull
 from steer.latents.schedules import make_schedule
 from steer.noise import derive_seed
 from steer.writing.guided import Written, write_guided
+from steer.writing.limits import Limits
 from steer.writing.sampling import SamplingConfig
 
 GROUP = 100
@@ -26,8 +27,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "unguided": {"schedule": None},
     "fixed": {"schedule": "constant", "options": {"start": 0.5}},
     "annealed": {"schedule": "bridge"},
-    "annealed, CFG 1.25": {"schedule": "bridge", "scale": 1.25},
-    "annealed, CFG 1.5": {"schedule": "bridge", "scale": 1.5},
+    "annealed, CFG 1.25": {"schedule": "bridge", "guidance_scale": 1.25},
+    "annealed, CFG 1.5": {"schedule": "bridge", "guidance_scale": 1.5},
 }
 SAMPLED = ("unguided", "annealed")  # arms of which samples are kept
 
@@ -102,7 +103,7 @@ def write_arm(
     *,
     schedule: str | None,
     options: Mapping[str, float] | None = None,
-    scale: float | None = None,
+    guidance_scale: float = 1.0,
     spans: int = 6,
     seed: int = 0,
     batch: int = 20,
@@ -115,7 +116,7 @@ def write_arm(
         model: a `LatentModel`.
         pairs: contexts and terminals.
         schedule, options: of the pull, see `steer.latents.schedules.make_schedule`.
-        scale: of classifier-free guidance.
+        guidance_scale: of classifier-free guidance.
         spans: to write.
         seed: each pair's own seed derives from it and the pair's id, so that arms are compared on the same noise.
         batch: rows at once.
@@ -131,7 +132,16 @@ def write_arm(
             pulls.append(Pull(z[start : start + batch], make_schedule(schedule, spans, **(options or {}))))
         seeds = [derive_seed(seed, "pair", pair.id) for pair in chosen]
         contexts = [pair.context for pair in chosen]
-        written += write_guided(model, contexts, pulls=pulls, spans=spans, seeds=seeds, sampling=sampling, scale=scale)
+        written += write_guided(
+            model,
+            contexts,
+            pulls=pulls,
+            spans=spans,
+            seeds=seeds,
+            sampling=sampling or SamplingConfig(),
+            guidance_scale=guidance_scale,
+            limits=Limits(plays=True),
+        )
         if progress:
             progress(f"{schedule or 'unguided'} endings", len(written), len(pairs))
     return written

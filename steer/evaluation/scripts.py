@@ -10,7 +10,9 @@ import numpy as np
 from steer.evaluation.decoding import Progress, nlls
 from steer.evaluation.shares import share_with_interval
 from steer.noise import derive_seed
+from steer.writing.config import WritingConfig
 from steer.writing.guided import write_guided
+from steer.writing.limits import Limits
 from steer.writing.sampling import SamplingConfig
 
 LINE = re.compile(r"(?P<who>[A-Z][\w.' -]{0,19}): (?P<text>.+)")
@@ -78,11 +80,11 @@ def play_figures(
         return None
     contexts = [model.to_ids(line.context)[-model.latent_config.max_context :] for line in lines]
     rows = [tuple(model.to_ids(f" {line.speech}")) for line in lines]
-    sampling = sampling or SamplingConfig(temperature=0.7, top_p=0.95)
+    config = WritingConfig(sampling=sampling or SamplingConfig(), limits=Limits(plays=True))
     written: list[str] = []
     for start in range(0, len(lines), 20):
         seeds = [derive_seed(seed, "play", str(i)) for i in range(start, min(start + 20, len(lines)))]
-        parts = write_guided(model, contexts[start : start + 20], spans=SPANS, seeds=seeds, sampling=sampling)
+        parts = write_guided(model, contexts[start : start + 20], spans=SPANS, seeds=seeds, config=config)
         # An end of the story ends the line as well.
         written += [part.text.lstrip("\n") + ("\n" if part.ended else "") for part in parts]
         if progress:

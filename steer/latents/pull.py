@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steer.errors import GuidanceError
 
-__all__ = ["ENDLESS", "Floats", "Pull", "as_floats", "as_pulls", "describe"]
+__all__ = ["ENDLESS", "Floats", "Pull", "arrived", "as_floats", "as_pulls", "describe"]
 
 Floats = Tensor | np.ndarray | Sequence[Any] | float  # what `as_floats` takes
 
@@ -113,6 +113,17 @@ def as_pulls(pulls: Sequence[Pull] | Pull) -> tuple[Pull, ...]:
             f"pulls holds {what!r:.60} of {type(what).__name__}; expected Pull(latent, weights), or a list of them"
         )
     return tuple(pulls)
+
+
+def arrived(pulls: Sequence[Pull], step: int) -> Tensor | None:
+    """The latent, float32, of the only pull that is at work, if it has arrived (weight 1 in all rows).
+
+    A mix with it would be that latent whatever the draft, so no draft is needed.
+    """
+    active = [pull for pull in pulls if bool((pull.weights[..., step] > 0).any())]
+    if len(active) == 1 and not active[0].avoid and bool((active[0].weights[..., step] >= 1).all()):
+        return active[0].latent.float()
+    return None
 
 
 def describe(x: Tensor) -> str:

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
-    from steer.search.driver import Budget as Budget
-    from steer.search.driver import Outcome as Outcome
-    from steer.search.driver import Spent as Spent
+    from steer.search.action import Action as Action
+    from steer.search.action import Aim as Aim
+    from steer.search.budget import Budget as Budget
+    from steer.search.budget import Outcome as Outcome
+    from steer.search.budget import Spent as Spent
+    from steer.search.config import UNGUIDED_MENU as UNGUIDED_MENU
+    from steer.search.config import SearchConfig as SearchConfig
+    from steer.search.config import guided_menu as guided_menu
     from steer.search.driver import run_search as run_search
     from steer.search.engines.base import Draw as Draw
     from steer.search.engines.base import Engine as Engine
@@ -24,35 +29,32 @@ if _TYPE_CHECKING:
     from steer.search.policies import make_policy as make_policy
     from steer.search.problem import Problem as Problem
     from steer.search.problem import Request as Request
-    from steer.search.searched import GUIDED_MENU as GUIDED_MENU
-    from steer.search.searched import UNGUIDED_MENU as UNGUIDED_MENU
     from steer.search.searched import SearchResult as SearchResult
     from steer.search.searched import write_searched as write_searched
-    from steer.search.span_environment import Action as Action
-    from steer.search.span_environment import Aim as Aim
     from steer.search.span_environment import SpanWorld as SpanWorld
     from steer.search.tree import Tree as Tree
     from steer.search.tree_file import load_tree as load_tree
     from steer.search.tree_file import save_tree as save_tree
 
 _HOME = {
-    "Action": "steer.search.span_environment",
-    "Aim": "steer.search.span_environment",
-    "Budget": "steer.search.driver",
+    "Action": "steer.search.action",
+    "Aim": "steer.search.action",
+    "Budget": "steer.search.budget",
     "Draw": "steer.search.engines.base",
     "Engine": "steer.search.engines.base",
-    "GUIDED_MENU": "steer.search.searched",
+    "guided_menu": "steer.search.config",
     "Order": "steer.search.engines.base",
-    "Outcome": "steer.search.driver",
+    "Outcome": "steer.search.budget",
     "POLICIES": "steer.search.policies",
     "Problem": "steer.search.problem",
     "Request": "steer.search.problem",
+    "SearchConfig": "steer.search.config",
     "SearchResult": "steer.search.searched",
     "SpanWorld": "steer.search.span_environment",
-    "Spent": "steer.search.driver",
+    "Spent": "steer.search.budget",
     "Status": "steer.search.fields",
     "Tree": "steer.search.tree",
-    "UNGUIDED_MENU": "steer.search.searched",
+    "UNGUIDED_MENU": "steer.search.config",
     "World": "steer.search.environment",
     "load_tree": "steer.search.tree_file",
     "make_policy": "steer.search.policies",
@@ -63,7 +65,6 @@ _HOME = {
 }
 
 __all__ = [
-    "GUIDED_MENU",
     "POLICIES",
     "UNGUIDED_MENU",
     "Action",
@@ -75,12 +76,14 @@ __all__ = [
     "Outcome",
     "Problem",
     "Request",
+    "SearchConfig",
     "SearchResult",
     "SpanWorld",
     "Spent",
     "Status",
     "Tree",
     "World",
+    "guided_menu",
     "load_tree",
     "make_policy",
     "open_engine",

@@ -1,30 +1,30 @@
 """Searched writing: the counterpart of `write_guided` that looks at many continuations and returns the best."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError, LatentError, SearchError, TextError
 from steer.latents.pull import Pull
-from steer.latents.schedules import ScheduleConfig
+from steer.models.latent_model import LatentModel
 from steer.noise import row_seeds
-from steer.rewards import Rewards, RewardsConfig, default_rewards
-from steer.search.driver import Budget, End, Outcome, Spent, run_search
+from steer.rewards import Rewards, default_rewards
+from steer.search.action import Aim
+from steer.search.budget import End, Outcome, Spent
+from steer.search.config import SearchConfig, SearchOptions, writing_and_search
+from steer.search.driver import run_search
 from steer.search.engines.opening import open_engine
 from steer.search.fields import Status
 from steer.search.policies import make_policy
-from steer.search.span_environment import Action, Aim, SpanWorld
+from steer.search.span_environment import SpanWorld
 from steer.search.tree import Tree
+from steer.writing.config import WritingConfig
 from steer.writing.context import visible_ids
-from steer.writing.limits import Limits
-from steer.writing.proposals import Drafts
-from steer.writing.sampling import SamplingConfig
 
-GUIDED_MENU = (Action(1.0, 1.5), Action(0.7, 1.5))
-UNGUIDED_MENU = (Action(),)
+Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -64,63 +64,81 @@ class SearchResult:
 
 
 def write_searched(
-    model: Any,
+    model: LatentModel,
     contexts: Sequence[str] | Sequence[Sequence[int]],
     *,
     terminals: Tensor | Sequence[str] | None = None,
-    spans: int = 6,
-    policy: str = "mcts",
-    policy_options: Mapping[str, Any] | None = None,
-    budget: Budget,
-    seeds: Sequence[int] | int = 0,
-    sampling: SamplingConfig | None = None,
-    menu: Sequence[Action] = UNGUIDED_MENU,
-    schedule: str | ScheduleConfig = "bridge",
     pulls: Sequence[Pull] | None = None,
-    deadline: int | None = None,
-    rewards: RewardsConfig | Mapping[str, Any] | None = None,
     avoid: Tensor | None = None,
-    limits: Limits | None = None,
-    drafts: Drafts = "write",
-    rows: int = 256,
-    memory: int = 2 * 2**30,
-    paged: bool | None = None,
+    seeds: Sequence[int] | int = 0,
+    config: WritingConfig | None = None,
+    search: SearchConfig | None = None,
     tree: Tree | None = None,
-    on_progress: Callable[[int, int | None], None] | None = None,
+    on_progress: Progress | None = None,
+    **options: Unpack[SearchOptions],
 ) -> list[SearchResult]:
-    """Search for the best continuation of `spans` spans behind each context.
+    """Search for the best continuation behind each context.
 
     All contexts are searched side by side, each under its own budget. The result is a function of model, arguments and
     seeds (in float32 whatever else is in the batch); time limits and Ctrl-C cut it off after some batch.
 
     Args:
-        model: a `LatentModel`.
+        model: writes.
         contexts: visible text, or token ids, per row.
         terminals: wished-for ends: `[n, z_dim]` or `[z_dim]` float32, or texts; None searches for what the rewards say.
-        spans: to write.
-        policy, policy_options: see `steer.search.policies`.
-        budget: per row.
-        seeds: one per row, or one from which each row's is derived.
-        sampling: settings; the default is temperature 0.8.
-        menu: actions; the default writes unguided. `GUIDED_MENU` is a good one to start with for guided search.
-        schedule: of the pull towards the terminal, over the spans up to the deadline.
+            They are pulled to by the schedule of `config`, over the spans up to the deadline.
         pulls: instead of terminal and schedule, what an action of strength 1 mixes in (weights `[>= spans]`).
-        deadline: spans until the terminal should be there; by default `spans`. With a later one, texts are compared by
-            what they promise.
-        rewards: what is good; by default `default_rewards`.
         avoid: `[a, z_dim]` float32, latents to stay away from.
-        limits: what may not be written.
-        drafts: how the model drafts, see `SpanWorld`.
-        rows: spans in one batch, at most.
-        memory: bytes for key-value pages, see `open_engine`.
-        paged: see `open_engine`.
+        seeds: one per row, or one from which each row's is derived.
+        config: how to write.
+        search: how to search; its budget, or `budget=`, must be given.
         tree: of an earlier call with the same arguments (but the budget), to go on with.
         on_progress: called after each batch with the tokens generated so far, and with how many there can be at most
             (None where only time is limited).
+        **options: fields of `config` and `search` to set, such as `spans=4, budget=Budget(tokens=2048)`.
 
     Raises:
         TextError, GuidanceError, LatentError, SearchError, RewardError: something does not fit; says what.
     """
+    how, what = writing_and_search(config, search, options)
+    ids, chosen = _rows(model, contexts, seeds)
+    latents = _terminals(model, terminals, len(ids))
+    deadline = how.spans if what.deadline is None else what.deadline
+    aims = _aims(latents, pulls, how.schedule.weights(deadline), len(ids), avoid)
+    menu = what.menu_for(how, steers=bool(aims[0].pulls))
+    if any(action.strength > 0 for action in menu) and not aims[0].pulls:
+        raise GuidanceError("the menu steers, but there is nothing to steer to: give terminals or pulls")
+    rewards = what.rewards
+    if rewards is None:
+        rewards = default_rewards(latents is not None, model.reach is not None, avoid is not None)
+    scorer = Rewards(rewards, model)
+    fresh = Tree(model.span_tokens, model.latent_config.z_dim, scorer.names)
+    for context, seed in zip(ids, chosen, strict=True):
+        fresh.add_root(context, seed=seed, horizon=how.spans, deadline=deadline)
+    if tree is not None and _origin(tree) != _origin(fresh):
+        raise SearchError(
+            "the tree to go on with is of another model, other contexts, seeds, rewards, spans or deadline; give what "
+            "it was made with"
+        )
+    tree = fresh if tree is None else tree
+    engine = open_engine(
+        model,
+        tree,
+        memory=what.memory,
+        paged=what.paged,
+        sampling=how.sampling,
+        with_null=any(action.strength > 0 and action.scale != 1 for action in menu),
+        limits=how.limits,
+    )
+    world = SpanWorld(engine, scorer, menu, aims, drafts=how.drafts)
+    outcomes = _search(world, tree, what, len(menu), on_progress)
+    return [_result(model, tree, outcome) for outcome in outcomes]
+
+
+def _rows(
+    model: LatentModel, contexts: Sequence[str] | Sequence[Sequence[int]], seeds: Sequence[int] | int
+) -> tuple[list[list[int]], list[int]]:
+    """Visible ids and a seed for each context."""
     ids = visible_ids(model, contexts)
     if not ids:
         raise TextError("there are no contexts; give at least one")
@@ -129,49 +147,24 @@ def write_searched(
         raise SearchError(f"expected a seed for each of {len(ids)} contexts; got {len(chosen)}")
     if not all(0 <= seed < 2**63 for seed in chosen):
         raise SearchError(f"seeds lie in [0, 2**63); got {chosen}; derive_seed(...) makes one")
-    if spans < 1:
-        raise SearchError(f"spans must be at least 1; got {spans}")
-    latents = _terminals(model, terminals, len(ids))
-    steps = spans if deadline is None else deadline
-    aims = _aims(latents, pulls, schedule, steps, len(ids), avoid)
-    if any(a.strength > 0 for a in menu) and not aims[0].pulls:
-        raise GuidanceError("the menu steers, but there is nothing to steer to: give terminals or pulls")
-    if rewards is None:
-        has_reach = getattr(model, "reach", None) is not None
-        rewards = default_rewards(latents is not None, has_reach, avoid is not None)
-    scorer = Rewards(rewards, model)
-    run, config = make_policy(policy, policy_options or {})
-    fresh = Tree(model.span_tokens, model.latent_config.z_dim, scorer.names)
-    for context, seed in zip(ids, chosen, strict=True):
-        fresh.add_root(context, seed=seed, horizon=spans, deadline=steps)
-    if tree is None:
-        tree = fresh
-    elif _origin(tree) != _origin(fresh):
-        raise SearchError(
-            "the tree to go on with is of another model, other contexts, seeds, rewards, spans or deadline; give what "
-            "it was made with"
-        )
-    with_null = any(a.strength > 0 and a.scale != 1 for a in menu)
-    engine = open_engine(
-        model,
-        tree,
-        memory=memory,
-        paged=paged,
-        sampling=sampling or SamplingConfig(),
-        with_null=with_null,
-        limits=limits,
-    )
-    world = SpanWorld(engine, scorer, menu, aims, drafts=drafts)
-    most = None if budget.tokens is None else budget.tokens * len(ids)
+    return ids, chosen
+
+
+def _search(
+    world: SpanWorld, tree: Tree, config: SearchConfig, actions: int, on_progress: Progress | None
+) -> list[Outcome]:
+    run, policy = make_policy(config.policy, config.policy_options)
+    budget = config.budget_or_error()
+    roots = len(tree.roots)
+    most = None if budget.tokens is None else budget.tokens * roots
     if most is None and budget.nodes is not None:
-        most = int(budget.nodes * len(ids) * world.node_tokens(tree, 1))
+        most = int(budget.nodes * roots * world.node_tokens(tree, 1))
 
     def report(outcomes: list[Outcome], active: int) -> None:
         if on_progress is not None:
-            on_progress(sum(o.spent.tokens for o in outcomes), most)
+            on_progress(sum(outcome.spent.tokens for outcome in outcomes), most)
 
-    outcomes = run_search(world, tree, tree.roots, run, config, budget, actions=len(menu), rows=rows, on_round=report)
-    return [_result(model, tree, outcome) for outcome in outcomes]
+    return run_search(world, tree, tree.roots, run, policy, budget, actions=actions, rows=config.rows, on_round=report)
 
 
 def _origin(tree: Tree) -> tuple[Any, ...]:
@@ -180,7 +173,7 @@ def _origin(tree: Tree) -> tuple[Any, ...]:
     return tree.span_tokens, tree.z_dim, tree.names, tree.contexts, keys, tree.horizons, tree.deadlines
 
 
-def _terminals(model: Any, terminals: Any, rows: int) -> Tensor | None:
+def _terminals(model: LatentModel, terminals: Any, rows: int) -> Tensor | None:
     if terminals is None:
         return None
     if isinstance(terminals, str):
@@ -199,13 +192,10 @@ def _terminals(model: Any, terminals: Any, rows: int) -> Tensor | None:
 def _aims(
     latents: Tensor | None,
     pulls: Sequence[Pull] | None,
-    schedule: str | ScheduleConfig,
-    steps: int,
+    weights: Tensor,
     rows: int,
     avoid: Tensor | None,
 ) -> list[Aim]:
-    config = ScheduleConfig(schedule) if isinstance(schedule, str) else schedule
-    weights = config.weights(steps)
     aims = []
     for row in range(rows):
         terminal = None if latents is None else latents[row]
@@ -230,7 +220,7 @@ def _row(pull: Pull, row: int, rows: int) -> Pull:
     return Pull(pick(pull.latent), pick(pull.weights), pull.avoid)
 
 
-def _result(model: Any, tree: Tree, outcome: Outcome) -> SearchResult:
+def _result(model: LatentModel, tree: Tree, outcome: Outcome) -> SearchResult:
     best = tree.best(outcome.root)
     node = tree.furthest(outcome.root) if best is None else best
     path = tree.path(node)

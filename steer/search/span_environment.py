@@ -1,7 +1,6 @@
 """The world of a latent model: spans written behind nodes, steered by the menu, scored by rewards."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -10,54 +9,16 @@ from torch import Tensor
 
 from steer.errors import SearchError
 from steer.latents.mixing import mix
-from steer.latents.pull import Pull
+from steer.latents.pull import Pull, arrived
 from steer.models.positions import check_positions
-from steer.noise import RowNoise, derive_seed
+from steer.noise import child_key, derive_seed
 from steer.rewards import Rewards, States
+from steer.search.action import Action, Aim
 from steer.search.engines.base import Engine, Order
 from steer.search.environment import World
 from steer.search.problem import Request
-from steer.search.tree import Tree, child_key
-from steer.writing.proposals import Drafts, check_drafts, read_state
-
-
-@dataclass(frozen=True)
-class Action:
-    """One entry of the menu: how hard to steer a span. The search finds out what pays where.
-
-    Attributes:
-        strength: factor on the weights of the pulls, which are then cut at 1; 0 writes unguided.
-        scale: of classifier-free guidance where the span is steered; 1 does without.
-        temperature: instead of that of the sampling settings.
-
-    Raises:
-        SearchError: at construction, for a value out of range.
-    """
-
-    strength: float = 0.0
-    scale: float = 1.0
-    temperature: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 100 or not 0 <= self.scale <= 20:
-            raise SearchError(f"strength lies in [0, 100] and scale in [0, 20]; got {self}")
-        if self.temperature is not None and not 1e-4 <= self.temperature <= 100:
-            raise SearchError(f"an action's temperature lies in [0.0001, 100]; got {self.temperature!r}")
-
-
-@dataclass(frozen=True, eq=False)
-class Aim:
-    """Where the text behind one root should go.
-
-    Attributes:
-        pulls: what an action of strength 1 mixes into the draft, with a weight for each depth; see `Pull`.
-        terminal: float32 `[z]`, what rewards compare with; None where none does.
-        avoid: float32 `[a, z]`, what rewards hold against a text.
-    """
-
-    pulls: Sequence[Pull] = ()
-    terminal: Tensor | None = None
-    avoid: Tensor | None = None
+from steer.search.tree import Tree
+from steer.writing.proposals import Drafts, check_drafts, head_drafts
 
 
 @final
@@ -130,7 +91,7 @@ class SpanWorld(World):
     def _drafts(self, tree: Tree, request: Request) -> bool:
         """Whether a request mixes something into a draft."""
         pulls = self._pulls(tree, request)
-        return bool(pulls) and _arrived(pulls) is None
+        return bool(pulls) and arrived(pulls, 0) is None
 
     def _pulls(self, tree: Tree, request: Request) -> tuple[Pull, ...]:
         """The pulls of a request, each with one weight, as its action has it; without those of weight 0."""
@@ -201,10 +162,9 @@ class SpanWorld(World):
             return {}
         seeds = [derive_seed(int(tree.key[p]), "draft") for p in parents]
         if self.drafts == "head":
-            model, visible = self.engine.model, [[*tree.context(p), *tree.ids(p)] for p in parents]
-            states = read_state(model, self.engine.hidden(parents), visible)
-            noise, temperature = RowNoise(tuple(seeds)), self.engine.sampling.temperature
-            drawn = model.prior.sample(states, noise, 0, temperature=temperature)
+            model, temperature = self.engine.model, self.engine.sampling.temperature
+            visible = [[*tree.context(p), *tree.ids(p)] for p in parents]
+            drawn = head_drafts(model, self.engine.hidden(parents), visible, seeds, temperature=temperature)
             return dict(zip(parents, drawn, strict=True))
         draw = self.engine.write(Order(parents, seeds), draft=True)
         self.draft_tokens += tree.span_tokens * len(parents)
@@ -228,9 +188,9 @@ class SpanWorld(World):
         pulls = self._pulls(tree, request)
         if not pulls:
             return None
-        arrived = _arrived(pulls)
-        if arrived is not None:
-            return arrived
+        alone = arrived(pulls, 0)
+        if alone is not None:
+            return alone.cpu()
         draft = drafts.get(request.parent)
         if draft is None:
             draft = torch.from_numpy(tree.draft[request.parent].copy())
@@ -284,13 +244,6 @@ def _check_root(tree: Tree, number: int, aim: Aim) -> None:
         if latent is not None and not (fits(latent.shape) and bool(torch.isfinite(latent).all())):
             wanted = f"[{z_dim}]" if name == "terminal" else f"[a, {z_dim}]"
             raise SearchError(f"{name} of root {number} must be finite and {wanted}; got {list(latent.shape)}")
-
-
-def _arrived(pulls: Sequence[Pull]) -> Tensor | None:
-    """The latent of the only pull, if its weight is 1: then no draft is needed."""
-    if len(pulls) == 1 and not pulls[0].avoid and bool((pulls[0].weights >= 1).all()):
-        return pulls[0].latent.float().cpu()
-    return None
 
 
 def _stack(latents: Sequence[Tensor | None], what: str) -> Tensor | None:

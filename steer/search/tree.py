@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steer.errors import SearchError
-from steer.noise import derive_seed
+from steer.noise import child_key
 from steer.search.fields import FIELDS, NONE, STATISTICS, Status
 from steer.search.links import check_links
 
@@ -344,8 +344,3 @@ class Tree:
             (int(p), int(i)): n for n, (p, i) in enumerate(zip(tree.parent, tree.index, strict=True)) if p != NONE
         }
         return tree
-
-
-def child_key(parent: int, index: int) -> int:
-    """Seed of a child: a function of its parent's and its index, whatever was expanded beside it."""
-    return derive_seed(parent, "child", index)

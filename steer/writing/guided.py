@@ -1,22 +1,23 @@
 """Guided writing: draft, pull, write, span by span."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError
 from steer.latents.mixing import mix
-from steer.latents.pull import Pull
-from steer.noise import RowNoise, derive_seed, row_seeds
+from steer.latents.pull import Pull, arrived, as_pulls
+from steer.models.latent_model import LatentModel
+from steer.noise import row_seeds
+from steer.writing.config import WritingConfig, WritingOptions, writing_config
 from steer.writing.context import check_contexts
-from steer.writing.limits import Limits
 from steer.writing.opening import open_writer
-from steer.writing.proposals import Drafts
-from steer.writing.sampling import SamplingConfig
-from steer.writing.writer import Span
+from steer.writing.writer import Writer
+
+Mix = Callable[[Tensor, Sequence[Pull], int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Written:
         context: the visible token ids that were fed.
     """
 
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = field(repr=False)
     text: str
-    spans: tuple[str, ...]
+    spans: tuple[str, ...] = field(repr=False)
     latents: Tensor = field(repr=False)
     drafts: Tensor = field(repr=False)
     ended: bool = False
@@ -43,96 +44,88 @@ class Written:
 
 
 def write_guided(
-    model: Any,
+    model: LatentModel,
     contexts: Sequence[str] | Sequence[Sequence[int]],
     *,
-    pulls: Sequence[Pull] = (),
-    spans: int = 6,
+    pulls: Sequence[Pull] | Pull = (),
     seeds: Sequence[int] | int = 0,
-    sampling: SamplingConfig | None = None,
-    scale: Tensor | float | None = None,
-    rescale: Literal["mean", "none", "draft"] | float = "mean",
-    method: Literal["linear", "slerp"] = "linear",
-    noise: float = 0.0,
-    limits: Limits | None = None,
-    drafts: Drafts = "write",
+    config: WritingConfig | None = None,
+    mix: Mix = mix,
+    **options: Unpack[WritingOptions],
 ) -> list[Written]:
-    """Write `spans` spans in each row, pulled towards latents by their schedules: annealed guidance.
+    """Write spans in each row, pulled towards latents by their schedules: annealed guidance.
 
     It is BigVAE's `plan_2` with any schedule. At each span the model drafts its own continuation, the draft's latent is
     mixed with the pulls, and the span is written from the mix. A step at which every weight of a row is zero is written
     unguided; one whose pulls sum to weight one needs no draft and makes none.
 
     Args:
-        model: a `LatentModel`.
+        model: writes.
         contexts: visible text, or token ids, per row. This is all that the model ever sees besides what it writes.
-        pulls: latents with schedules `[spans]`; see `steer.latents.pull.Pull`.
-        spans: how many to write.
+        pulls: latents with schedules of at least as many steps as spans; see `steer.latents.pull.Pull`.
         seeds: one per row, or one from which each row's is derived.
-        sampling: settings; the default is temperature 0.8.
-        scale: classifier-free guidance: a number, or a schedule `[spans]`; None or 1 does without.
-        rescale, method: see `steer.latents.mixing.mix`.
-        noise: factor on the bridge noise in latent space.
-        limits: what may not be written, see `steer.writing.limits.Limits`.
-        drafts: how the model drafts: `write` writes a span and encodes it, `head` asks the draft head
-            (`steer.heads.prior`), which saves half of the tokens.
+        config: how to write.
+        mix: mixes pulls into drafts at a step; `partial(mix, method="slerp")` goes along the sphere, see
+            `steer.latents.mixing.mix`.
+        **options: fields of `config` to set, such as `spans=4`.
 
     Raises:
-        GuidanceError: a schedule is shorter than `spans`, a pull does not fit the model or the rows, or drafts are to
+        GuidanceError: a schedule is shorter than the spans, a pull does not fit the model or the rows, or drafts are to
             come from a head that the model has not.
         TextError: a context is not valid Unicode, or one text came where a list is expected.
     """
+    written = write_spans(model, contexts, as_pulls(pulls), seeds, writing_config(config, **options), mix)
+    while True:
+        try:
+            next(written)
+        except StopIteration as end:
+            return end.value
+
+
+def write_spans(
+    model: LatentModel,
+    contexts: Sequence[str] | Sequence[Sequence[int]],
+    pulls: Sequence[Pull],
+    seeds: Sequence[int] | int,
+    config: WritingConfig,
+    mix: Mix = mix,
+) -> Generator[list[str], None, list[Written]]:
+    """`write_guided` span by span.
+
+    Yields:
+        The text of the span in each row, empty where the story has ended.
+
+    Returns:
+        (of the generator) What `write_guided` returns.
+    """
     check_contexts(contexts)
-    if spans < 1:
-        raise GuidanceError(f"spans must be at least 1; got {spans}")
-    for pull in pulls:
-        if pull.weights.shape[-1] < spans:
-            raise GuidanceError(
-                f"a pull's schedule has {pull.weights.shape[-1]} steps for {spans} spans; make it with "
-                f"make_schedule(name, {spans})"
-            )
-        for name, value, width in (
-            ("latent", pull.latent, model.latent_config.z_dim),
-            ("weights", pull.weights, pull.weights.shape[-1]),
-        ):
-            if value.shape[-1] != width or (value.ndim == 2 and len(value) not in (1, len(contexts))):
-                raise GuidanceError(
-                    f"a pull's {name} {list(value.shape)} does not fit {len(contexts)} rows of width {width}; encode "
-                    "it with this model"
-                )
-    rows = row_seeds(seeds, len(contexts))
-    if isinstance(scale, Tensor) and scale.ndim > 0:
-        scales: list[float] = scale.tolist()
-        if len(scales) < spans:
-            raise GuidanceError(
-                f"the schedule of scales has {len(scales)} steps for {spans} spans; give one per span, or a number"
-            )
-    else:
-        scales = [float(scale) if scale is not None else 1.0] * spans
-    with_null = bool(pulls) and any(s != 1 for s in scales)
+    check_pulls(pulls, config.spans, model.latent_config.z_dim, len(contexts))
+    scales = config.scales()
     writer = open_writer(
-        model, contexts, seeds=rows, spans=spans, sampling=sampling, with_null=with_null, limits=limits, drafts=drafts
+        model,
+        contexts,
+        seeds=row_seeds(seeds, len(contexts)),
+        spans=config.spans,
+        sampling=config.sampling,
+        with_null=bool(pulls) and any(scale != 1 for scale in scales),
+        limits=config.limits,
+        drafts=config.drafts,
     )
-    bridge = RowNoise(tuple(derive_seed(s, "bridge") for s in rows))
-    z_dim = model.latent_config.z_dim
-    latents, proposals = [], []
-    for step in range(spans):
-        z, draft = _latent(
-            writer, pulls, step, z_dim, rescale, method, bridge.normal(step, z_dim) if noise else None, noise
-        )
+    latents, drafts = [], []
+    for step, scale in enumerate(scales[: config.spans]):
+        z, draft = _latents(writer, pulls, step, mix)
         # A row of weight zero is unguided also where its neighbours are not, so that it is written as it would be
         # alone.
         steered = torch.zeros(len(contexts), dtype=torch.bool)
         for pull in pulls:
             steered |= pull.weights[..., step].cpu() > 0
-        writer.write(
-            z, scale=None if scales[step] == 1 else scales[step], steered=None if bool(steered.all()) else steered
-        )
-        latents.append(_where(steered, z, len(contexts), z_dim))
-        proposals.append(_where(steered, draft, len(contexts), z_dim))
+        spans = writer.write(z, scale=None if scale == 1 else scale, steered=None if bool(steered.all()) else steered)
+        latents.append(_where(steered, z, model.latent_config.z_dim))
+        drafts.append(_where(steered, draft, model.latent_config.z_dim))
+        yield [model.to_text(span.ids) for span in spans]
         if all(writer.ended):
             break
-    latent_rows, draft_rows = torch.stack(latents, dim=1), torch.stack(proposals, dim=1)
+    latent_rows, draft_rows = torch.stack(latents, dim=1), torch.stack(drafts, dim=1)
     return [
         Written(
             ids=tuple(writer.ids(row)),
@@ -143,38 +136,41 @@ def write_guided(
             ended=writer.ended[row],
             context=tuple(writer.contexts[row]),
         )
-        for row in range(len(contexts))
+        for row in range(writer.rows)
     ]
 
 
-def _where(steered: Tensor, z: Tensor | None, rows: int, z_dim: int) -> Tensor:
+def check_pulls(pulls: Sequence[Pull], spans: int, z_dim: int, rows: int) -> None:
+    """Look whether pulls fit spans, a model and rows.
+
+    Raises:
+        GuidanceError: one does not; says what came.
+    """
+    for pull in pulls:
+        steps = pull.weights.shape[-1]
+        if steps < spans:
+            raise GuidanceError(
+                f"a pull's schedule has {steps} steps for {spans} spans; make it with make_schedule(name, {spans})"
+            )
+        for name, value, width in (("latent", pull.latent, z_dim), ("weights", pull.weights, steps)):
+            if value.shape[-1] != width or (value.ndim == 2 and len(value) not in (1, rows)):
+                raise GuidanceError(
+                    f"a pull's {name} {list(value.shape)} does not fit {rows} rows of width {width}; encode it with "
+                    "this model"
+                )
+
+
+def _where(steered: Tensor, z: Tensor | None, z_dim: int) -> Tensor:
     """The latents of steered rows, zeros elsewhere."""
-    zeros = torch.zeros(rows, z_dim)
-    return zeros if z is None else torch.where(steered[:, None], z.cpu(), zeros)
+    return torch.zeros(len(steered), z_dim) if z is None else torch.where(steered[:, None], z.cpu(), 0.0)
 
 
-def _latent(
-    writer: Any,
-    pulls: Sequence[Pull],
-    step: int,
-    z_dim: int,
-    rescale: Any,
-    method: Any,
-    noise: Tensor | None,
-    noise_scale: float,
-) -> tuple[Tensor | None, Tensor | None]:
-    """The latent to write from (None: unguided), and the draft it was mixed from (None: none was needed)."""
-    weights = [pull.weights[..., step] for pull in pulls]
-    if not any(bool((w > 0).any()) for w in weights):
+def _latents(writer: Writer, pulls: Sequence[Pull], step: int, mix: Mix) -> tuple[Tensor | None, Tensor | None]:
+    """The latents to write from (None: unguided), and the drafts they were mixed from (None: none were needed)."""
+    if not any(bool((pull.weights[..., step] > 0).any()) for pull in pulls):
         return None, None
-    arriving = [p for p, w in zip(pulls, weights, strict=True) if not p.avoid and bool((w >= 1).all())]
-    alone = len(arriving) == 1 and all(
-        bool((w == 0).all()) for p, w in zip(pulls, weights, strict=True) if p is not arriving[0]
-    )
-    if alone:
-        return arriving[0].latent.expand(writer.rows, z_dim).float(), None
+    alone = arrived(pulls, step)
+    if alone is not None:
+        return alone.expand(writer.rows, -1), None
     draft = writer.draft()
-    return mix(draft, pulls, step, rescale=rescale, method=method, noise=noise, noise_scale=noise_scale), draft
-
-
-__all__ = ["Limits", "Span", "Written", "write_guided"]
+    return mix(draft, pulls, step), draft

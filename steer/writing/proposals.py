@@ -8,6 +8,7 @@ from torch import Tensor
 
 from steer.errors import GuidanceError
 from steer.models.latent_model import LatentModel
+from steer.noise import RowNoise
 
 Drafts = Literal["write", "head"]  # write a span and encode it, or ask the draft head
 
@@ -43,3 +44,24 @@ def check_drafts(model: LatentModel, drafts: str) -> None:
             "drafts by head need a model with a draft head, and this one has none; train one with `steer train prior`, "
             "or let drafts be written (drafts: write)"
         )
+
+
+def head_drafts(
+    model: LatentModel,
+    hidden: Tensor,
+    visible: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    *,
+    temperature: float,
+) -> Tensor:
+    """Drafts of a model's draft head, `[n, z_dim]` float32 on the CPU.
+
+    Args:
+        model: has a draft head, see `check_drafts`.
+        hidden, visible: see `read_state`.
+        seeds: one per row.
+        temperature: see `steer.heads.prior.PriorHead.sample`.
+    """
+    assert model.prior is not None
+    states = read_state(model, hidden, visible)
+    return model.prior.sample(states, RowNoise(tuple(seeds)), 0, temperature=temperature)

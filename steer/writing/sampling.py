@@ -47,9 +47,9 @@ class SamplingConfig:
         SamplingError: at construction, for a value out of range.
     """
 
-    temperature: float = 0.8
+    temperature: float = 0.7
     top_k: int = 0
-    top_p: float = 1.0
+    top_p: float = 0.95
     min_p: float = 0.0
     repetition_penalty: float = 1.0
 

@@ -1,55 +1,61 @@
 """One stream of forward passes over one cache: prefilled once, extended in place, rewound for free."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from steer.models.base import backbone
+from steer.models.latent_model import LatentModel
+from steer.models.tokens import pad_rows
 from steer.writing.cache import SpanCache
+from steer.writing.steps import Step
 
 
-class Arm:
-    """One stream of forward passes over one cache: the router with or without latents, or MiniHF's bare base.
+@final
+class Stream:
+    """Forward passes of one role over one cache.
 
     Args:
-        model: a `LatentModel`.
+        model: reads.
         role: adapter in force, None for the bare base.
-        contexts: token ids per row, not all empty unless `begin` is given.
-        capacity: tokens to write after the longest context.
+        contexts: token ids per row, padded on the left; all may be empty.
+        capacity: positions to make room for behind the longest context.
         copies: rows are repeated so many times in the cache (2: conditional rows, then null rows); the context is
             computed once.
     """
 
     def __init__(
-        self, model: Any, role: str | None, contexts: Sequence[Sequence[int]], capacity: int, copies: int = 1
+        self,
+        model: LatentModel,
+        role: str | None,
+        contexts: Sequence[Sequence[int]],
+        capacity: int,
+        copies: int = 1,
     ) -> None:
         self.model = model
         self.role = role
-        rows, width = len(contexts), max(len(c) for c in contexts)
-        device = model.device
         base = model.peft.get_base_model()
-        total = width + capacity
-        self.cache = SpanCache(base.config.get_text_config().num_hidden_layers, rows * copies, total)
-        mask = torch.ones(rows, total, dtype=torch.long)
-        ids = torch.zeros(rows, width, dtype=torch.long)
-        for r, context in enumerate(contexts):
-            pad = width - len(context)
-            mask[r, :pad] = 0
-            ids[r, pad:] = torch.as_tensor(context, dtype=torch.long)
-        self.padded = bool((mask == 0).any())
-        self.mask = mask.to(device).repeat(copies, 1)
-        self.offset = mask[:, :width].sum(1).to(device).repeat(copies)[:, None] - width
+        ids, seen = pad_rows(contexts, side="left", device=model.device)
+        rows, width = ids.shape
+        self.cache = SpanCache(base.config.get_text_config().num_hidden_layers, rows * copies, width + capacity)
+        self.mask = torch.nn.functional.pad(seen, (0, capacity), value=1).repeat(copies, 1)
+        self.padded = not bool(seen.all())
+        self.offset = seen.sum(1).repeat(copies)[:, None] - width
         self._embed = base.get_input_embeddings()
         if width:
-            self.forward(self.embed(ids.to(device)), keep=1)
+            self.forward(self.embed(ids), keep=1)
             if copies == 2:
                 self.cache.copy_rows(rows)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings of `[B]` or `[B, t]` token ids, as `[B, t, d]`."""
         return self._embed(ids if ids.ndim == 2 else ids[:, None])
+
+    def step(self, start: Tensor) -> Step:
+        """A step that first appends embeddings `start` `[n, t, d]`, and then a token per row."""
+        return lambda ids: self.forward(start if ids is None else self.embed(ids))[:, -1]
 
     def forward(self, embeds: Tensor, keep: int = 1) -> Tensor:
         """Append embeddings `[n, t, d]` to the first n rows; returns logits `[n, keep, V]` of the last places."""

@@ -1,51 +1,58 @@
-"""Writing spans: a preallocated cache, fused weights, both arms of guidance in one batch, and a lean loop over tokens.
+"""The state of a batch of rows that are written span by span.
 
-A writer holds the state of a batch of rows. `draft` proposes the next latents (write a span with no latent, encode it,
-forget it; or ask the draft head) and `write` commits a span from latents. What a row writes depends on its own context,
-latents and seed, never on its neighbours.
+`draft` proposes the next latents and commits nothing; `write` commits a span from latents. What a row writes depends on
+its own context, latents and seed, never on its neighbours.
+
+Noise is counted as in a search tree: a row's key is its seed, a span's key follows from the key of what is before it.
+So a row writes what a search writes along the path of first children.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import final
 
 import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError, LatentError, TextError
-from steer.noise import RowNoise, derive_seed
-from steer.writing.limits import Limits, draw_next
-from steer.writing.proposals import Drafts, check_drafts, read_state
+from steer.models.latent_model import LatentModel
+from steer.noise import child_key, derive_seed
+from steer.writing.limits import Limits
+from steer.writing.prefix import open_prefix
+from steer.writing.proposals import Drafts, check_drafts, head_drafts
 from steer.writing.sampling import SamplingConfig
+from steer.writing.spans import Draw, Span, WrittenSpans, write_span
+from steer.writing.steps import Step
+from steer.writing.token_sampler import TokenSampler, span_noise
 
 
-@dataclass(frozen=True)
-class Span:
-    """What one call of `write` wrote in one row.
-
-    Attributes:
-        ids: token ids, at most S; with the end token where the story ended.
-        ended: whether the story ended in (or before) this span.
-    """
-
-    ids: tuple[int, ...]
-    ended: bool
-
-
-class Writer(ABC):
+@final
+class Writer:
     """Writes spans for a batch of rows. Made by `open_writer`; not shared between threads.
 
+    Args:
+        model: writes.
+        contexts: visible token ids, at least one per row.
+        seeds: one per row.
+        sampling: settings.
+        spans: to make room for.
+        with_null: whether classifier-free guidance will be asked for.
+        limits: what may not be written.
+        drafts: how `draft` proposes latents.
+
     Attributes:
-        model: the `LatentModel`.
         contexts: the token ids that are visible, per row, exactly as they were fed.
         written: spans so far, per row.
+
+    Raises:
+        GuidanceError: drafts are to come from a head that the model has not.
+        TextError: there is not a seed per context.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: LatentModel,
         contexts: Sequence[Sequence[int]],
+        *,
         seeds: Sequence[int],
         sampling: SamplingConfig,
         spans: int,
@@ -61,19 +68,13 @@ class Writer(ABC):
         self.model = model
         self.sampling = sampling
         self.with_null = with_null
-        self.drafts: Drafts = drafts
-        self.contexts = [list(c) for c in contexts]
-        self.written: list[list[Span]] = [[] for _ in contexts]
-        self.noise = RowNoise(tuple(derive_seed(s, "write") for s in seeds))
-        self.draft_noise = RowNoise(tuple(derive_seed(s, "draft") for s in seeds))
-        self.eos = model.tokenizer.eos_token_id
-        self.steps = 0
         self.limits = limits
-        self._open(spans)
-
-    @abstractmethod
-    def _open(self, spans: int) -> None:
-        """Read the contexts into caches that have room for so many spans."""
+        self.drafts: Drafts = drafts
+        self.contexts = [list(context) for context in contexts]
+        self.written: list[list[Span]] = [[] for _ in contexts]
+        self._keys = list(seeds)  # of what is written so far, per row
+        with torch.inference_mode():
+            self._prefix = open_prefix(model, self.contexts, spans, with_null=with_null)
 
     @property
     def rows(self) -> int:
@@ -85,29 +86,23 @@ class Writer(ABC):
         """Whether the story has ended, per row."""
         return [bool(spans) and spans[-1].ended for spans in self.written]
 
+    def ids(self, row: int) -> list[int]:
+        """All tokens written so far in a row, without its context."""
+        return [i for span in self.written[row] for i in span.ids]
+
     @torch.no_grad()
     def draft(self) -> Tensor:
         """The model's own proposals for the next latents, `[B, z_dim]` float32 on the CPU; nothing is committed."""
+        seeds = [derive_seed(key, "draft") for key in self._keys]
         if self.drafts == "head":
-            states = read_state(self.model, self._hidden(), self._before([]))
-            return self.model.prior.sample(states, self.draft_noise, self.steps, temperature=self.sampling.temperature)
-        return self._write_draft()
+            hidden, temperature = self._prefix.hidden(), self.sampling.temperature
+            return head_drafts(self.model, hidden, self._visible(), seeds, temperature=temperature)
+        with torch.inference_mode():
+            written = self._span(self._prefix.draft_step(), seeds)
+            self._prefix.rewind()
+        return self.model.encode_ids([span.ids for span in written.spans])
 
-    @abstractmethod
-    def _write_draft(self) -> Tensor:
-        """Drafts by writing: S tokens that no latent steers, encoded and forgotten."""
-
-    @abstractmethod
-    def _hidden(self) -> Tensor:
-        """What a draft head reads of the model, `[B, d]`; see `steer.heads.prior.read_state`."""
-
-    @abstractmethod
-    def _generate(
-        self, z: Tensor | None, scale: Tensor | float | None, steered: Tensor | None = None
-    ) -> list[list[int]]:
-        """Commit S tokens per row; returns them."""
-
-    @torch.no_grad()
+    @torch.inference_mode()
     def write(
         self, z: Tensor | None, *, scale: Tensor | float | None = None, steered: Tensor | None = None
     ) -> list[Span]:
@@ -115,7 +110,7 @@ class Writer(ABC):
 
         Args:
             z: `[B, z_dim]` float, or None for unguided writing.
-            scale: strength of classifier-free guidance, a number or `[B]`; None (or 1) does without.
+            scale: of classifier-free guidance, a number or `[B]`; None (or 1) does without.
             steered: `[B]` bool, the rows that are written from `z`; the others are written unguided, as with `z` None.
                 Default: all.
 
@@ -127,54 +122,41 @@ class Writer(ABC):
             GuidanceError: there is a scale, but the writer has no null arm.
         """
         if z is not None:
-            if z.shape != (self.rows, self.model.latent_config.z_dim):
-                raise LatentError(
-                    f"expected latents [{self.rows}, {self.model.latent_config.z_dim}], got {list(z.shape)}"
-                )
-            if not bool(torch.isfinite(z).all()):
-                raise LatentError("latents hold NaN or infinity")
-            if not self.with_null and scale is not None and not bool((torch.as_tensor(scale) == 1).all()):
-                raise GuidanceError(
-                    f"scale {scale} needs a null arm; open the writer with with_null=True, or leave the scale out"
-                )
+            self._check(z, scale)
+        keys = [child_key(key, 0) for key in self._keys]
         before = self.ended
-        tokens = self._generate(z, scale, steered)
-        self.steps += 1
-        spans = []
-        for row, ids in enumerate(tokens):
-            span = Span((), True) if before[row] else self._cut(ids)
+        written = self._span(self._prefix.step(z, scale, steered), keys)
+        self._prefix.extend(written.tokens)
+        self._keys = keys
+        spans = [Span((), True) if over else span for over, span in zip(before, written.spans, strict=True)]
+        for row, span in enumerate(spans):
             self.written[row].append(span)
-            spans.append(span)
         return spans
 
-    def ids(self, row: int) -> list[int]:
-        """All tokens written so far in a row, without its context."""
-        return [i for span in self.written[row] for i in span.ids]
+    def _span(self, step: Step, seeds: Sequence[int]) -> WrittenSpans:
+        size, end = self.model.span_tokens, self.model.tokenizer.eos_token_id
+        return write_span(step, self._sampler(seeds), size=size, end=end)
 
-    def _cut(self, ids: list[int]) -> Span:
-        if self.eos in ids:
-            return Span(tuple(ids[: ids.index(self.eos) + 1]), True)
-        return Span(tuple(ids), False)
-
-    def _encode(self, rows: list[list[int]]) -> Tensor:
-        """Latents of drafted tokens, cut at their story's end."""
-        return self.model.encode_ids([list(self._cut(ids).ids) for ids in rows])
-
-    def _next(self, logits: Tensor, noise: RowNoise, tokens: Sequence[Tensor]) -> Tensor:
-        """Draw the next token `[B]` of a span of which `tokens` are there."""
-        ids, _ = draw_next(
+    def _sampler(self, seeds: Sequence[int]) -> Draw:
+        return TokenSampler(
             self.model,
-            logits,
-            noise,
-            self.steps * 4096 + len(tokens),
-            sampling=self.sampling,
-            limits=self.limits,
-            at_start=self.steps == 0 and not tokens,
-            before=lambda: self._before(tokens),
+            self.sampling,
+            self.limits,
+            span_noise(seeds),
+            self._visible,
+            at_start=not self.written[0],
         )
-        return ids
 
-    def _before(self, tokens: Sequence[Tensor]) -> list[list[int]]:
-        """The visible tokens of each row: context, spans, and `tokens` of the next span."""
-        span = torch.stack(list(tokens), dim=1).tolist() if tokens else [[]] * self.rows
-        return [[*self.contexts[row], *self.ids(row), *span[row]] for row in range(self.rows)]
+    def _visible(self) -> list[list[int]]:
+        """The visible tokens of each row: its context and spans."""
+        return [[*context, *self.ids(row)] for row, context in enumerate(self.contexts)]
+
+    def _check(self, z: Tensor, scale: Tensor | float | None) -> None:
+        if z.shape != (self.rows, self.model.latent_config.z_dim):
+            raise LatentError(f"expected latents [{self.rows}, {self.model.latent_config.z_dim}], got {list(z.shape)}")
+        if not bool(torch.isfinite(z).all()):
+            raise LatentError("latents hold NaN or infinity")
+        if not self.with_null and scale is not None and not bool((torch.as_tensor(scale) == 1).all()):
+            raise GuidanceError(
+                f"scale {scale} needs a null arm; open the writer with with_null=True, or leave the scale out"
+            )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from steer.models.build import fresh_model
 from steer.models.latent_model import LatentModel
+from steer.writing import guided
 
 SPAN, Z_DIM, SOFT = 8, 6, 2
 
@@ -70,3 +71,8 @@ def forced_logits(
 def assert_near(actual: Tensor, wanted: Tensor, atol: float = 1e-4) -> None:
     """Every element within `atol`."""
     torch.testing.assert_close(actual, wanted, atol=atol, rtol=0.0)
+
+
+def write_guided(model: LatentModel, contexts: Any, **options: Any) -> list[guided.Written]:
+    """`steer.write_guided` without classifier-free guidance, unless it is asked for."""
+    return guided.write_guided(model, contexts, **{"guidance_scale": 1.0, **options})

@@ -1,6 +1,5 @@
 """Writing children of many nodes at once: what every engine does, whatever it keeps between expansions."""
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +9,14 @@ import torch
 from torch import Tensor
 
 from steer.errors import LatentError
-from steer.latents.mixing import classifier_free_guidance
-from steer.noise import RowNoise, derive_seed
+from steer.models.latent_model import LatentModel
 from steer.search.tree import Tree
-from steer.writing.limits import PENALTY_WINDOW, Limits, draw_next
+from steer.writing.limits import Limits
 from steer.writing.sampling import SamplingConfig
+from steer.writing.spans import Draw as TokenDraw
+from steer.writing.spans import write_span
+from steer.writing.steps import Step, guided
+from steer.writing.token_sampler import PENALTY_WINDOW, TokenSampler, span_noise
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,13 @@ class Engine(ABC):
     reason: str = ""
 
     def __init__(
-        self, model: Any, tree: Tree, *, sampling: SamplingConfig, with_null: bool = False, limits: Limits | None = None
+        self,
+        model: LatentModel,
+        tree: Tree,
+        *,
+        sampling: SamplingConfig,
+        with_null: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         self.model, self.tree = model, tree
         self.sampling, self.with_null = sampling, with_null
@@ -125,64 +133,35 @@ class Engine(ABC):
 
     # -- what engines share ------------------------------------------------------------------------------------------
 
-    def _decode(self, order: Order, logits: Tensor, forward: Any, arms: int) -> Draw:
-        """Draw S tokens per row.
+    def _write_span(self, order: Order, step: Step) -> Draw:
+        """Draw the rows of an order from the logits of a step."""
 
-        Args:
-            order: what to write.
-            logits: `[arms * R, V]` for the first token, conditional rows first.
-            forward: from token ids `[R]` to the next logits `[arms * R, V]`.
-            arms: 2 with a null arm.
-        """
-        rows, size = len(order.parents), self.tree.span_tokens
-        noise = RowNoise(tuple(derive_seed(seed, "write") for seed in order.seeds))
-        scales = None if order.scales is None else order.scales.to(logits.device)
-        at_root = torch.tensor([self.tree.depth[p] == 0 for p in order.parents], device=logits.device)
-        tokens, logprobs = [], []
-        ended = torch.zeros(rows, dtype=torch.bool, device=logits.device)
-        for step in range(size):
-            mixed = logits[:rows].float()
-            if arms == 2:
-                mixed = classifier_free_guidance(logits[rows:].float(), mixed, 1.0 if scales is None else scales)
-            ids, logprob = self._next(mixed, order, noise, tokens, at_root)
-            logprobs.append(logprob.masked_fill(ended, 0.0))
-            tokens.append(ids)
-            if self.eos is not None:
-                ended |= ids == self.eos
-            if step + 1 == size or bool(ended.all()):
-                break
-            logits = forward(ids)
-        spans, cut = [], ended.tolist()
-        for row, stopped in zip(torch.stack(tokens, dim=1).tolist(), cut, strict=True):
-            spans.append(row[: row.index(self.eos) + 1] if stopped else row)
-        return Draw(spans, cut, torch.stack(logprobs, dim=1).sum(1).cpu())
+        def checked(ids: Tensor | None) -> Tensor:
+            logits = step(ids)
+            if not bool(torch.isfinite(logits).all()):
+                raise LatentError("the model gave NaN or infinite logits; the dtype may be too narrow (try float32)")
+            return logits
 
-    def _next(
-        self, logits: Tensor, order: Order, noise: RowNoise, tokens: list[Tensor], at_root: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Token ids `[R]`, and their log-probabilities."""
-        if not bool(torch.isfinite(logits).all()):
-            raise LatentError("the model gave NaN or infinite logits; the dtype may be too narrow (try float32)")
-        sampling = self.sampling
-        if order.temperatures is not None:
-            # A temperature per row: divided here, so that what follows draws at temperature 1.
-            logits = logits / order.temperatures.to(logits.device)[:, None]
-            sampling = dataclasses.replace(sampling, temperature=1.0)
-        ids, logits = draw_next(
+        written = write_span(checked, self._sampler(order), size=self.tree.span_tokens, end=self.eos)
+        return Draw([list(span.ids) for span in written.spans], [s.ended for s in written.spans], written.logprobs)
+
+    def _sampler(self, order: Order) -> TokenDraw:
+        return TokenSampler(
             self.model,
-            logits,
-            noise,
-            len(tokens),
-            sampling=sampling,
-            limits=self.limits,
-            at_start=at_root if not tokens else False,
-            before=lambda: self._before(order.parents, tokens),
+            self.sampling,
+            self.limits,
+            span_noise(order.seeds),
+            lambda: self._visible(order.parents),
+            at_start=torch.tensor([self.tree.depth[parent] == 0 for parent in order.parents]),
+            temperatures=order.temperatures,
+            with_logprobs=True,
         )
-        tempered = logits / sampling.temperature if sampling.temperature else logits
-        return ids, tempered.gather(1, ids[:, None])[:, 0] - tempered.logsumexp(1)
 
-    def _before(self, parents: Sequence[int], tokens: list[Tensor]) -> list[list[int]]:
-        """The visible tokens that a repetition penalty looks at, per row: context, path, and `tokens` of the span."""
-        span = torch.stack(tokens, dim=1).tolist() if tokens else [[]] * len(parents)
+    def _guided(self, order: Order, step: Step, null: Step | None = None) -> Step:
+        """A step under classifier-free guidance by an order's scales; see `steer.writing.steps.guided`."""
+        return guided(step, 1.0 if order.scales is None else order.scales.to(self.model.device), null)
+
+    def _visible(self, parents: Sequence[int]) -> list[list[int]]:
+        """The last visible tokens of each row: of context and path, as many as a penalty or limit looks at."""
         paths = {p: [*self.tree.context(p), *self.tree.ids(p)][-PENALTY_WINDOW:] for p in set(parents)}
-        return [[*paths[p], *span[row]] for row, p in enumerate(parents)]
+        return [paths[p] for p in parents]

@@ -92,11 +92,12 @@ class PagedEngine(Engine):
         else:
             segments, start = lane.prefix(order.parents, arms)
 
-        def forward(ids: Tensor) -> Tensor:
-            embeds = self.model.embed(ids[:, None])
-            return lane.forward(embeds.repeat(arms, 1, 1) if arms == 2 else embeds, own, segments, start)[:, -1]
+        def step(ids: Tensor | None) -> Tensor:
+            if ids is None:
+                return logits[spread]
+            return lane.forward(self.model.embed(ids[:, None]), own, segments, start)[:, -1]
 
-        drawn = self._decode(order, logits[spread], forward, arms)
+        drawn = self._write_span(order, self._guided(order, step) if arms == 2 else step)
         return dataclasses.replace(drawn, states=[] if draft else [own])
 
     def _soft(self, order: Order, rows: list[int]) -> Tensor:

@@ -15,6 +15,7 @@ from steer.models.base import backbone
 from steer.models.likelihood import mean_logprobs
 from steer.search.engines.base import Draw, Engine, Order
 from steer.search.tree import Tree
+from steer.writing.steps import Step
 
 
 @final
@@ -60,22 +61,14 @@ class PrefillEngine(Engine):
 
     def _write_part(self, order: Order, draft: bool) -> Draw:
         """Rows whose prefixes are of one length (and, in BigVAE's layout, all with a latent or all without)."""
-        both = self.with_null and not draft
-        arms: list[Callable[[Tensor], Tensor]] = []
-        first: list[Tensor] = []
-        for null in (False, True) if both else (False,):
-            embeds, role = self._prefix(order, null)
-            arm = _Stream(self, role)
-            first.append(arm(embeds))
-            arms.append(arm)
+        embeds, role = self._prefix(order, null=False)
+        step = _Stream(self, role).step(embeds)
+        if self.with_null and not draft:
+            embeds, role = self._prefix(order, null=True)
+            step = self._guided(order, step, _Stream(self, role).step(embeds))
+        return self._write_span(order, step)
 
-        def forward(ids: Tensor) -> Tensor:
-            embeds = self.model.embed(ids[:, None])
-            return torch.cat([arm(embeds) for arm in arms])
-
-        return self._decode(order, torch.cat(first), forward, len(arms))
-
-    def _prefix(self, order: Order, null: bool) -> tuple[Tensor, str | None]:
+    def _prefix(self, order: Order, *, null: bool) -> tuple[Tensor, str | None]:
         """Embeddings `[R, L, d]` of all that stands before the spans, and the role that reads them."""
         model, tree, steered = self.model, self.tree, order.from_latent
         if not self.model.layout.keeps_latents:
@@ -100,7 +93,7 @@ class PrefillEngine(Engine):
         """See `Engine`."""
         states = []
         for parent in parents:
-            embeds, role = self._prefix(Order([parent], [0]), False)
+            embeds, role = self._prefix(Order([parent], [0]), null=False)
             states.append(_Stream(self, role).hidden(embeds))
         return torch.cat(states)
 
@@ -123,7 +116,12 @@ class _Stream:
         self._cache: Any = None
         self._before: Tensor | None = None  # the embeddings so far, where there is no cache
 
-    def __call__(self, embeds: Tensor) -> Tensor:
+    def step(self, start: Tensor) -> Step:
+        """A step that first appends embeddings `start` `[R, q, d]`, and then a token per row."""
+        embed = self._engine.model.embed
+        return lambda ids: self._append(start if ids is None else embed(ids[:, None]))
+
+    def _append(self, embeds: Tensor) -> Tensor:
         """Append embeddings `[R, q, d]`; logits `[R, V]` of the last place."""
         if self._before is not None:
             embeds = self._before = torch.cat([self._before, embeds], dim=1)

@@ -61,7 +61,9 @@ def test_writing_agrees_with_the_library(model: Path) -> None:
     loaded = LatentModel.from_pretrained(model)
     pull = Pull(loaded.encode(["A hen."]), make_schedule("cosine", 3))
     sampling = SamplingConfig(temperature=0.5, top_p=0.9)
-    wanted = write_guided(loaded, ["The fox. "], pulls=[pull], spans=3, seeds=[5], sampling=sampling, scale=1.5)[0]
+    wanted = write_guided(
+        loaded, ["The fox. "], pulls=[pull], spans=3, seeds=[5], sampling=sampling, guidance_scale=1.5
+    )[0]
     options = ("--schedule", "cosine", "--temperature", 0.5, "--top-p", 0.9, "--seed", 5, "--scale", 1.5)
     answer = document(steer("write", "-c", "The fox. ", "-t", "A hen.", "-n", 3, "-m", model, "--json", *options))
     assert answer["spans"] == list(wanted.spans)

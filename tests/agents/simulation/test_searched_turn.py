@@ -24,7 +24,7 @@ from agents.simulation.log import FIRST, read_log
 from agents.simulation.searched_turn import turn_rewards
 from agents.simulation.simulation import resume_run, run_scenario
 from steer.models.latent_model import LatentModel
-from steer.search.span_environment import Action
+from steer.search.action import Action
 from tests.agents.cli.kit import ROOT, model_folder
 from tests.agents.conftest import OPENING, make_scenario
 

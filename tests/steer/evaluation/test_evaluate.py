@@ -14,10 +14,10 @@ from steer.evaluation.evaluate import ARMS, arrival, base_nll, ending, evaluate,
 from steer.evaluation.judge import Judge, judge_folder
 from steer.evaluation.shares import share_with_interval
 from steer.models.latent_model import LatentModel
-from steer.writing.guided import Written, write_guided
+from steer.writing.guided import Written
 from steer.writing.sampling import SamplingConfig
 from tests.steer.minihf_oracle import make_minihf_folder
-from tests.steer.tiny import tiny_model
+from tests.steer.tiny import tiny_model, write_guided
 
 SENTENCES = ["The fox ran.", "It sat.", '"No!" said he.', "Was it?", "A hen sang.", "Oh!", "It ate.", "The end."]
 STORIES = [f"Once {i}. " + " ".join(SENTENCES[i % 3 :] + SENTENCES[: i % 5]) for i in range(12)]

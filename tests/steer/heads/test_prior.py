@@ -19,17 +19,17 @@ from steer.models.checkpoint import PRIOR
 from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
 from steer.noise import RowNoise
-from steer.search.driver import Budget
+from steer.search.budget import Budget
+from steer.search.config import guided_menu
 from steer.search.engines.opening import open_engine
-from steer.search.searched import GUIDED_MENU, write_searched
+from steer.search.searched import write_searched
 from steer.search.tree import Tree
 from steer.training.heads.prior_data import Row, read_hidden
-from steer.writing.guided import write_guided
 from steer.writing.opening import open_writer
 from steer.writing.proposals import read_state
 from steer.writing.sampling import SamplingConfig
 from tests.steer.minihf_oracle import make_minihf_folder
-from tests.steer.tiny import SPAN, Z_DIM, assert_near, sharpen, tiny_model
+from tests.steer.tiny import SPAN, Z_DIM, assert_near, sharpen, tiny_model, write_guided
 
 WIDTH = 32 + Z_DIM  # of the tiny base's hidden states, and of the latents
 CONTEXTS = [[3, 1, 4, 1, 5, 9, 2], [65], [200, 100, 50]]
@@ -166,8 +166,7 @@ def test_training_reads_what_a_writer_reads(model: LatentModel, fuse: bool) -> N
         writer = open_writer(model, CONTEXTS, seeds=[1, 2, 3], spans=3)
         states = []
         for z, used in zip(zs, steered, strict=True):
-            states.append(writer._hidden())
-            writer.written = [[*spans] for spans in writer.written]
+            states.append(writer._prefix.hidden())
             writer.write(z if used else None)
         rows = []
         for row, context in enumerate(CONTEXTS):
@@ -185,9 +184,9 @@ def test_training_reads_what_a_writer_reads(model: LatentModel, fuse: bool) -> N
 def test_training_reads_what_a_writer_of_bigvae_s_layout_reads(minihf: LatentModel) -> None:
     z = torch.randn(2, 3, minihf.latent_config.z_dim, generator=torch.Generator().manual_seed(2))
     writer = open_writer(minihf, CONTEXTS, seeds=[1, 2, 3], spans=2)
-    states = [writer._hidden()]
+    states = [writer._prefix.hidden()]
     writer.write(z[0])
-    states.append(writer._hidden())
+    states.append(writer._prefix.hidden())
     writer.write(z[1])
     for row, context in enumerate(CONTEXTS):
         spans = [list(span.ids) for span in writer.written[row]]
@@ -212,13 +211,13 @@ def test_engines_read_what_a_writer_reads(model: LatentModel, paged: bool) -> No
     tree = Tree(SPAN, Z_DIM)
     node = tree.add_root(CONTEXTS[0], seed=0, horizon=3)
     other = tree.add_root(CONTEXTS[2], seed=1, horizon=3)
-    wanted, nodes = [writer._hidden()], [node]
+    wanted, nodes = [writer._prefix.hidden()], [node]
     for step in range(2):
         writer.write(zs[step] if step == 0 else None)
         written_from = zs[step, 0].numpy() if step == 0 else None
         node = tree.add(node, 0, list(writer.written[0][-1].ids), written_from=written_from)
         nodes.append(node)
-        wanted.append(writer._hidden())
+        wanted.append(writer._prefix.hidden())
     engine = open_engine(model, tree, paged=paged, sampling=SamplingConfig(), with_null=paged)
     before = engine.forward_tokens
     found = engine.hidden([*nodes, other])
@@ -252,9 +251,9 @@ def pull(model: LatentModel, spans: int = 3) -> Pull:
     return Pull(latent, make_schedule("bridge", spans))
 
 
-@pytest.mark.parametrize("scale", [None, 1.5])
-def test_guided_writing_by_head(model: LatentModel, scale: float | None) -> None:
-    options = {"pulls": [pull(model)], "spans": 3, "scale": scale, "drafts": "head"}
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_guided_writing_by_head(model: LatentModel, scale: float) -> None:
+    options = {"pulls": [pull(model)], "spans": 3, "guidance_scale": scale, "drafts": "head"}
     together = write_guided(model, CONTEXTS, seeds=[4, 5, 6], **options)
     for row, context in enumerate(CONTEXTS):
         [alone] = write_guided(model, [context], seeds=[4 + row], **options)
@@ -278,7 +277,7 @@ def test_search_by_head_pays_for_spans_alone(model: LatentModel, paged: bool) ->
             spans=2,
             policy="beam",
             budget=Budget(nodes=8),
-            menu=GUIDED_MENU,
+            menu=guided_menu(1.5),
             seeds=[3],
             rewards={"similarity": 1},
             paged=paged,

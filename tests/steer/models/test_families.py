@@ -1,7 +1,6 @@
 """Every family of base models gets the same promises: encode, write, save, load."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,11 +12,11 @@ from steer.models.adapters import ENCODER, ROUTER
 from steer.models.build import check_base
 from steer.models.latent_model import LatentModel
 from steer.models.masks import additive_mask
-from steer.writing.guided import write_guided
 from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
 from tests.steer.families import make_base
-from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, stir, tiny_model
+from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, stir, tiny_model, write_guided
+from tests.steer.writing.test_writer import generate, spy
 
 # PEFT's own settings for layers of experts name more matrices than it then finds.
 pytestmark = pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys:RuntimeWarning")
@@ -76,20 +75,13 @@ def test_cached_logits_are_those_of_a_full_pass(model: LatentModel, fuse: bool) 
     model.fuse = fuse
     try:
         writer = open_writer(model, CONTEXTS, seeds=[1, 2, 3], spans=3, with_null=True, sampling=GREEDY)
-        seen, inner = [], writer._next
-
-        def record(logits: torch.Tensor, *args: Any) -> torch.Tensor:
-            seen.append(logits.clone())
-            return inner(logits, *args)
-
-        writer._next = record  # type: ignore[method-assign]
+        seen = spy(writer)
         tokens = []
         for z in zs:
             before = len(seen)
             writer.draft()
             del seen[before:]
-            tokens.append(writer._generate(z, 1.5))
-            writer.steps += 1
+            tokens.append(generate(writer, z, 1.5))
     finally:
         model.fuse = True
     got = torch.stack(seen, dim=1).unflatten(1, (3, SPAN))
@@ -124,7 +116,7 @@ def test_a_model_of_this_family_survives_saving_with_its_base(model: LatentModel
     texts = ["a fox", "dogs"]
     assert_near(loaded.encode(texts), model.encode(texts), atol=1e-5)
     pull = Pull(model.encode("gold")[0], torch.tensor([0.5, 1.0]))
-    options = {"pulls": [pull], "spans": 2, "seeds": [1, 2], "scale": 1.3}
+    options = {"pulls": [pull], "spans": 2, "seeds": [1, 2], "guidance_scale": 1.3}
     written = [[row.ids for row in write_guided(m, ["The", "Once"], **options)] for m in (model, loaded)]
     assert written[0] == written[1]
 

@@ -11,14 +11,13 @@ from steer.models.latent_model import LatentModel
 from steer.models.positions import check_positions, position_limit
 from steer.rewards import Rewards
 from steer.search import Budget, SpanWorld, Tree, write_searched
+from steer.search.action import Action, Aim
 from steer.search.engines.opening import open_engine
-from steer.search.span_environment import Action, Aim
-from steer.writing.guided import write_guided
 from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
 from tests.steer.families import FAMILIES, make_base
 from tests.steer.minihf_oracle import make_minihf_folder
-from tests.steer.tiny import SOFT, SPAN, Z_DIM, tiny_model
+from tests.steer.tiny import SOFT, SPAN, Z_DIM, tiny_model, write_guided
 
 LIMIT = 128
 WITH_TABLE = ("gpt2", "gptj", "opt")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +9,10 @@ from torch import Tensor
 
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
-from steer.noise import RowNoise, derive_seed
+from steer.noise import RowNoise, child_key, derive_seed
 from steer.search.engines.base import Draw, Engine, Order
-from steer.search.tree import Tree, child_key
+from steer.search.tree import Tree
+from steer.writing.spans import Draw as TokenDraw
 from tests.steer.tiny import Z_DIM, forced_logits
 
 CONTEXTS = [list(b"Once upon a time"), [65], list(b"The fox"), list(b"the dog")]
@@ -78,13 +78,18 @@ def grow(engine: Engine, wishes: Sequence[Wish], *, keep: bool = True) -> tuple[
 def spy(engine: Engine) -> list[Tensor]:
     """Record the (mixed) logits `[R, V]` from which each token is drawn."""
     seen: list[Tensor] = []
-    inner = engine._next
+    inner = engine._sampler
 
-    def record(logits: Tensor, *args: Any) -> Any:
-        seen.append(logits.clone())
-        return inner(logits, *args)
+    def recording(order: Order) -> TokenDraw:
+        draw = inner(order)
 
-    engine._next = record  # type: ignore[method-assign]
+        def record(logits: Tensor, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+            seen.append(logits.clone())
+            return draw(logits, tokens)
+
+        return record
+
+    engine._sampler = recording  # type: ignore[method-assign]
     return seen
 
 

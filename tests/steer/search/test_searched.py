@@ -11,23 +11,24 @@ import torch
 import steer.search
 from steer.errors import GuidanceError, LatentError, RewardError, SearchError, TextError, UnsupportedBase
 from steer.latents.pull import Pull
+from steer.latents.schedules import make_schedule
 from steer.models.latent_model import LatentModel
 from steer.noise import derive_seed
 from steer.rewards import Rewards, default_rewards
-from steer.search.driver import Budget
+from steer.search.action import Action
+from steer.search.budget import Budget
+from steer.search.config import guided_menu
 from steer.search.fields import Status
 from steer.search.policies import POLICIES
-from steer.search.searched import GUIDED_MENU, SearchResult, write_searched
-from steer.search.span_environment import Action
+from steer.search.searched import SearchResult, write_searched
 from steer.search.tree import Tree
-from steer.writing.guided import write_guided
 from steer.writing.limits import Limits
 from steer.writing.sampling import SamplingConfig
 from tests.steer.families import EOS
 from tests.steer.search.engine_kit import latent
 from tests.steer.search.test_driver import check_whole
 from tests.steer.search.tree_kit import below
-from tests.steer.tiny import SPAN, Z_DIM, assert_near
+from tests.steer.tiny import SPAN, Z_DIM, assert_near, write_guided
 
 CONTEXTS = ["Once upon a time", "The fox"]
 TERMINALS = torch.stack([latent(1), latent(2)])
@@ -36,7 +37,7 @@ ENDLESS = Limits(may_end=False)
 
 def search(model: LatentModel, contexts: Any = CONTEXTS, **options: Any) -> list[SearchResult]:
     settings = {"terminals": TERMINALS, "spans": 3, "budget": Budget(nodes=24), "seeds": [5, 6], "limits": ENDLESS}
-    return write_searched(model, contexts, **{**settings, "menu": GUIDED_MENU, **options})
+    return write_searched(model, contexts, **{**settings, "menu": guided_menu(1.5), **options})
 
 
 def check_result(model: LatentModel, result: SearchResult, spans: int) -> None:
@@ -58,6 +59,38 @@ def check_result(model: LatentModel, result: SearchResult, spans: int) -> None:
     else:
         assert not result.ended and len(path) < spans
     assert result.spent.nodes == len(below(tree, root))
+
+
+# Guided writing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paged", [True, False])
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+@pytest.mark.parametrize(
+    "sampling", [SamplingConfig(), SamplingConfig(repetition_penalty=1.2)], ids=["plain", "penalty"]
+)
+def test_a_search_of_one_path_writes_what_guided_writing_writes(
+    model: LatentModel, scale: float, paged: bool, sampling: SamplingConfig
+) -> None:
+    """Both count noise alike and run the same loop, from one seed."""
+    how = {"spans": 3, "sampling": sampling, "limits": ENDLESS}
+    found = write_searched(
+        model,
+        CONTEXTS,
+        terminals=TERMINALS,
+        policy="best_of_n",
+        policy_options={"n": 1},
+        budget=Budget(nodes=3),
+        menu=[Action(1.0, scale)],
+        seeds=[5, 6],
+        paged=paged,
+        **how,
+    )
+    pull = Pull(TERMINALS, make_schedule("bridge", 3))
+    written = write_guided(model, CONTEXTS, pulls=[pull], seeds=[5, 6], guidance_scale=scale, **how)
+    assert [result.ids for result in found] == [row.ids for row in written]
+    for result, row in zip(found, written, strict=True):
+        assert_near(result.latents, row.latents, atol=1e-4)
 
 
 # Policies -------------------------------------------------------------------------------------------------------------
@@ -266,7 +299,7 @@ def test_what_is_avoided_counts(model: LatentModel) -> None:
         ({"terminals": torch.zeros(2, 5)}, LatentError, r"got \[2, 5\]"),
         ({"terminals": torch.full((2, Z_DIM), torch.nan)}, LatentError, "NaN or infinity"),
         ({"terminals": None}, GuidanceError, "nothing to steer to"),
-        ({"spans": 0}, SearchError, "spans must be at least 1; got 0"),
+        ({"spans": 0}, GuidanceError, "spans must be an int of at least 1; got 0"),
         ({"deadline": 2}, SearchError, "deadline not before it; got 3 and 2"),
         ({"policy": "a_star"}, SearchError, "unknown policy 'a_star'; expected one of best_of_n"),
         ({"policy_options": {"n": 3}}, SearchError, "'mcts' has no option n"),
@@ -320,7 +353,7 @@ def test_another_search_cannot_be_gone_on_with(model: LatentModel, options: dict
 def test_a_search_leaves_no_trace_in_the_model(model: LatentModel) -> None:
     def write() -> list[tuple[tuple[int, ...], torch.Tensor]]:
         pull = Pull(latent(3), torch.tensor([0.5, 1.0]))
-        rows = write_guided(model, CONTEXTS, pulls=[pull], spans=2, seeds=[1, 2], scale=1.4)
+        rows = write_guided(model, CONTEXTS, pulls=[pull], spans=2, seeds=[1, 2], guidance_scale=1.4)
         return [(row.ids, row.drafts) for row in rows]
 
     before, attention = write(), model.peft.get_base_model().config._attn_implementation

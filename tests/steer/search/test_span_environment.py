@@ -12,16 +12,18 @@ from steer.errors import LatentError, RewardError, SearchError
 from steer.latents.mixing import mix
 from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel
-from steer.noise import derive_seed
+from steer.noise import child_key, derive_seed
 from steer.rewards import Rewards
-from steer.search.driver import Budget, run_search
+from steer.search.action import Action, Aim
+from steer.search.budget import Budget
+from steer.search.driver import run_search
 from steer.search.engines.base import Draw, Engine, Order
 from steer.search.engines.opening import open_engine
 from steer.search.engines.paged import PagedEngine
 from steer.search.policies import make_policy
 from steer.search.problem import Request
-from steer.search.span_environment import Action, Aim, SpanWorld
-from steer.search.tree import Tree, child_key
+from steer.search.span_environment import SpanWorld
+from steer.search.tree import Tree
 from steer.writing.limits import Limits
 from steer.writing.sampling import SamplingConfig
 from tests.steer.search.engine_kit import CONTEXTS, drawn, latent, wanted_logits
@@ -50,7 +52,11 @@ def make_world(
     for number, context in enumerate(contexts):
         tree.add_root(context, seed=40 + number, horizon=horizon)
     with_null = any(a.scale != 1 for a in menu)
-    settings = {"sampling": SamplingConfig(temperature=temperature), "limits": Limits(may_end=False), **options}
+    settings = {
+        "sampling": SamplingConfig(temperature=temperature, top_p=1.0),
+        "limits": Limits(may_end=False),
+        **options,
+    }
     engine = open_engine(model, tree, with_null=with_null, **settings)
     aims = []
     for number in range(len(contexts)):

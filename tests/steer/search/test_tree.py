@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from steer.errors import SearchError
+from steer.noise import child_key
 from steer.search.fields import FIELDS, NONE, Status
 from steer.search.links import check_links
 from steer.search.problem import Problem, Request
-from steer.search.tree import Tree, child_key
+from steer.search.tree import Tree
 from tests.steer.search.tree_kit import below
 
 

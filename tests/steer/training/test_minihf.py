@@ -76,7 +76,7 @@ def test_a_recipe_of_this_layout_gives_a_model_that_loads_and_writes(run: Path) 
     done = json.loads((run / "autoencoder" / "done.json").read_text())
     assert model.latent_config.latent_norm == done["eval_latent_norm"] > 0
     pull = steer.Pull(model.encode("dogs"), steer.make_schedule("bridge", 2))
-    written = steer.write_guided(model, ["The fox"], pulls=[pull], spans=2, scale=1.5)[0]
+    written = steer.write_guided(model, ["The fox"], pulls=[pull], spans=2, guidance_scale=1.5)[0]
     assert len(written.ids) == 16
     figures = latent_figures(model, STORIES, rows=4, spans=2, context=8)
     assert 0 < figures["nll_own"] != figures["nll_wrong"]

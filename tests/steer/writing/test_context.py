@@ -10,13 +10,12 @@ import pytest
 from steer.errors import TextError
 from steer.models.latent_model import LatentModel
 from steer.models.tokens import text_begin
-from steer.search.driver import Budget
+from steer.search.budget import Budget
 from steer.search.searched import write_searched
 from steer.writing.context import visible_ids
-from steer.writing.guided import write_guided
 from steer.writing.sampling import SamplingConfig
 from tests.steer.minihf_oracle import make_minihf_folder
-from tests.steer.tiny import SPAN, tiny_model
+from tests.steer.tiny import SPAN, tiny_model, write_guided
 
 GREEDY = SamplingConfig(temperature=0)
 

@@ -1,5 +1,6 @@
 """Guided writing: the laws that hold from the pull to the text."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,11 @@ from steer.latents.mixing import mix
 from steer.latents.pull import Pull
 from steer.latents.schedules import make_schedule
 from steer.models.latent_model import LatentModel
-from steer.writing.guided import Written, write_guided
+from steer.writing.guided import Written
 from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
 from tests.steer.minihf_oracle import make_minihf_folder
-from tests.steer.tiny import SPAN, Z_DIM, assert_near, sharpen, tiny_model
+from tests.steer.tiny import SPAN, Z_DIM, assert_near, sharpen, tiny_model, write_guided
 
 GREEDY = SamplingConfig(temperature=0)
 OPENINGS = ["Once upon a time", "The", "A fox"]
@@ -76,11 +77,12 @@ def test_each_span_is_written_from_the_mix_of_its_draft(model: LatentModel) -> N
         Pull(latent(model, 1), torch.tensor([0.2, 0.1, 0.0])),
         Pull(latent(model, 2), torch.tensor([0.5, 0.5, 0.5]), avoid=True),
     ]
-    written = write_guided(model, OPENINGS, pulls=pulls, spans=3, seeds=[1, 2, 3], method="slerp", rescale="draft")
+    along = partial(mix, method="slerp", rescale="draft")
+    written = write_guided(model, OPENINGS, pulls=pulls, spans=3, seeds=[1, 2, 3], mix=along)
     writer = open_writer(model, [model.to_ids(o) for o in OPENINGS], seeds=[1, 2, 3], spans=3)
     for step in range(3):
         draft = writer.draft()
-        z = mix(draft, pulls, step, rescale="draft", method="slerp")
+        z = along(draft, pulls, step)
         writer.write(z)
         for row, result in enumerate(written):
             if step < len(result.spans) and not (step and writer.ended[row]):
@@ -89,10 +91,10 @@ def test_each_span_is_written_from_the_mix_of_its_draft(model: LatentModel) -> N
     assert [list(result.ids) for result in written] == [writer.ids(row) for row in range(3)]
 
 
-@pytest.mark.parametrize("scale", [None, 1.5])
-def test_a_row_is_written_the_same_alone_as_in_a_batch(model: LatentModel, scale: float | None) -> None:
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_a_row_is_written_the_same_alone_as_in_a_batch(model: LatentModel, scale: float) -> None:
     latents, weights = latent(model, rows=3), torch.tensor([[0.2, 0.6], [0.5, 1.0], [1.0, 0.3]])
-    options = {"spans": 2, "scale": scale, "sampling": GREEDY}
+    options = {"spans": 2, "guidance_scale": scale, "sampling": GREEDY}
     together = write_guided(model, OPENINGS, pulls=[Pull(latents, weights)], seeds=[1, 2, 3], **options)
     for row in range(3):
         pull = Pull(latents[row : row + 1], weights[row : row + 1])
@@ -119,23 +121,14 @@ def test_seeds_decide_and_one_seed_gives_each_row_its_own(model: LatentModel) ->
     assert first[0].ids != first[1].ids
 
 
-def test_bridge_noise_is_the_rows_own_and_leaves_the_last_span_alone(model: LatentModel) -> None:
-    pull = Pull(latent(model), make_schedule("bridge", 2))
-    options = {"pulls": [pull], "spans": 2, "sampling": GREEDY}
-    quiet = write_guided(model, OPENINGS, seeds=[1, 2, 3], **options)
-    noisy = write_guided(model, OPENINGS, seeds=[1, 2, 3], noise=1.0, **options)
-    alone = write_guided(model, OPENINGS[1:2], seeds=[2], noise=1.0, **options)
-    assert (quiet[1].latents[0] - noisy[1].latents[0]).abs().max() > 1e-2
-    assert torch.equal(noisy[1].latents[-1], pull.latent)
-    assert_near(alone[0].latents, noisy[1].latents, atol=1e-5)
-
-
 def test_a_schedule_of_scales_equals_a_number_when_constant(model: LatentModel) -> None:
     options = {"pulls": [Pull(latent(model), torch.full((2,), 0.8))], "spans": 2, "seeds": [1, 2, 3]}
-    constant = write_guided(model, OPENINGS, scale=1.5, **options)
-    assert texts(write_guided(model, OPENINGS, scale=torch.full((2,), 1.5), **options)) == texts(constant)
-    assert texts(write_guided(model, OPENINGS, scale=1.0, **options)) == texts(write_guided(model, OPENINGS, **options))
-    annealed = write_guided(model, OPENINGS, scale=torch.tensor([1.0, 2.0]), **options)
+    constant = write_guided(model, OPENINGS, guidance_scale=1.5, **options)
+    assert texts(write_guided(model, OPENINGS, guidance_scale=torch.full((2,), 1.5), **options)) == texts(constant)
+    assert texts(write_guided(model, OPENINGS, guidance_scale=1.0, **options)) == texts(
+        write_guided(model, OPENINGS, **options)
+    )
+    annealed = write_guided(model, OPENINGS, guidance_scale=torch.tensor([1.0, 2.0]), **options)
     assert annealed[0].ids[:SPAN] == write_guided(model, OPENINGS, **options)[0].ids[:SPAN]
 
 
@@ -146,12 +139,12 @@ def test_contexts_may_be_token_ids(model: LatentModel) -> None:
 
 def test_wrong_arguments_are_refused_with_what_to_try(model: LatentModel) -> None:
     good = Pull(latent(model), torch.ones(2))
-    with pytest.raises(GuidanceError, match="spans must be at least 1; got 0"):
+    with pytest.raises(GuidanceError, match="spans must be an int of at least 1; got 0"):
         write_guided(model, OPENINGS, spans=0)
     with pytest.raises(GuidanceError, match=r"schedule has 2 steps for 3 spans; make it with make_schedule\(name, 3\)"):
         write_guided(model, OPENINGS, pulls=[good], spans=3)
     with pytest.raises(GuidanceError, match="1 steps for 2 spans"):
-        write_guided(model, OPENINGS, pulls=[good], spans=2, scale=torch.tensor([1.5]))
+        write_guided(model, OPENINGS, pulls=[good], spans=2, guidance_scale=torch.tensor([1.5]))
     for weight in (0.5, 1.0):
         for wrong in (torch.ones(5), torch.ones(2, model.latent_config.z_dim)):
             with pytest.raises(GuidanceError, match="does not fit"):

@@ -10,18 +10,21 @@ from torch import Tensor
 
 from steer.errors import SamplingError
 from steer.noise import RowNoise
-from steer.writing.limits import PENALTY_WINDOW, Limits, draw_next
+from steer.writing.limits import Limits
 from steer.writing.sampling import SamplingConfig, sample_with
+from steer.writing.token_sampler import PENALTY_WINDOW, TokenSampler
 
 VOCAB, EOS, INSIDE, COLON = 12, 11, 5, 6
 WORDS = {0: "\n", 1: "Max", 2: " Fox", 3: " ran", 4: " to", COLON: ":"}
-MODEL = SimpleNamespace(
+MODEL: Any = SimpleNamespace(
     tokenizer=SimpleNamespace(eos_token_id=EOS, decode=lambda ids: "".join(WORDS[i] for i in ids)),
     inside_words=torch.arange(VOCAB) == INSIDE,
     colons=torch.arange(VOCAB) == COLON,
     device="cpu",
 )
 NOISE = RowNoise((1, 2, 3))
+PLAIN = SamplingConfig(temperature=0.7, top_p=1.0)
+FREE = Limits(plays=True)
 
 
 def logits(best: int | None = None) -> Tensor:
@@ -39,14 +42,17 @@ def draw(values: Tensor, before: Sequence[Sequence[int]] | None = None, **option
         assert before is not None, "asked without a penalty"
         return before
 
-    settings = {"sampling": SamplingConfig(temperature=0.7), "limits": Limits(), "at_start": False, **options}
-    return draw_next(MODEL, values, NOISE, settings.pop("step", 4), before=written, **settings)
+    settings = {"sampling": PLAIN, "limits": FREE, "at_start": False, **options}
+    tokens = [torch.zeros(3, dtype=torch.long)] * settings.pop("step", 0)
+    sampler = TokenSampler(MODEL, noise=NOISE, visible=written, **settings)
+    allowed = sampler._limited(values.clone(), tokens)
+    return sampler(values, tokens)[0], allowed
 
 
 def test_without_limits_it_is_a_plain_sample_at_that_step() -> None:
     for step in (0, 4, 5):
         ids, allowed = draw(logits(), step=step)
-        assert torch.equal(ids, sample_with(SamplingConfig(temperature=0.7), logits(), noise=NOISE.gumbel(step, VOCAB)))
+        assert torch.equal(ids, sample_with(PLAIN, logits(), noise=NOISE.gumbel(step, VOCAB)))
         assert torch.equal(allowed, logits())
 
 
@@ -54,13 +60,13 @@ def test_without_limits_it_is_a_plain_sample_at_that_step() -> None:
 def test_the_end_token_is_drawn_only_where_stories_may_end(temperature: float) -> None:
     sampling = SamplingConfig(temperature=temperature)
     assert draw(logits(EOS), sampling=sampling)[0].tolist() == [EOS] * 3
-    ids, allowed = draw(logits(EOS), sampling=sampling, limits=Limits(may_end=False))
+    ids, allowed = draw(logits(EOS), sampling=sampling, limits=Limits(may_end=False, plays=True))
     assert EOS not in ids.tolist()
     assert bool((allowed[:, EOS] == -torch.inf).all()) and bool(torch.isfinite(allowed[:, :EOS]).all())
 
 
 def test_words_are_not_gone_on_with_at_the_start_of_each_row() -> None:
-    whole = Limits(whole_words=True)
+    whole = Limits(whole_words=True, plays=True)
     assert draw(logits(INSIDE), limits=whole)[0].tolist() == [INSIDE] * 3
     assert INSIDE not in draw(logits(INSIDE), limits=whole, at_start=True)[0].tolist()
     ids, allowed = draw(logits(INSIDE), limits=whole, at_start=torch.tensor([True, False, True]))

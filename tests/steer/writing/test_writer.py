@@ -11,10 +11,10 @@ from steer.errors import GuidanceError, LatentError, TextError
 from steer.latents.mixing import classifier_free_guidance
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
-from steer.writing.interleaved import InterleavedWriter
-from steer.writing.minihf import MiniHFWriter
+from steer.writing.limits import Limits
 from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
+from steer.writing.spans import Draw
 from steer.writing.writer import Writer
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, sharpen, tiny_model
@@ -42,14 +42,23 @@ def latents(rows: int, steps: int, width: int = Z_DIM, seed: int = 0) -> Tensor:
 def spy(writer: Writer) -> list[Tensor]:
     """Record the logits from which each token is drawn."""
     seen: list[Tensor] = []
-    inner = writer._next
+    inner = writer._sampler
 
-    def record(logits: Tensor, *args: object, **kwargs: object) -> Tensor:
-        seen.append(logits.clone())
-        return inner(logits, *args, **kwargs)  # type: ignore[arg-type]
+    def recording(seeds: Sequence[int]) -> Draw:
+        draw = inner(seeds)
 
-    writer._next = record  # type: ignore[method-assign]
+        def record(logits: Tensor, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+            seen.append(logits.clone())
+            return draw(logits, tokens)
+
+        return record
+
+    writer._sampler = recording  # type: ignore[method-assign]
     return seen
+
+
+def generate(writer: Writer, z: Tensor | None, scale: float | Tensor | None) -> list[list[int]]:
+    return [list(span.ids) for span in writer.write(z, scale=scale)]
 
 
 def write_all(writer: Writer, zs: Sequence[Tensor | None], scale: float | None = None) -> list[list[int]]:
@@ -72,9 +81,7 @@ def test_cached_logits_are_those_of_a_full_pass(model: LatentModel, fuse: bool) 
             seen_before = len(seen)
             writer.draft()
             del seen[seen_before:]
-            tokens.append(writer._generate(z, None))
-            writer.steps += 1
-            writer.written = [[*spans] for spans in writer.written]
+            tokens.append(generate(writer, z, None))
     finally:
         model.fuse = True
     got = torch.stack(seen, dim=1).unflatten(1, (4, SPAN))
@@ -89,8 +96,7 @@ def test_guided_logits_mix_two_separate_passes(model: LatentModel) -> None:
     seen, tokens, zs = spy(writer), [], list(latents(3, 3))
     scales: list[float | Tensor | None] = [1.7, torch.tensor([0.0, 1.0, 2.5]), None]
     for z, scale in zip(zs, scales, strict=True):
-        tokens.append(writer._generate(z, scale))
-        writer.steps += 1
+        tokens.append(generate(writer, z, scale))
     got = torch.stack(seen, dim=1).unflatten(1, (3, SPAN))
     for row, context in enumerate(CONTEXTS):
         ids = [step[row] for step in tokens]
@@ -186,15 +192,16 @@ class Scripted:
     def __init__(self, rows: list[list[int]]) -> None:
         self.rows, self.at = rows, 0
 
-    def __call__(self, logits: Tensor, *args: object, **kwargs: object) -> Tensor:
+    def __call__(self, logits: Tensor, tokens: Sequence[Tensor]) -> tuple[Tensor, None]:
         self.at += 1
-        return torch.tensor([row[self.at - 1] for row in self.rows])
+        return torch.tensor([row[self.at - 1] for row in self.rows]), None
 
 
 def test_a_row_stops_after_its_end_token_and_its_neighbour_goes_on(model: LatentModel) -> None:
     writer = open_writer(model, CONTEXTS[:2], seeds=[1, 2], spans=3)
     scripts = [[1, 2, EOS, *range(3, 24)], list(range(24))]
-    writer._next = Scripted(scripts)  # type: ignore[method-assign]
+    script = Scripted(scripts)
+    writer._sampler = lambda seeds: script  # type: ignore[method-assign]
     spans = [writer.write(None) for _ in range(3)]
     assert (spans[0][0].ids, spans[0][0].ended) == ((1, 2, EOS), True)
     assert [(span[0].ids, span[0].ended) for span in spans[1:]] == [((), True)] * 2
@@ -206,7 +213,8 @@ def test_a_row_stops_after_its_end_token_and_its_neighbour_goes_on(model: Latent
 
 def test_an_end_token_may_come_first_or_last_in_a_span(model: LatentModel) -> None:
     writer = open_writer(model, CONTEXTS[:2], seeds=[1, 2], spans=2)
-    writer._next = Scripted([[EOS, *range(15)], [*range(7), EOS, *range(8)]])  # type: ignore[method-assign]
+    script = Scripted([[EOS, *range(15)], [*range(7), EOS, *range(8)]])
+    writer._sampler = lambda seeds: script  # type: ignore[method-assign]
     spans = writer.write(None)
     assert [span.ids for span in spans] == [(EOS,), (*range(7), EOS)]
     assert writer.ended == [True, True]
@@ -215,7 +223,8 @@ def test_an_end_token_may_come_first_or_last_in_a_span(model: LatentModel) -> No
 
 def test_a_draft_that_ends_is_encoded_up_to_its_end(model: LatentModel) -> None:
     writer = open_writer(model, CONTEXTS[:2], seeds=[1, 2], spans=2)
-    writer._next = Scripted([[1, 2, EOS, *range(5)], [EOS] * 8])  # type: ignore[method-assign]
+    script = Scripted([[1, 2, EOS, *range(5)], [EOS] * 8])
+    writer._sampler = lambda seeds: script  # type: ignore[method-assign]
     assert_near(writer.draft(), model.encode_ids([[1, 2, EOS], [EOS]]), atol=1e-5)
     assert writer.ended == [False, False]
 
@@ -301,11 +310,6 @@ def test_more_spans_than_there_is_memory_for_is_an_error(model: LatentModel) -> 
         write_all(writer, [None, None, None])
 
 
-def test_the_layout_decides_the_writer(model: LatentModel, minihf: LatentModel) -> None:
-    assert isinstance(open_writer(model, [[65]], seeds=[1], spans=1), InterleavedWriter)
-    assert isinstance(open_writer(minihf, [[65]], seeds=[1], spans=1), MiniHFWriter)
-
-
 # MiniHF's layout ------------------------------------------------------------------------------------------------------
 
 
@@ -317,15 +321,15 @@ def test_minihf_spans_equal_a_prefill_from_scratch_for_every_span(
     contexts = [[70, 71, 72, 73, 74], [100], [90, 91]]
     minihf.fuse = fuse
     try:
-        writer = open_writer(minihf, contexts, seeds=[1, 2, 3], spans=4, with_null=scale is not None)
+        options = {"with_null": scale is not None, "limits": Limits(may_end=False)}
+        writer = open_writer(minihf, contexts, seeds=[1, 2, 3], spans=4, **options)
         seen, tokens = spy(writer), []
         zs: list[Tensor | None] = [*latents(3, 2, 16), None, latents(3, 1, 16, seed=9)[0]]
         for z in zs:
             before = len(seen)
             writer.draft()
             del seen[before:]
-            tokens.append(writer._generate(z, scale))
-            writer.steps += 1
+            tokens.append(generate(writer, z, scale))
     finally:
         minihf.fuse = True
     got = torch.stack(seen, dim=1).unflatten(1, (4, SPAN))

@@ -27,7 +27,7 @@ from tests.steer.search.engine_kit import (
 )
 from tests.steer.tiny import SPAN, assert_near, forced_logits
 
-OPTIONS = {"sampling": SamplingConfig(temperature=0.9), "limits": Limits(may_end=False)}
+OPTIONS = {"sampling": SamplingConfig(temperature=0.9, top_p=1.0), "limits": Limits(may_end=False)}
 REASONS = {
     "mistral_window": "layers of its own kind .DynamicSlidingWindowLayer",
     "gptj": "differs from its own by",

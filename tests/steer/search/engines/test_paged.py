@@ -35,7 +35,7 @@ from tests.steer.search.engine_kit import (
 from tests.steer.tiny import SOFT, SPAN, Z_DIM, assert_near, forced_logits, sharpen, tiny_model
 
 ENDLESS = Limits(may_end=False)
-SAMPLING = SamplingConfig(temperature=0.9)
+SAMPLING = SamplingConfig(temperature=0.9, top_p=1.0)
 
 
 def open_paged(model: LatentModel, tree: Tree, *, with_null: bool = False, memory: int = 2**30) -> PagedEngine:
@@ -79,7 +79,7 @@ def grow_and_check(engine: PagedEngine | PrefillEngine, wishes: Sequence[Wish], 
     seen = spy(engine)
     nodes, _ = grow(engine, wishes)
     check_nodes(engine, nodes, wishes, seen, atol)
-    del engine._next
+    del engine._sampler
     return nodes
 
 
@@ -358,11 +358,14 @@ def test_spans_behind_one_token_see_that_token_alone(model: LatentModel) -> None
 
 def test_the_model_is_as_it_was(model: LatentModel) -> None:
     from steer.latents.pull import Pull
-    from steer.writing.guided import write_guided
+    from tests.steer.tiny import write_guided
 
     def write() -> list[tuple[int, ...]]:
         pull = Pull(latent(3), torch.tensor([0.5, 1.0]))
-        return [row.ids for row in write_guided(model, ["The", "Once"], pulls=[pull], spans=2, seeds=[1, 2], scale=1.4)]
+        return [
+            row.ids
+            for row in write_guided(model, ["The", "Once"], pulls=[pull], spans=2, seeds=[1, 2], guidance_scale=1.4)
+        ]
 
     base = model.peft.get_base_model()
     for fuse in (True, False):

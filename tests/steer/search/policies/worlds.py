@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from steer.search.driver import Budget, Outcome, run_search
+from steer.noise import child_key
+from steer.search.budget import Budget, Outcome
+from steer.search.driver import run_search
 from steer.search.environment import World
 from steer.search.policies import make_policy
 from steer.search.problem import Request
-from steer.search.tree import Tree, child_key
+from steer.search.tree import Tree
 
 SPAN = 2
 Path = tuple[int, ...]
