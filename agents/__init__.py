@@ -5,8 +5,6 @@
     summary = run_scenario(scenario, model, Path("runs/demo"))
     print(render_transcript(summary.path))
 
-Modules, lowest first: `errors`, `sentences`, `yaml_file`, `scenario`, `events`, `log`, `goals` (the store), `manifest`,
-`state` (the fold of a log), `planner`, `turns`, `progress`, `transcript`, `simulation`, then `plots` and `audit`.
 Names are loaded when they are first used: importing the package alone loads neither torch nor matplotlib.
 """
 

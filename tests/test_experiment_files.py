@@ -1,10 +1,16 @@
-"""Every experiment file in examples/ runs on the packaged model, in small."""
+"""Every experiment file in examples/ runs on the packaged model, in small.
+
+Over all files every way of writing is run, with every option and every value that is no number; arms that differ in
+numbers alone, or that an earlier file has too, are only loaded.
+"""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agents.experiments.play_file import holds_scenarios, load_plays
 from agents.experiments.play_spec import Plays
@@ -21,6 +27,41 @@ STORIES = (
     "A fox sat in the snow. He was cold. He found a den. He slept well.\n<|endoftext|>\n"
     "Mia had a boat. She sailed over the sea. She met a whale. They sang a song.\n"
 )
+
+
+def traits(settings: Any, path: str = "") -> Iterator[str]:
+    """Which options an arm has, and their values, numbers apart; each behind what it is an option of."""
+    if isinstance(settings, dict):
+        named = {key: value for key, value in settings.items() if key not in ("name", "budget", "budgets")}
+        way = "/".join(str(settings[key]) for key in ("method", "policy") if key in settings)
+        for key, value in named.items():
+            yield from traits(value, f"{path}/{way}/{key}")
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from traits(value, path)
+    else:
+        number = isinstance(settings, (int, float)) and not isinstance(settings, bool)
+        yield path if number else f"{path}={settings}"
+
+
+def chosen_arms() -> dict[Path, list[str]]:
+    """The arms of each file that are run: two at least, with the reference."""
+    seen: set[str] = set()
+    chosen = {}
+    for path in FILES:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        arms = {arm["name"]: set(traits(arm)) for arm in data["arms"]}
+        names = [data.get("reference", next(iter(arms)))]
+        seen |= arms[names[0]]
+        for name, found in sorted(arms.items(), key=lambda item: -len(item[1])):
+            if name not in names and found - seen:
+                names.append(name)
+                seen |= found
+        chosen[path] = names if len(names) > 1 else [*names, next(name for name in arms if name not in names)]
+    return chosen
+
+
+CHOSEN = chosen_arms()
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +85,27 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "store")
 
 
-def small(loaded: Experiment, store: str) -> Experiment:
-    """Two pairs, two spans, the first seed, and of each arm the smallest budget, at most 4."""
+def small(loaded: Experiment, store: str, names: list[str]) -> Experiment:
+    """Two pairs, two spans, the first seed, these arms, and of each the smallest budget, at most 4."""
     data = json.loads(loaded.model_dump_json())
     arms = []
-    for arm in data["arms"]:
+    for arm in (arm for arm in data["arms"] if arm["name"] in names):
         budgets = [min(4, *arm.pop("budgets"))] if arm["budgets"] else arm.pop("budgets")
         arms.append(arm | {"budgets": budgets} | ({"store": store} if "store" in arm else {}))
     changes = {"limit": 2, "spans": 2, "chunk": 2, "seeds": data["seeds"][:1], "arms": arms}
     return Experiment.model_validate(data | changes)
 
 
-def small_plays(loaded: Plays, store: str) -> Plays:
-    """Two turns of the first scenario of each relation that an arm asks for, else of the first, with the first seed."""
+def small_plays(loaded: Plays, store: str, names: list[str]) -> Plays:
+    """Two turns of a span of the first scenario of each relation that an arm asks for, else of the first; one seed."""
     data = loaded.experiment.model_dump(mode="json")
+    data["arms"] = [arm for arm in data["arms"] if arm["name"] in names]
     for arm in data["arms"]:
         if "roadmap" in arm["planner"]:
             arm["planner"]["roadmap"]["store"] = store
     experiment = type(loaded.experiment).model_validate(data | {"seeds": data["seeds"][:1]})
     chosen = [next(scenario for scenario in loaded.scenarios if arm.plays(scenario)) for arm in experiment.arms]
-    scenarios = {scenario.id: scenario.model_copy(update={"turns": 2}) for scenario in chosen}
+    scenarios = {scenario.id: scenario.model_copy(update={"turns": 2, "spans_per_turn": 1}) for scenario in chosen}
     return Plays(experiment, tuple(scenarios.values()))
 
 
@@ -73,11 +115,11 @@ def test_the_file_runs(path: Path, packaged: LatentModel, store: str, tmp_path: 
     run = tmp_path / "run"
     outcome: Any
     if holds_scenarios(path):
-        plays = small_plays(load_plays(path), store)
+        plays = small_plays(load_plays(path), store, CHOSEN[path])
         outcome = run_plays(plays, run, lambda: packaged, open_judge=Letters)
         arms = [arm.name for arm in plays.experiment.arms]
     else:
-        experiment = small(load_experiment(path), store)
+        experiment = small(load_experiment(path), store, CHOSEN[path])
         outcome = run_experiment(experiment, run, lambda: packaged, open_judge=Letters)
         arms = [variant.name for variant in experiment.variants()]
     rows = [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -4,11 +4,6 @@
         store.add(NewRecord(kind="terminal", owner="Ada", text="She is home.", vector=z))
         hits = store.search(state, k=5, owner="Ada")
 
-Modules, lowest first: `errors`, `types`, `vectors` (what the metrics mean), `kinds` (of index), `database` (the SQLite
-file), `checks` and `batches` (of arguments), `filters`, `records` (the rows), `rows` (those read lately), `backends`
-(flat, HNSW, IVF-PQ, numpy), `segment` and `sync` (the index kept in step with the rows), `stamp` (its file),
-`ranking`, `inspection`, `repair`, `parquet`, `access` (the table behind its lock); what a store does, in `opening`,
-`writing`, `reading`, `searching` and `upkeep`; and `store`, the class that callers see.
 Importing the package imports neither FAISS, which is loaded at the first search, nor torch, which is never used.
 """
 

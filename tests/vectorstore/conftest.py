@@ -1,6 +1,7 @@
 """Stores and records for the tests of `vectorstore`."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +22,26 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
+def random_records(rng: np.random.Generator, n: int, *, start: int = 0, dim: int = DIM) -> list[NewRecord]:
+    """Random records, ids r0, r1, ..., owners and kinds in turn."""
+    rows = rng.normal(size=(n, dim)).astype(np.float32)
+    return [
+        NewRecord(
+            id=f"r{i}",
+            kind=("span", "terminal")[i % 2],
+            owner=("", "Ada", "Ben")[i % 3],
+            text=f"text {i}",
+            vector=row,
+            extra={"i": i},
+        )
+        for i, row in enumerate(rows, start)
+    ]
+
+
 @pytest.fixture
 def make(rng: np.random.Generator) -> Make:
-    """Random records, ids r0, r1, ..., owners and kinds in turn."""
-
-    def make_records(n: int, *, start: int = 0, dim: int = DIM) -> list[NewRecord]:
-        rows = rng.normal(size=(n, dim)).astype(np.float32)
-        return [
-            NewRecord(
-                id=f"r{i}",
-                kind=("span", "terminal")[i % 2],
-                owner=("", "Ada", "Ben")[i % 3],
-                text=f"text {i}",
-                vector=row,
-                extra={"i": i},
-            )
-            for i, row in enumerate(rows, start)
-        ]
-
-    return make_records
+    """`random_records` of the test's own generator."""
+    return partial(random_records, rng)
 
 
 @pytest.fixture

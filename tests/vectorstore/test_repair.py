@@ -1,6 +1,7 @@
 """Full disks, read-only folders, damaged files: what is said, and what is saved."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import vectorstore
+from tests.vectorstore.conftest import random_records
 from vectorstore import ForeignDatabase, StorageFailure, StoreCorrupt, StoreNotFound, StoreReadOnly, VectorStore
 from vectorstore.table import database
 
@@ -19,14 +21,22 @@ DIM = 8
 QUERY = np.ones(DIM, np.float32)
 
 
-@pytest.fixture
-def filled(folder, make):
-    """The folder of a closed store of 3000 records with an index file, and the records."""
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a closed store of 3000 records with an index file, and the records; nobody writes into it."""
+    folder = tmp_path_factory.mktemp("whole") / "store"
     with VectorStore.open(folder, encoder="e", dim=DIM, indexed=("i",)) as store:
-        store.add(make(3000))
+        store.add(random_records(np.random.default_rng(7), 3000))
         store.optimize("hnsw")
         records = {record.id: record for record in store.records()}
     return folder, records
+
+
+@pytest.fixture
+def filled(whole, folder):
+    """A copy of that folder, and the records."""
+    shutil.copytree(whole[0], folder)
+    return folder, whole[1]
 
 
 def spoil(file, start, end, content=b"\x5a"):

@@ -183,7 +183,7 @@ def test_time_is_looked_at_between_batches() -> None:
     began = time.monotonic()
     outcomes = run(tree, Budget(seconds=0.05), world=world, rows=4)
     assert [o.status for o in outcomes] == ["out_of_time"] * 2
-    assert time.monotonic() - began < 1 and 1 <= world.calls <= 4
+    assert time.monotonic() - began < 10 and 1 <= world.calls <= 4
     assert all(o.spent.seconds >= 0.05 for o in outcomes)
     assert sum(o.spent.nodes for o in outcomes) == tree.size - 2
     check_whole(tree)
