@@ -23,9 +23,8 @@ if TYPE_CHECKING:
         RunWriteError,
         ScenarioError,
     )
-    from agents.reports.plots import plot_progress
-    from agents.reports.progress import Curve, GoalProgress, Progress, read_progress
-    from agents.reports.transcript import render_transcript
+    from agents.log.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent
+    from agents.plots.progress import plot_progress
     from agents.scenarios.schema import (
         Character,
         Goal,
@@ -37,8 +36,9 @@ if TYPE_CHECKING:
         scenario_schema,
     )
     from agents.simulation.audit import AuditReport, Check, audit_run
-    from agents.simulation.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent
+    from agents.simulation.progress import Curve, GoalProgress, Progress, read_progress
     from agents.simulation.simulation import RunSummary, resume_run, run_scenario
+    from agents.simulation.transcript import render_transcript
 
 __all__ = [
     "AgentsError",
@@ -90,9 +90,9 @@ _MODULES = {
         "RunWriteError",
         "ScenarioError",
     ),
-    "agents.simulation.events": ("EndEvent", "Event", "GoalEvent", "OpeningEvent", "TurnEvent"),
-    "agents.reports.plots": ("plot_progress",),
-    "agents.reports.progress": ("Curve", "GoalProgress", "Progress", "read_progress"),
+    "agents.log.events": ("EndEvent", "Event", "GoalEvent", "OpeningEvent", "TurnEvent"),
+    "agents.plots.progress": ("plot_progress",),
+    "agents.simulation.progress": ("Curve", "GoalProgress", "Progress", "read_progress"),
     "agents.scenarios.schema": (
         "Character",
         "Goal",
@@ -104,7 +104,7 @@ _MODULES = {
         "scenario_schema",
     ),
     "agents.simulation.simulation": ("RunSummary", "resume_run", "run_scenario"),
-    "agents.reports.transcript": ("render_transcript",),
+    "agents.simulation.transcript": ("render_transcript",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -10,7 +10,6 @@ from typing import Any as _Any
 if _TYPE_CHECKING:
     from steer.errors import SteerError as SteerError
     from steer.latents.mixing import apply_op as apply_op
-    from steer.latents.mixing import classifier_free_guidance as classifier_free_guidance
     from steer.latents.mixing import mix as mix
     from steer.latents.mixing import slerp as slerp
     from steer.latents.mixing import task_vector as task_vector
@@ -24,9 +23,10 @@ if _TYPE_CHECKING:
     from steer.noise import derive_seed as derive_seed
     from steer.writing.guided import Written as Written
     from steer.writing.guided import write_guided as write_guided
-    from steer.writing.opening import open_writer as open_writer
     from steer.writing.sampling import SamplingConfig as SamplingConfig
+    from steer.writing.steps import classifier_free_guidance as classifier_free_guidance
     from steer.writing.writer import Writer as Writer
+    from steer.writing.writer import open_writer as open_writer
 
 _HOME = {
     "LatentConfig": "steer.models.config",
@@ -38,12 +38,12 @@ _HOME = {
     "Writer": "steer.writing.writer",
     "Written": "steer.writing.guided",
     "apply_op": "steer.latents.mixing",
-    "classifier_free_guidance": "steer.latents.mixing",
+    "classifier_free_guidance": "steer.writing.steps",
     "derive_seed": "steer.noise",
     "fresh_model": "steer.models.build",
     "make_schedule": "steer.latents.schedules",
     "mix": "steer.latents.mixing",
-    "open_writer": "steer.writing.opening",
+    "open_writer": "steer.writing.writer",
     "packaged_model": "steer.models.checkpoint",
     "slerp": "steer.latents.mixing",
     "task_vector": "steer.latents.mixing",

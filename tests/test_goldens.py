@@ -28,8 +28,8 @@ from agents.experiments.play_file import load_plays
 from agents.experiments.plays import run_plays
 from agents.experiments.runner import run_experiment
 from agents.experiments.spec import load_experiment
+from agents.log.events import TurnEvent
 from agents.scenarios.schema import Scenario, load_scenario, packaged_scenarios
-from agents.simulation.events import TurnEvent
 from agents.simulation.simulation import run_scenario
 from steer.evaluation.decoding import cut_spans, decode, decode_stage_one, encoder_embed
 from steer.evaluation.reconstruction import reconstruction_figures

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.errors import GoalError, RunDamaged, RunMismatch, RunWriteError
+from agents.log.events import GoalInfo
 from agents.scenarios.schema import Character, Goal, Scenario, goal_key
-from agents.simulation.events import GoalInfo
 from steer.latents.mixing import task_vector
 from steer.models.latent_model import LatentModel
 from vectorstore import NewRecord, StorageFailure, VectorStore, VectorStoreError

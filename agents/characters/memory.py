@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from agents.simulation.events import Recalled
+from agents.log.events import Recalled
 from steer.latents.mixing import task_vector
 from steer.models.latent_model import LatentModel
 
@@ -38,7 +38,7 @@ class Episode:
         character: whose turn it was.
         start: place of its first token in the visible text.
         ids: its tokens, cue included.
-        similarities: for every goal (`character/goal`), see `agents.simulation.events.TurnEvent`.
+        similarities: for every goal (`character/goal`), see `agents.log.events.TurnEvent`.
     """
 
     turn: int

@@ -33,9 +33,9 @@ from agents.characters.memory import Memory
 from agents.characters.selection import CHOICES, Facts, arrival_gain
 from agents.errors import GoalError
 from agents.index.roadmap import Roadmap, Route
+from agents.log.events import Candidate, PlannedWaypoint, PlanRecord
 from agents.scenarios.planner_settings import SEARCHES
 from agents.scenarios.schema import Character, Goal, Scenario, goal_key
-from agents.simulation.events import Candidate, PlannedWaypoint, PlanRecord
 from steer.heads.reach import ReachHead
 from steer.latents.pull import Pull
 from steer.latents.waypoints import waypoint_pulls

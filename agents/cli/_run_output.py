@@ -111,7 +111,7 @@ def _goal_text(goal: Any) -> Text:
 
 
 def goal_table(goals: Sequence[Any]) -> Table:
-    """What became of the goals (`agents.reports.progress.GoalProgress`), in each arm that was played."""
+    """What became of the goals (`agents.simulation.progress.GoalProgress`), in each arm that was played."""
     arms = ["guided"] + (["unguided"] if any(goal.unguided is not None for goal in goals) else [])
     table = Table("character", "goal", *arms, title="What became of the goals")
     for goal in goals:

@@ -66,7 +66,7 @@ def follow(say: Output, folder: Path, total: int | None, then: OnEvent | None = 
 
 def draw(say: Output, folder: Path) -> Path:
     """Draw how near the goals of a run came. Returns the picture's file."""
-    from agents.reports.plots import plot_progress
+    from agents.plots.progress import plot_progress
 
     with say.status("drawing"):
         return plot_progress(folder)

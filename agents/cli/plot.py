@@ -51,12 +51,12 @@ def plot(
         raise typer.BadParameter(f"--out is for the picture of one tree; {run} holds {len(trees)}")
     drawn: list[Path] = []
     if is_simulation and out is None:
-        from agents.reports.plots import plot_progress
+        from agents.plots.progress import plot_progress
 
         with say.status("drawing"):
             drawn.append(plot_progress(run))
     if trees:
-        from agents.reports.tree_plots import plot_tree
+        from agents.plots.trees import plot_tree
         from steer.search.tree_file import load_tree
 
         for path in trees:

@@ -21,7 +21,7 @@ from agents.errors import RunDamaged
 from agents.experiments.arms import Sample
 from agents.experiments.folder import CELLS, CLAIMS, json_lines, make_folder
 from agents.experiments.spec import Experiment, Variant
-from agents.simulation.log import write_atomic
+from agents.log.chain import write_atomic
 from steer.data.pairs import Pair
 
 

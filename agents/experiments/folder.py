@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.errors import RunExists, RunWriteError
-from agents.simulation.log import write_atomic
+from agents.log.chain import write_atomic
 
 CELLS, CLAIMS = "cells", "claims"
 RESULTS, TABLE, SAMPLES = "results.json", "table.md", "samples.jsonl"

@@ -16,11 +16,11 @@ import torch
 from agents.errors import RunDamaged
 from agents.experiments.bench import Embedder
 from agents.experiments.play_spec import PlayArm, Plays, relation_of
-from agents.reports.progress import read_progress
+from agents.log.chain import write_atomic
+from agents.log.events import OpeningEvent, TurnEvent
 from agents.scenarios.schema import Character, Goal, Scenario, goal_key
-from agents.simulation.events import OpeningEvent, TurnEvent
-from agents.simulation.log import write_atomic
 from agents.simulation.manifest import logs_of, read_manifest, total_seconds
+from agents.simulation.progress import read_progress
 from agents.simulation.sentences import split_sentences
 from steer.evaluation.evaluate import base_nll
 from steer.writing.guided import Written

@@ -14,7 +14,7 @@ from agents.experiments.folder import SAMPLES, json_lines
 from agents.experiments.run_results import RunResults, TestedPair, compare_arms, plain_json, read_measures
 from agents.experiments.spec import Experiment, Variant
 from agents.experiments.statistics import Estimate, bootstrap_weights, estimate, means
-from agents.simulation.log import write_atomic
+from agents.log.chain import write_atomic
 
 HEADLINE = "nearest"  # the measure of success
 

@@ -5,8 +5,7 @@ import torch
 from agents.experiments.options import VectorOptions
 from agents.experiments.task import Sample, Task
 from steer.writing.activation import control_vector, mean_residuals, middle_layer, steered, unguided_path
-from steer.writing.opening import open_writer
-from steer.writing.writer import Writer
+from steer.writing.writer import Writer, open_writer
 
 
 def write_by_vectors(task: Task, options: VectorOptions) -> list[Sample]:

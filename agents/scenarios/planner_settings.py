@@ -1,12 +1,11 @@
 """The part `planner` of a scenario: how goals become pulls, and how a turn is searched for."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-from agents.characters.selection import CHOICES
 from steer.latents.schedules import SCHEDULES, ScheduleConfig
 from steer.records import StrictRecord
 from steer.rewards import RewardsConfig
@@ -19,6 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Method = Literal["annealed", "fixed", "unguided", "search", "guided-search"]
 SEARCHES = ("search", "guided-search")
 SEARCH_KEYS = ("policy", "policy_options", "budget", "menu", "rewards")
+Choice = Literal["balanced", "similarity", "reach", "priority", "deadline"]
 OPTIONAL_KEYS = {"choose": "balanced", "arrival": None, "roadmap": None, "memory": None, "drafts": "write"}
 
 # What people may write; `RewardsConfig` fills in the rest, and its own schema describes the result.
@@ -136,7 +136,7 @@ class Planner(StrictRecord):
     voice_weight: Share = 0.1
     cfg_scale: float = Field(default=WritingConfig().scales()[0], ge=0, le=20, allow_inf_nan=False)
     candidates: int = Field(default=4, ge=1)
-    choose: str = Field(default="balanced", json_schema_extra={"enum": list(CHOICES)})
+    choose: str = Field(default="balanced", json_schema_extra={"enum": list(get_args(Choice))})
     arrival: Arrival | None = None
     roadmap: RoadmapPart | None = None
     memory: MemoryPart | None = None
@@ -153,7 +153,7 @@ class Planner(StrictRecord):
     def _check_name(cls, name: str, info: pydantic.ValidationInfo) -> str:
         what, known = {
             "schedule": ("schedule", sorted(SCHEDULES)),
-            "choose": ("way of choosing", CHOICES),
+            "choose": ("way of choosing", get_args(Choice)),
             "policy": ("policy", POLICIES),
         }[str(info.field_name)]
         if name not in known:

@@ -60,7 +60,7 @@ class Goal(Grown):
 
 
 class Wish(StrictRecord):
-    """Goals that are found when the run starts, instead of being written down; see `agents.scenarios.goal_queries`.
+    """Goals that are found when the run starts, instead of being written down; see `agents.characters.goal_queries`.
 
     Attributes:
         like: a text that the goals resemble; by default the character's description.

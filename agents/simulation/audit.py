@@ -13,9 +13,9 @@ from agents.arguments import expect, expect_path
 from agents.characters.goals import GoalBook
 from agents.errors import AgentsError, ArgumentError
 from agents.index.scenario_roadmap import reopen_roadmap
+from agents.log.chain import LogContents, read_log
+from agents.log.events import EndEvent, Event, OpeningEvent, TurnEvent, hash_ids
 from agents.scenarios.schema import Scenario
-from agents.simulation.events import EndEvent, Event, OpeningEvent, TurnEvent, hash_ids
-from agents.simulation.log import LogContents, read_log
 from agents.simulation.manifest import LOGS, STORE, Manifest, check_model, read_manifest, read_scenario
 from agents.simulation.sentences import shared_words
 from agents.simulation.state import ArmState

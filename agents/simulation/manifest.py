@@ -24,8 +24,8 @@ import pydantic
 import torch
 
 from agents.errors import RunDamaged, RunMismatch, RunNotFound, RunWriteError
+from agents.log.chain import read_log, write_atomic
 from agents.scenarios.schema import Scenario, load_scenario
-from agents.simulation.log import read_log, write_atomic
 from steer.models.latent_model import LatentModel
 
 Arm = Literal["guided", "unguided"]

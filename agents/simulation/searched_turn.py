@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from agents.characters.planner import DECIMALS, Hopes
+from agents.log.events import SearchRecord
 from agents.scenarios.schema import Scenario
-from agents.simulation.events import SearchRecord
 from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel
 from steer.rewards import RewardsConfig, default_rewards

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 from agents.arguments import expect, expect_path
+from agents.characters.goal_queries import resolve_wishes
 from agents.characters.goals import GoalBook, check_texts
 from agents.characters.memory import Recollection
 from agents.errors import RunDamaged, RunExists, RunWriteError
 from agents.index.roadmap import Roadmap
 from agents.index.scenario_roadmap import open_roadmap, reopen_roadmap
-from agents.reports.progress import GoalProgress, read_progress
-from agents.reports.transcript import render_transcript
-from agents.scenarios.goal_queries import resolve_wishes
+from agents.log.chain import EventLog, write_atomic
+from agents.log.events import Event, TurnEvent
 from agents.scenarios.schema import Scenario, override
-from agents.simulation.events import Event, TurnEvent
-from agents.simulation.log import EventLog, write_atomic
 from agents.simulation.manifest import (
     LOGS,
     SCENARIO,
@@ -35,7 +33,9 @@ from agents.simulation.manifest import (
     read_scenario,
     total_seconds,
 )
+from agents.simulation.progress import GoalProgress, read_progress
 from agents.simulation.state import ArmState
+from agents.simulation.transcript import render_transcript
 from agents.simulation.turn import arm_scenario, open_story, write_turn
 from steer.files import sync_folder
 from steer.models.latent_model import LatentModel

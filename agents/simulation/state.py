@@ -8,8 +8,8 @@ from typing import Self, final
 
 from agents.characters.memory import Episode
 from agents.errors import RunDamaged
+from agents.log.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent, hash_ids
 from agents.scenarios.schema import Character, Goal, Scenario, goal_key
-from agents.simulation.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent, hash_ids
 
 
 @final

@@ -14,8 +14,8 @@ from agents.characters.goals import GoalBook
 from agents.characters.memory import Recollection
 from agents.characters.planner import DECIMALS, Plan, plan_turn
 from agents.index.roadmap import Roadmap
+from agents.log.events import OpeningEvent, TurnEvent, hash_ids
 from agents.scenarios.schema import Character, Scenario
-from agents.simulation.events import OpeningEvent, TurnEvent, hash_ids
 from agents.simulation.manifest import Arm
 from agents.simulation.searched_turn import search_turn, turn_rewards
 from agents.simulation.sentences import keep_sentences, split_sentences

@@ -12,11 +12,11 @@ from steer.models.base import backbone
 from steer.models.latent_model import LatentModel
 from steer.models.likelihood import mean_logprobs
 from steer.writing.limits import Limits
-from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
 from steer.writing.spans import greedy, write_span
 from steer.writing.steps import Step
 from steer.writing.stream import Stream
+from steer.writing.writer import open_writer
 
 Ids = tuple[int, ...]
 Embed = Callable[[Sequence[str]], Tensor]

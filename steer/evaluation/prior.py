@@ -12,8 +12,8 @@ from torch.nn.functional import cosine_similarity
 from steer.errors import CorpusError
 from steer.noise import RowNoise, derive_seed
 from steer.training.heads.prior_data import Row, cut_row, encode_continuations, join_continuations
-from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
+from steer.writing.writer import open_writer
 
 WRITTEN = 100  # places at which a draft is written too, for comparison
 TEMPERATURE = 0.7

@@ -1,7 +1,6 @@
-"""Guidance: pure functions that mix latents, and logits, batched and row by row.
+"""Pure functions that mix latents, batched and row by row.
 
-`mix` moves a draft towards (or away from) other latents by a schedule. Shapes: B rows, z latent width, n steps, V
-vocabulary.
+`mix` moves a draft towards (or away from) other latents by a schedule. Shapes: B rows, z latent width, n steps.
 
 Laws that hold for every `rescale` and `method`:
 
@@ -23,10 +22,10 @@ import torch
 from torch import Generator, Tensor
 
 from steer.errors import GuidanceError
-from steer.latents.pull import Floats, Pull, as_floats, as_pulls, describe
+from steer.latents.pull import Floats, Pull, as_floats, as_pulls, describe, per_row
 from steer.latents.rows import row_norm, row_sum, slerp_rows, unit_rows, with_norm
 
-__all__ = ["apply_op", "classifier_free_guidance", "mix", "slerp", "task_vector"]
+__all__ = ["apply_op", "mix", "slerp", "task_vector"]
 
 # Rounds of projected gradient that split a draft between several avoided latents.
 _AVOID_ROUNDS = 32
@@ -122,37 +121,10 @@ def slerp(a: Floats, b: Floats, t: float | Tensor) -> Tensor:
     if not a.ndim or a.shape[-1:] != b.shape[-1:]:
         raise GuidanceError(f"slerp needs latents of one width; got {describe(a)} and {describe(b)}")
     wide = a.double()
-    fraction = _per_row(t, wide)
+    fraction = per_row(t, wide)
     if not bool(((fraction >= 0) & (fraction <= 1)).all()):
         raise GuidanceError(f"slerp interpolates for t in [0, 1]; got {t!r}")
     return slerp_rows(wide, b.double(), fraction).to(a.dtype)
-
-
-def classifier_free_guidance(null_logits: Tensor, cond_logits: Tensor, scale: float | Tensor) -> Tensor:
-    """Classifier-free guidance on logits, `null + scale * (cond - null)` (Ho and Salimans, 2022).
-
-    Scale 1 gives `cond_logits` and scale 0 gives `null_logits`, bit for bit. Mask tokens out after this, not before:
-    the difference of two infinities is NaN.
-
-    Args:
-        null_logits: float `[B, V]`, without the condition.
-        cond_logits: float `[B, V]`, with it.
-        scale: a number, or `[B]` or `[B, 1]` for one per row. Above 1 it exaggerates the condition.
-
-    Raises:
-        GuidanceError: if the two shapes differ.
-    """
-    if null_logits.shape != cond_logits.shape:
-        raise GuidanceError(
-            f"both arms need one shape; got null {describe(null_logits)} and cond {describe(cond_logits)}"
-        )
-    if not isinstance(scale, Tensor):
-        if scale in (0, 1):
-            return cond_logits if scale == 1 else null_logits
-        return null_logits + scale * (cond_logits - null_logits)
-    rows = _per_row(scale, cond_logits)
-    guided = null_logits + rows * (cond_logits - null_logits)
-    return torch.where(rows == 1, cond_logits, torch.where(rows == 0, null_logits, guided))
 
 
 def apply_op(z: Floats, op_source: Floats, op_target: Floats, strength: float = 1.0) -> Tensor:
@@ -229,16 +201,6 @@ def _draw(noise: Tensor | Generator, draft: Tensor) -> Tensor:
     if noise.shape != draft.shape:
         raise GuidanceError(f"noise has the draft's shape {list(draft.shape)}; got {describe(noise)}")
     return noise
-
-
-def _per_row(value: float | Tensor, like: Tensor) -> Tensor:
-    """A number, `[B]` or `[B, 1]` as something that broadcasts over the last axis of `like`."""
-    rows = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    if rows.ndim and rows.ndim < like.ndim:
-        rows = rows[..., None]
-    if rows.ndim and rows.shape not in (like.shape[:-1] + (1,), (1,) * like.ndim):
-        raise GuidanceError(f"expected one value, or one per row of {describe(like)}; got {list(rows.shape)}")
-    return rows
 
 
 def _at_step(pull: Pull, draft: Tensor, step: int) -> tuple[Tensor, Tensor]:

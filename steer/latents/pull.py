@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steer.errors import GuidanceError
 
-__all__ = ["ENDLESS", "Floats", "Pull", "arrived", "as_floats", "as_pulls", "describe"]
+__all__ = ["ENDLESS", "Floats", "Pull", "arrived", "as_floats", "as_pulls", "describe", "per_row"]
 
 Floats = Tensor | np.ndarray | Sequence[Any] | float  # what `as_floats` takes
 
@@ -129,3 +129,13 @@ def arrived(pulls: Sequence[Pull], step: int) -> Tensor | None:
 def describe(x: Tensor) -> str:
     """Shape and dtype of a tensor, for messages."""
     return f"{list(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
+
+
+def per_row(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number, `[B]` or `[B, 1]` as something that broadcasts over the last axis of `like`."""
+    rows = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    if rows.ndim and rows.ndim < like.ndim:
+        rows = rows[..., None]
+    if rows.ndim and rows.shape not in (like.shape[:-1] + (1,), (1,) * like.ndim):
+        raise GuidanceError(f"expected one value, or one per row of {describe(like)}; got {list(rows.shape)}")
+    return rows

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from steer.errors import CheckpointError, ModelNotFound
@@ -126,3 +127,23 @@ def _reason(error: Exception) -> str:
 def backbone(model: Any) -> Any:
     """The part of a causal LM below the output head; its last hidden state is taken after the final norm."""
     return getattr(model, model.base_model_prefix)
+
+
+def additive_mask(mask: Tensor, *, causal: bool, dtype: torch.dtype = torch.float32) -> Tensor:
+    """`[B, 1, T, T]` additive mask from a padding mask: 0 where a query may look, the lowest finite number where not.
+
+    `transformers` hands such a mask on as it is; a boolean one would be *added* under eager attention.
+
+    Args:
+        mask: `[B, T]`, 1 for tokens that count.
+        causal: whether later places are hidden too.
+        dtype: of the attention.
+    """
+    length = mask.shape[1]
+    allowed = mask[:, None, None, :].bool().expand(-1, 1, length, -1)
+    if causal:
+        allowed = allowed & torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    # A query that would see nothing sees itself, so that softmax stays finite.
+    alone = ~allowed.any(-1, keepdim=True)
+    allowed = allowed | (alone & torch.eye(length, dtype=torch.bool, device=mask.device))
+    return torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, torch.finfo(dtype).min)

@@ -8,11 +8,10 @@ import torch
 from steer.errors import UnsupportedBase
 from steer.heads.bottleneck import LatentHead
 from steer.models.adapters import add_adapters
-from steer.models.base import backbone, load_base
+from steer.models.base import additive_mask, backbone, load_base
 from steer.models.config import BaseIdentity, LatentConfig
 from steer.models.latent_model import LatentModel
 from steer.models.layouts import LAYOUTS, LayoutName
-from steer.models.masks import additive_mask
 
 SENTENCE = "Once upon a time a fox shared his bread."
 

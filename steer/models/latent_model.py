@@ -20,10 +20,9 @@ from steer.heads.reach import ReachHead
 from steer.latents.mixing import task_vector
 from steer.models import checkpoint
 from steer.models.adapters import ENCODER, ROUTER, fused_copy, use_adapter
-from steer.models.base import backbone
+from steer.models.base import additive_mask, backbone
 from steer.models.config import LatentConfig
 from steer.models.layouts import LAYOUTS, Layout
-from steer.models.masks import additive_mask
 from steer.models.tokens import colons, inside_words, pad_rows
 from steer.text import check_text
 

@@ -16,8 +16,8 @@ from pydantic_core import PydanticCustomError
 
 from steer.errors import RewardError
 from steer.records import StrictRecord, describe_errors, unknown_keys
-from steer.rewards.options import Options
 from steer.rewards.registry import REWARDS, Kind
+from steer.rewards.states import Options
 from steer.yaml_file import read_yaml
 
 

@@ -17,13 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from steer.rewards.fluency import fluency
-from steer.rewards.learned import PreferenceOptions, check_preference, check_reach, preference, reach
-from steer.rewards.options import Options
-from steer.rewards.repetition import RepetitionOptions, repetition
+from steer.rewards.latent import PreferenceOptions, avoid, check_preference, check_reach, preference, reach, similarity
 from steer.rewards.rubric import RubricOptions, check_rubric, rubric
-from steer.rewards.similarity import avoid, similarity
-from steer.rewards.states import States
+from steer.rewards.states import Options, States
+from steer.rewards.text import RepetitionOptions, fluency, repetition
 
 if TYPE_CHECKING:
     from steer.models.latent_model import LatentModel

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from steer.errors import RewardError
 from steer.models.likelihood import bare_logits
-from steer.rewards.options import Options
-from steer.rewards.states import States
+from steer.rewards.states import Options, States
 
 if TYPE_CHECKING:
     from steer.models.latent_model import LatentModel

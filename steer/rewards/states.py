@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 
 from steer.errors import RewardError
+from steer.records import StrictRecord
 
 if TYPE_CHECKING:
     from steer.models.latent_model import LatentModel
+
+
+class Options(StrictRecord):
+    """Options of a reward; this one, which has none, serves every reward that takes none. Unknown keys are errors."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,12 +23,12 @@ if _TYPE_CHECKING:
     from steer.search.engines.base import Engine as Engine
     from steer.search.engines.base import Order as Order
     from steer.search.engines.opening import open_engine as open_engine
+    from steer.search.environment import Request as Request
     from steer.search.environment import World as World
     from steer.search.fields import Status as Status
     from steer.search.policies import POLICIES as POLICIES
     from steer.search.policies import make_policy as make_policy
     from steer.search.problem import Problem as Problem
-    from steer.search.problem import Request as Request
     from steer.search.searched import SearchResult as SearchResult
     from steer.search.searched import write_searched as write_searched
     from steer.search.span_environment import SpanWorld as SpanWorld
@@ -47,7 +47,7 @@ _HOME = {
     "Outcome": "steer.search.budget",
     "POLICIES": "steer.search.policies",
     "Problem": "steer.search.problem",
-    "Request": "steer.search.problem",
+    "Request": "steer.search.environment",
     "SearchConfig": "steer.search.config",
     "SearchResult": "steer.search.searched",
     "SpanWorld": "steer.search.span_environment",

@@ -7,8 +7,8 @@ from typing import Any
 
 from steer.errors import SearchError
 from steer.search.budget import Budget, Outcome
-from steer.search.environment import World
-from steer.search.problem import Policy, Problem, Request, Steps
+from steer.search.environment import Request, World
+from steer.search.problem import Policy, Problem, Steps
 from steer.search.tree import Tree
 
 

@@ -2,9 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from steer.search.problem import Request
 from steer.search.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Write child `index` of `parent` by action `action` of the menu."""
+
+    parent: int
+    index: int
+    action: int = 0
 
 
 class World(ABC):

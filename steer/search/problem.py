@@ -6,25 +6,15 @@ a saved search goes on by running the policy again over the nodes that are there
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 
 from steer.errors import SearchError
 from steer.noise import derive_seed
+from steer.search.environment import Request
 from steer.search.fields import Status
 from steer.search.tree import Tree
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Write child `index` of `parent` by action `action` of the menu."""
-
-    parent: int
-    index: int
-    action: int = 0
-
 
 Steps = Generator[list[Request], list[int], None]
 Policy = Callable[["Problem", Any], Steps]

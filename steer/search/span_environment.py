@@ -10,14 +10,13 @@ from torch import Tensor
 from steer.errors import SearchError
 from steer.latents.mixing import mix
 from steer.latents.pull import Pull, arrived
-from steer.models.positions import check_positions
 from steer.noise import child_key, derive_seed
 from steer.rewards import Rewards, States
 from steer.search.action import Action, Aim
 from steer.search.engines.base import Engine, Order
-from steer.search.environment import World
-from steer.search.problem import Request
+from steer.search.environment import Request, World
 from steer.search.tree import Tree
+from steer.writing.context import check_positions
 from steer.writing.proposals import Drafts, check_drafts, head_drafts
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from steer.errors import GuidanceError, TextError
 from steer.models.base import backbone
+from steer.models.latent_model import LatentModel
 from steer.models.tokens import pad_rows, text_begin
 
 
@@ -119,13 +120,13 @@ def watched(model: Any, layer: int) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def unguided_path(model: Any) -> Any:
+def unguided_path(model: LatentModel) -> Any:
     """The `transformers` model that a `LatentModel` runs where it writes unguided."""
     return model.fused(model.layout.unguided_role) if model.fuse else model.peft.get_base_model()
 
 
 @torch.no_grad()
-def mean_residuals(model: Any, texts: Sequence[str], layer: int) -> tuple[Tensor, float]:
+def mean_residuals(model: LatentModel, texts: Sequence[str], layer: int) -> tuple[Tensor, float]:
     """What a layer holds over texts when a `LatentModel` reads them as it writes unguided.
 
     The mean is over a text's own tokens: what stands before them (the null latent, or the begin of a text) draws

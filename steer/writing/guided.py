@@ -14,8 +14,7 @@ from steer.models.latent_model import LatentModel
 from steer.noise import row_seeds
 from steer.writing.config import WritingConfig, WritingOptions, writing_config
 from steer.writing.context import check_contexts
-from steer.writing.opening import open_writer
-from steer.writing.writer import Writer
+from steer.writing.writer import Writer, open_writer
 
 Mix = Callable[[Tensor, Sequence[Pull], int], Tensor]
 

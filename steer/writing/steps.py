@@ -6,13 +6,42 @@ Source of the pattern: `make_cond_model_fn` in crowsonkb/k-diffusion.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from steer.latents.mixing import classifier_free_guidance
+from steer.errors import GuidanceError
+from steer.latents.pull import describe, per_row
 
 # Called with None first, it gives the logits `[B, V]` of the first token; then it appends token ids `[B]` and gives the
 # logits of the next one.
 Step = Callable[[Tensor | None], Tensor]
+
+
+def classifier_free_guidance(null_logits: Tensor, cond_logits: Tensor, scale: float | Tensor) -> Tensor:
+    """Classifier-free guidance on logits, `null + scale * (cond - null)` (Ho and Salimans, 2022).
+
+    Scale 1 gives `cond_logits` and scale 0 gives `null_logits`, bit for bit. Mask tokens out after this, not before:
+    the difference of two infinities is NaN.
+
+    Args:
+        null_logits: float `[B, V]`, without the condition.
+        cond_logits: float `[B, V]`, with it.
+        scale: a number, or `[B]` or `[B, 1]` for one per row. Above 1 it exaggerates the condition.
+
+    Raises:
+        GuidanceError: if the two shapes differ.
+    """
+    if null_logits.shape != cond_logits.shape:
+        raise GuidanceError(
+            f"both arms need one shape; got null {describe(null_logits)} and cond {describe(cond_logits)}"
+        )
+    if not isinstance(scale, Tensor):
+        if scale in (0, 1):
+            return cond_logits if scale == 1 else null_logits
+        return null_logits + scale * (cond_logits - null_logits)
+    rows = per_row(scale, cond_logits)
+    guided = null_logits + rows * (cond_logits - null_logits)
+    return torch.where(rows == 1, cond_logits, torch.where(rows == 0, null_logits, guided))
 
 
 def guided(step: Step, scale: Tensor | float, null: Step | None = None) -> Step:

@@ -8,6 +8,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from steer.errors import UnsupportedBase
 from steer.models.adapters import ROUTER
+from steer.models.latent_model import LatentModel
 from steer.search.engines.base import Engine
 from steer.search.engines.paged import PagedEngine
 from steer.search.engines.prefill import PrefillEngine
@@ -22,7 +23,7 @@ _TOLERANCE = {torch.float32: 1e-3}
 _LOOSE = 5e-2
 
 
-def paging_problem(model: Any) -> str:
+def paging_problem(model: LatentModel) -> str:
     """Why a model's prefixes cannot be shared in pages; an empty text where they can.
 
     The base's cache must be of plain layers, and a probe must agree: a span behind a prompt and another span, computed
@@ -31,7 +32,7 @@ def paging_problem(model: Any) -> str:
     return model.derived(("paging problem", model.fuse), lambda: _problem(model))
 
 
-def _problem(model: Any) -> str:
+def _problem(model: LatentModel) -> str:
     if not model.layout.keeps_latents:
         return f"the layout {model.layout.name!r} writes every span with another prefix"
     base = model.peft.get_base_model()
@@ -52,7 +53,7 @@ def _problem(model: Any) -> str:
 
 
 @torch.inference_mode()
-def _probe(model: Any) -> tuple[float, float]:
+def _probe(model: LatentModel) -> tuple[float, float]:
     """Greatest difference of logits between both ways, and their standard deviation."""
     size = model.span_tokens
     tokens = torch.arange(1, 6 + 2 * size) % model.latent_config.base.vocab_size
@@ -73,7 +74,7 @@ def _probe(model: Any) -> tuple[float, float]:
 
 
 def open_engine(
-    model: Any, tree: Tree, *, memory: int = 2 * 2**30, paged: bool | None = None, **options: Any
+    model: LatentModel, tree: Tree, *, memory: int = 2 * 2**30, paged: bool | None = None, **options: Any
 ) -> Engine:
     """An engine for a model.
 

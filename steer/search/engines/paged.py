@@ -9,6 +9,7 @@ from torch import Tensor
 
 from steer.errors import SearchError
 from steer.models.adapters import ROUTER
+from steer.models.latent_model import LatentModel
 from steer.search.engines.base import Draw, Engine, Order
 from steer.search.engines.prefix_cache import Lane
 from steer.search.tree import Tree
@@ -33,7 +34,7 @@ class PagedEngine(Engine):
 
     kind = "paged"
 
-    def __init__(self, model: Any, tree: Tree, *, memory: int = 2 * 2**30, **options: Any) -> None:
+    def __init__(self, model: LatentModel, tree: Tree, *, memory: int = 2 * 2**30, **options: Any) -> None:
         super().__init__(model, tree, **options)
         self.memory = memory
         self.arms = 2 if self.with_null else 1

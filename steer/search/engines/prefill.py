@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steer.models.adapters import ROUTER
 from steer.models.base import backbone
+from steer.models.latent_model import LatentModel
 from steer.models.likelihood import mean_logprobs
 from steer.search.engines.base import Draw, Engine, Order
 from steer.search.tree import Tree
@@ -30,7 +31,7 @@ class PrefillEngine(Engine):
 
     kind = "prefill"
 
-    def __init__(self, model: Any, tree: Tree, *, reason: str = "", **options: Any) -> None:
+    def __init__(self, model: LatentModel, tree: Tree, *, reason: str = "", **options: Any) -> None:
         super().__init__(model, tree, **options)
         self.reason = reason
         self._computed = 0

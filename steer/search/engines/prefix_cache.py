@@ -1,38 +1,42 @@
 """One role's forward passes over a tree: a root's prompt once, a page per node, and what a batch's rows share."""
 
-import contextlib
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from steer.models.adapters import ROUTER, use_adapter
+from steer.models.adapters import ROUTER, switch_adapter
 from steer.models.base import backbone
+from steer.models.latent_model import LatentModel
 from steer.search.engines.attention import Segment, register
 from steer.search.engines.pages import PagePool
 from steer.search.tree import Tree
 from steer.writing.cache import SpanCache
 
 
-def hooked_copy(model: Any, role: str | None) -> Any:
-    """A copy of the base in a role that attends over segments, made once per model.
+def hooked_copy(model: LatentModel, role: str | None) -> Any:
+    """A copy of the base under a role that attends over segments, made once per model.
 
-    All weights are shared; it costs no memory to speak of.
-
-    Returns a `PeftModel` where adapters are applied on the fly, else a plain model.
+    All weights are shared; it costs no memory to speak of. An adapter that is not merged in is in force for good, so
+    the copy has no state and may run in any thread.
     """
     return model.derived(("hooked", role, model.fuse), lambda: _copy(model, role))
 
 
-def _copy(model: Any, role: str | None) -> Any:
+def _copy(model: LatentModel, role: str | None) -> Any:
     source = model.fused(role) if model.fuse else model.peft
-    clone = copy.deepcopy(source, {id(p): p for p in source.parameters()})
-    base = clone.get_base_model() if hasattr(clone, "get_base_model") else clone
-    base.set_attn_implementation(register())
+    clone: Any = copy.deepcopy(source, {id(p): p for p in source.parameters()})
+    if not model.fuse:
+        if role is None:
+            clone = clone.unload()
+        else:
+            switch_adapter(clone, role)
+            clone = clone.get_base_model()
+    clone.set_attn_implementation(register())
     return clone.eval()
 
 
@@ -66,7 +70,9 @@ class Lane:
         forward_tokens: positions computed so far.
     """
 
-    def __init__(self, model: Any, role: str | None, tree: Tree, *, arms: int = 1, limit: int = 2 * 2**30) -> None:
+    def __init__(
+        self, model: LatentModel, role: str | None, tree: Tree, *, arms: int = 1, limit: int = 2 * 2**30
+    ) -> None:
         self.model, self.role, self.tree, self.arms = model, role, tree, arms
         self.module = hooked_copy(model, role)
         self.soft = model.latent_config.soft_tokens if role == ROUTER else 0
@@ -91,14 +97,12 @@ class Lane:
             keep: last places to compute logits of.
         """
         inputs = self._inputs(embeds, own, segments, start)
-        with self._base() as base:
-            return base(**inputs, logits_to_keep=keep).logits
+        return self.module(**inputs, logits_to_keep=keep).logits
 
     def hidden(self, embeds: Tensor, own: SpanCache, segments: list[list[Segment]] | None, start: Tensor) -> Tensor:
         """Append embeddings as `forward` does; the states `[R, d]` of the last place, after the final norm."""
         inputs = self._inputs(embeds, own, segments, start)
-        with self._base() as base:
-            return backbone(base)(**inputs).last_hidden_state[:, -1]
+        return backbone(self.module)(**inputs).last_hidden_state[:, -1]
 
     def _inputs(
         self, embeds: Tensor, own: SpanCache, segments: list[list[Segment]] | None, start: Tensor
@@ -113,14 +117,6 @@ class Lane:
             "use_cache": True,
             "shared_segments": segments,
         }
-
-    @contextlib.contextmanager
-    def _base(self) -> Iterator[Any]:
-        if hasattr(self.module, "get_base_model"):
-            with use_adapter(self.module, self.role) as base:
-                yield base
-        else:
-            yield self.module
 
     def prefix(self, parents: Sequence[int], arms: int = 1) -> tuple[list[list[Segment]], Tensor]:
         """What children of these nodes see before their own tokens, once per group of equal neighbours.

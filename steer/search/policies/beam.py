@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from steer.search.environment import Request
 from steer.search.fields import Status
 from steer.search.policies.planning import check_count, share, total, unfinished
-from steer.search.problem import Problem, Request, Steps
+from steer.search.problem import Problem, Steps
 
 
 @dataclass(frozen=True, kw_only=True)

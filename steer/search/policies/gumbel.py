@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from steer.search.environment import Request
 from steer.search.policies.backup import completed, log_softmax, sigma
 from steer.search.policies.halving import phases
 from steer.search.policies.planning import (
@@ -26,7 +27,7 @@ from steer.search.policies.planning import (
     total,
     unfinished,
 )
-from steer.search.problem import Problem, Request, Steps
+from steer.search.problem import Problem, Steps
 
 
 @dataclass(frozen=True, kw_only=True)

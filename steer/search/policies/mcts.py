@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from steer.search.environment import Request
 from steer.search.policies.backup import rescale
 from steer.search.policies.planning import (
     back_up,
@@ -24,7 +25,7 @@ from steer.search.policies.planning import (
     total,
     unfinished,
 )
-from steer.search.problem import Problem, Request, Steps
+from steer.search.problem import Problem, Steps
 
 
 @dataclass(frozen=True, kw_only=True)

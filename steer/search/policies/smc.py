@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from steer.search.environment import Request
 from steer.search.fields import Status
 from steer.search.policies.backup import Floats, log_softmax
 from steer.search.policies.planning import check_count, check_real, original, planned_temperature, total
-from steer.search.problem import Problem, Request, Steps
+from steer.search.problem import Problem, Steps
 
 
 @dataclass(frozen=True, kw_only=True)

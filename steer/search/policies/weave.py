@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
+from steer.search.environment import Request
 from steer.search.fields import Status
 from steer.search.policies.backup import BACKUPS, log_softmax, truncated_gumbels
 from steer.search.policies.planning import (
@@ -23,7 +24,7 @@ from steer.search.policies.planning import (
     total,
     unfinished,
 )
-from steer.search.problem import Problem, Request, Steps
+from steer.search.problem import Problem, Steps
 
 
 @dataclass(frozen=True, kw_only=True)

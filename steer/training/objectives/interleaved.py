@@ -10,9 +10,8 @@ from torch.nn import functional
 
 from steer.errors import TrainingError
 from steer.models.adapters import ENCODER, ROUTER, switch_adapter, use_adapter
-from steer.models.base import backbone
+from steer.models.base import additive_mask, backbone
 from steer.models.latent_model import LatentModel
-from steer.models.masks import additive_mask
 from steer.training.checkpointing import enable_checkpointing
 
 ARMS = ("own", "null", "wrong")

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from steer.models.adapters import DECODER, ROUTER
+from steer.models.base import additive_mask
 from steer.models.latent_model import LatentModel
-from steer.models.masks import additive_mask
 from steer.models.tokens import text_begin
 from steer.training.objectives.interleaved import LatentObjective, latent_sums, of_other_rows
 

@@ -10,12 +10,12 @@ import torch
 from agents.errors import GoalError, RunMismatch, ScenarioError
 from agents.index.build import build_index, open_index
 from agents.index.passages import Cutter, Document
-from agents.reports.progress import read_progress
+from agents.log.chain import read_log
+from agents.log.events import GoalEvent, OpeningEvent, PlanRecord, TurnEvent
 from agents.scenarios.schema import Scenario, load_scenario
 from agents.simulation.audit import audit_run
-from agents.simulation.events import GoalEvent, OpeningEvent, PlanRecord, TurnEvent
-from agents.simulation.log import read_log
 from agents.simulation.manifest import LOGS, Arm, make_manifest, read_manifest, read_scenario
+from agents.simulation.progress import read_progress
 from agents.simulation.simulation import resume_run, run_scenario
 from agents.simulation.state import is_met
 from steer.heads.reach import ReachConfig, ReachHead

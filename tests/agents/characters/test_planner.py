@@ -93,7 +93,7 @@ def test_the_voice_takes_what_the_goal_leaves(long_scenario: Scenario, book: Goa
 def test_methods(long_scenario: Scenario, book: GoalBook) -> None:
     ann = long_scenario.characters[0]
     unguided = long_scenario.model_copy(update={"planner": Planner(method="unguided")})
-    assert plan(unguided, book, ann, 1) == Plan((), None, plan(unguided, book, ann, 1).record)
+    assert plan(unguided, book, ann, 1) == Plan((), 1.0, plan(unguided, book, ann, 1).record)
     assert plan(unguided, book, ann, 1).record.candidates == ()
     fixed = long_scenario.model_copy(update={"planner": Planner(method="fixed", start=0.25, cfg_scale=2)})
     assert plan(fixed, book, ann, 3, active=("hill", 1)).record.weights == pytest.approx((0.2, 0.2))

@@ -1,10 +1,12 @@
 """Policies of choice and arrival control: laws of small functions."""
 
 import itertools
+from typing import get_args
 
 import pytest
 
 from agents.characters.selection import CHOICES, Facts, arrival_gain
+from agents.scenarios.planner_settings import Choice
 
 FACTS = [
     Facts(similarity, weight, turns, chance)
@@ -41,3 +43,7 @@ def test_reach_without_a_head_goes_by_similarity() -> None:
 def test_the_gain_is_one_on_time_and_grows_evenly_behind() -> None:
     assert [arrival_gain(chance, target=0.5, hurry=2.0) for chance in (1.0, 0.5, 0.25, 0.0)] == [1, 1, 2, 3]
     assert arrival_gain(0.0, target=0.5, hurry=0.0) == 1
+
+
+def test_scenarios_know_every_policy() -> None:
+    assert list(get_args(Choice)) == list(CHOICES)

@@ -11,8 +11,8 @@ import yaml
 from rich.console import Console
 
 from agents.cli._run_output import Stage, goal_table
-from agents.reports.progress import Curve, GoalProgress
-from agents.simulation.events import TurnEvent
+from agents.log.events import TurnEvent
+from agents.simulation.progress import Curve, GoalProgress
 from tests.agents.cli.kit import document, error_line, record, steer
 
 GOALS = ("A boat.", "Cake!", "Rain.")

@@ -201,7 +201,7 @@ def test_plot_trees(run: Path, tree: Path, tmp_path: Path) -> None:
 
 
 def test_plot_a_simulation(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_module(monkeypatch, "agents.reports.plots", plot_progress=lambda folder: folder / "progress.png")
+    fake_module(monkeypatch, "agents.plots.progress", plot_progress=lambda folder: folder / "progress.png")
     (tmp_path / "tale").mkdir()
     for folder, count in ((tmp_path / "tale", 1), (run, 3)):  # without trees, and with two
         (folder / "manifest.json").touch()

@@ -20,8 +20,8 @@ from agents.experiments.play_spec import Plays, as_played
 from agents.experiments.play_tables import play_markdown
 from agents.experiments.plays import play_cell, run_plays
 from agents.experiments.work import Outcome
+from agents.log.events import TurnEvent
 from agents.simulation.audit import audit_run
-from agents.simulation.events import TurnEvent
 from agents.simulation.simulation import run_scenario
 from steer.evaluation.evaluate import base_nll
 from steer.writing.guided import Written

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from agents.errors import RunDamaged, RunNotFound
+from agents.log.chain import FIRST, read_log
+from agents.log.events import Event
 from agents.scenarios.schema import Scenario
 from agents.simulation.audit import AuditReport, audit_run
-from agents.simulation.events import Event
-from agents.simulation.log import FIRST, read_log
 from agents.simulation.simulation import run_scenario
 from steer.models.latent_model import LatentModel
 from tests.agents.conftest import tiny_model
@@ -133,7 +133,7 @@ def test_a_replay_finds_other_words(run: Path, model: LatentModel) -> None:
     assert not failed(audit_run(run, model=model, replay=True))
 
     def forge(rows: list[Any]) -> None:
-        from agents.simulation.events import hash_ids
+        from agents.log.events import hash_ids
 
         rows[1]["ids"] = model.to_ids(" won.")
         rows[1]["text"] = " won."

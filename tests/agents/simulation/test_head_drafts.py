@@ -9,10 +9,10 @@ import torch
 
 from agents.experiments.arms import Task, write_annealed, write_searched_guided
 from agents.experiments.options import AnnealedOptions, FixedOptions, GuidedSearchOptions, MenuItem
+from agents.log.chain import read_log
+from agents.log.events import TurnEvent
 from agents.scenarios.planner_settings import Planner
 from agents.simulation.audit import audit_run
-from agents.simulation.events import TurnEvent
-from agents.simulation.log import read_log
 from agents.simulation.manifest import LOGS
 from agents.simulation.simulation import resume_run, run_scenario
 from steer.errors import GuidanceError

@@ -16,11 +16,11 @@ import torch
 import agents.simulation.searched_turn
 from agents.characters.planner import Hopes
 from agents.errors import ScenarioError
+from agents.log.chain import FIRST, read_log
+from agents.log.events import Event, OpeningEvent, PlanRecord, TurnEvent, decode_event, encode_event
 from agents.scenarios.planner_settings import SEARCH_KEYS, MenuItem, Planner
 from agents.scenarios.schema import Scenario, load_scenario, override, scenario_schema
 from agents.simulation.audit import audit_run
-from agents.simulation.events import Event, OpeningEvent, PlanRecord, TurnEvent, decode_event, encode_event
-from agents.simulation.log import FIRST, read_log
 from agents.simulation.searched_turn import turn_rewards
 from agents.simulation.simulation import resume_run, run_scenario
 from steer.models.latent_model import LatentModel

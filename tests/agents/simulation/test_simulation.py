@@ -12,9 +12,9 @@ import torch
 
 import agents.simulation.turn
 from agents.errors import RunBusy, RunDamaged, RunExists, RunMismatch, RunNotFound, RunWriteError
+from agents.log.chain import EventLog, read_log
+from agents.log.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent, hash_ids
 from agents.scenarios.schema import Scenario
-from agents.simulation.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent, hash_ids
-from agents.simulation.log import EventLog, read_log
 from agents.simulation.simulation import RunSummary, resume_run, run_scenario
 from steer.models.latent_model import LatentModel
 from steer.writing.guided import Written
@@ -266,7 +266,7 @@ def test_a_full_disk_loses_nothing(
         real(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr("agents.simulation.log.os.fsync", full)
+        patch.setattr("agents.log.chain.os.fsync", full)
         with pytest.raises(RunWriteError, match=r"No space left on device; all turns before are safe.*steer resume"):
             resume_run(stopped, model, on_event=lambda event, arm: reported[arm].append(event))
     for log, count, told in zip(LOGS, before, reported.values(), strict=True):

@@ -25,9 +25,9 @@ from steer.search.engines.opening import open_engine
 from steer.search.searched import write_searched
 from steer.search.tree import Tree
 from steer.training.heads.prior_data import Row, read_hidden
-from steer.writing.opening import open_writer
 from steer.writing.proposals import read_state
 from steer.writing.sampling import SamplingConfig
+from steer.writing.writer import open_writer
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, sharpen, tiny_model, write_guided
 

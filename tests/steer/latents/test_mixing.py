@@ -14,9 +14,10 @@ from torch import Tensor
 
 from steer.errors import GuidanceError
 from steer.latents.bigvae import annealed_blends, guide, topic_sentence
-from steer.latents.mixing import apply_op, classifier_free_guidance, mix, slerp, task_vector
+from steer.latents.mixing import apply_op, mix, slerp, task_vector
 from steer.latents.pull import Pull
 from steer.latents.schedules import bridge, constant, linear
+from steer.writing.steps import classifier_free_guidance
 
 RESCALES = ["mean", "none", "draft", 50.0]
 METHODS: list[Literal["linear", "slerp"]] = ["linear", "slerp"]

@@ -9,11 +9,11 @@ from transformers import AutoModelForCausalLM, BloomConfig, GPTNeoConfig, Pretra
 from steer.errors import UnsupportedBase
 from steer.latents.pull import Pull
 from steer.models.adapters import ENCODER, ROUTER
+from steer.models.base import additive_mask
 from steer.models.build import check_base
 from steer.models.latent_model import LatentModel
-from steer.models.masks import additive_mask
-from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
+from steer.writing.writer import open_writer
 from tests.steer.families import make_base
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, stir, tiny_model, write_guided
 from tests.steer.writing.test_writer import generate, spy

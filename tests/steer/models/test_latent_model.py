@@ -10,9 +10,9 @@ from torch import Tensor
 
 from steer.errors import LatentError, TextError
 from steer.models.adapters import ENCODER, ROUTER, use_adapter
+from steer.models.base import additive_mask
 from steer.models.build import fresh_model
 from steer.models.latent_model import LatentModel
-from steer.models.masks import additive_mask
 from tests.steer.tiny import SOFT, SPAN, Z_DIM, assert_near, forced_logits, sharpen, stir, tiny_model
 
 TEXTS = ["a", "the cat", "dogs", "we ran.", "oh no"]

@@ -13,8 +13,8 @@ from steer.errors import CheckpointError, ModelNotFound
 from steer.latents.bigvae import annealed_blends
 from steer.models.latent_model import LatentModel
 from steer.models.minihf import decoder_logits
-from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
+from steer.writing.writer import open_writer
 from tests.steer.minihf_oracle import MiniHFOracle, make_minihf_folder
 from tests.steer.tiny import assert_near
 

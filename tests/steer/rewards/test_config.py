@@ -10,7 +10,7 @@ import yaml
 import steer.rewards
 from steer.errors import RewardError, TextError
 from steer.rewards import REWARDS, RewardsConfig, RewardSpec, default_rewards, load_rewards
-from steer.rewards.repetition import RepetitionOptions
+from steer.rewards.text import RepetitionOptions
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "rewards.md"
 RUBRIC = {"options": {"questions": ["Is it good?"]}}

@@ -16,10 +16,10 @@ from steer.errors import CheckpointError, RewardError
 from steer.heads.preference import PreferenceConfig, PreferenceHead
 from steer.models.likelihood import mean_logprobs
 from steer.rewards import REWARDS, Rewards, States
-from steer.rewards.learned import PreferenceOptions
-from steer.rewards.options import Options
-from steer.rewards.repetition import RepetitionOptions
+from steer.rewards.latent import PreferenceOptions
 from steer.rewards.rubric import TEMPLATE, Question, RubricOptions, answer_ids
+from steer.rewards.states import Options
+from steer.rewards.text import RepetitionOptions
 from tests.steer.rewards.fakes import AnsweringModel, WordTokenizer, make_states, random
 from tests.steer.tiny import forced_logits, sharpen, tiny_model
 

@@ -12,11 +12,11 @@ from steer.errors import SearchError
 from steer.noise import child_key
 from steer.search.budget import Budget, Outcome
 from steer.search.driver import run_search
-from steer.search.environment import World
+from steer.search.environment import Request, World
 from steer.search.fields import FIELDS, Status
 from steer.search.links import check_links
 from steer.search.policies import POLICIES, make_policy
-from steer.search.problem import Policy, Problem, Request, Steps
+from steer.search.problem import Policy, Problem, Steps
 from steer.search.tree import Tree
 from tests.steer.search.tree_kit import below
 

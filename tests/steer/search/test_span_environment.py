@@ -20,8 +20,8 @@ from steer.search.driver import run_search
 from steer.search.engines.base import Draw, Engine, Order
 from steer.search.engines.opening import open_engine
 from steer.search.engines.paged import PagedEngine
+from steer.search.environment import Request
 from steer.search.policies import make_policy
-from steer.search.problem import Request
 from steer.search.span_environment import SpanWorld
 from steer.search.tree import Tree
 from steer.writing.limits import Limits

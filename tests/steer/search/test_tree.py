@@ -5,9 +5,10 @@ import pytest
 
 from steer.errors import SearchError
 from steer.noise import child_key
+from steer.search.environment import Request
 from steer.search.fields import FIELDS, NONE, Status
 from steer.search.links import check_links
-from steer.search.problem import Problem, Request
+from steer.search.problem import Problem
 from steer.search.tree import Tree
 from tests.steer.search.tree_kit import below
 

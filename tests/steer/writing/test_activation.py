@@ -20,8 +20,8 @@ from steer.writing.activation import (
     unguided_path,
     watched,
 )
-from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
+from steer.writing.writer import open_writer
 from tests.steer.families import make_base
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import assert_near, sharpen, tiny_model

@@ -13,8 +13,8 @@ from steer.latents.pull import Pull
 from steer.latents.schedules import make_schedule
 from steer.models.latent_model import LatentModel
 from steer.writing.guided import Written
-from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
+from steer.writing.writer import open_writer
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, sharpen, tiny_model, write_guided
 

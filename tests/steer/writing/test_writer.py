@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError, LatentError, TextError
-from steer.latents.mixing import classifier_free_guidance
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
 from steer.writing.limits import Limits
-from steer.writing.opening import open_writer
 from steer.writing.sampling import SamplingConfig
 from steer.writing.spans import Draw
-from steer.writing.writer import Writer
+from steer.writing.steps import classifier_free_guidance
+from steer.writing.writer import Writer, open_writer
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, sharpen, tiny_model
 

@@ -8,9 +8,8 @@ import numpy as np
 from steer.noise import child_key
 from steer.search.budget import Budget, Outcome
 from steer.search.driver import run_search
-from steer.search.environment import World
+from steer.search.environment import Request, World
 from steer.search.policies import make_policy
-from steer.search.problem import Request
 from steer.search.tree import Tree
 
 SPAN = 2

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.arguments import expect_path
-from agents.reports.progress import Curve, GoalProgress, Progress, read_progress
-from agents.simulation.log import write_atomic
+from agents.log.chain import write_atomic
+from agents.simulation.progress import Curve, GoalProgress, Progress, read_progress
 
 # Okabe and Ito's blue and vermillion: told apart with any colour vision, and by their lines in print.
 GUIDED, UNGUIDED = "#0072B2", "#D55E00"

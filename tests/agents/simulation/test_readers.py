@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from agents.errors import RunNotFound
-from agents.reports.plots import plot_progress
-from agents.reports.progress import read_progress
-from agents.reports.transcript import render_transcript
+from agents.plots.progress import plot_progress
 from agents.scenarios.schema import Scenario
+from agents.simulation.progress import read_progress
 from agents.simulation.simulation import run_scenario
+from agents.simulation.transcript import render_transcript
 from steer.models.latent_model import LatentModel
 from tests.agents.conftest import make_scenario
 

@@ -1,4 +1,4 @@
-"""How much of the last span was there before."""
+"""Rewards that look at tokens: how likely the base finds the last span, and how much of it was there before."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,22 @@ import pydantic
 import torch
 from torch import Tensor
 
-from steer.rewards.options import Options
-from steer.rewards.states import States
+from steer.errors import RewardError
+from steer.rewards.states import Options, States
+
+
+def fluency(states: States, options: Options) -> Tensor:
+    """Mean log-probability per token of the last span under the bare base: `[n]` float32, nats, at most 0.
+
+    It is what `states.base_logprobs` gives.
+
+    Raises:
+        RewardError: that is not `[n]`.
+    """
+    logprobs = states.base_logprobs()
+    if logprobs.shape != (len(states),):
+        raise RewardError(f"base_logprobs must give [{len(states)}]; got {list(logprobs.shape)}")
+    return logprobs
 
 
 class RepetitionOptions(Options):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agents.errors import RunWriteError
-from agents.simulation.log import write_atomic
+from agents.log.chain import write_atomic
 from steer.search.export import ToText, by_value, chosen, nodes_of, words_of
 from steer.search.tree import NONE, Status, Tree
 

@@ -8,13 +8,13 @@ from transformers import AutoModelForCausalLM, OPTConfig, PretrainedConfig
 
 from steer.errors import TextError
 from steer.models.latent_model import LatentModel
-from steer.models.positions import check_positions, position_limit
 from steer.rewards import Rewards
 from steer.search import Budget, SpanWorld, Tree, write_searched
 from steer.search.action import Action, Aim
 from steer.search.engines.opening import open_engine
-from steer.writing.opening import open_writer
+from steer.writing.context import check_positions, position_limit
 from steer.writing.sampling import SamplingConfig
+from steer.writing.writer import open_writer
 from tests.steer.families import FAMILIES, make_base
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import SOFT, SPAN, Z_DIM, tiny_model, write_guided
@@ -115,7 +115,7 @@ def test_positions_that_are_computed_have_no_end(tiny_llama: Path) -> None:
 def test_bigvae_keeps_one_latent_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, checkpoint = make_minihf_folder(tmp_path, seed=7)
     model = LatentModel.from_minihf(checkpoint, base, span_tokens=SPAN, device="cpu")
-    monkeypatch.setattr("steer.models.positions.position_limit", lambda base: LIMIT)
+    monkeypatch.setattr("steer.writing.context.position_limit", lambda base: LIMIT)
     most = LIMIT + 1 - model.latent_config.soft_tokens - 5 * SPAN
     check_positions(model, [65] * most, 5)
     with pytest.raises(TextError, match=f"need {LIMIT + 1} positions .* cut the context to its last {most} tokens"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self, final
 
 from agents.errors import RunBusy, RunDamaged, RunWriteError
-from agents.simulation.events import Event, decode_event, encode_event
+from agents.log.events import Event, decode_event, encode_event
 from steer import files
 
 FIRST = "0" * 64  # stands for the line before the first

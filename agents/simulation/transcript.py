@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agents.arguments import expect_path
 from agents.errors import RunNotFound
-from agents.simulation.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent
+from agents.log.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent
 from agents.simulation.manifest import logs_of, read_manifest
 
 _HEADINGS = {"guided": "With goals", "unguided": "The same without goals"}

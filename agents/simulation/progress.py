@@ -6,8 +6,8 @@ from pathlib import Path
 
 from agents.arguments import expect_path
 from agents.errors import RunNotFound
+from agents.log.events import Event, GoalEvent, GoalInfo, OpeningEvent, TurnEvent
 from agents.scenarios.schema import goal_key
-from agents.simulation.events import Event, GoalEvent, GoalInfo, OpeningEvent, TurnEvent
 from agents.simulation.manifest import logs_of, read_manifest
 from agents.simulation.state import is_met
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from agents.errors import RunWriteError
-from agents.reports import tree_plots
-from agents.reports.tree_plots import plot_tree
+from agents.plots import trees as tree_plots
+from agents.plots.trees import plot_tree
 from steer.errors import SearchError
 from steer.search.export import by_value
 from steer.search.tree import Status, Tree

@@ -1,1 +1,0 @@
-"""What is made from the files of a run: progress, transcript, plots."""
