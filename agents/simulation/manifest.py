@@ -26,6 +26,7 @@ import torch
 from agents.errors import RunDamaged, RunMismatch, RunNotFound, RunWriteError
 from agents.log.chain import read_log, write_atomic
 from agents.scenarios.schema import Scenario, load_scenario
+from agents.simulation.reached import thresholds
 from steer.models.latent_model import LatentModel
 
 Arm = Literal["guided", "unguided"]
@@ -97,14 +98,9 @@ def make_manifest(
 ) -> Manifest:
     """The manifest of a run that is about to start; `index` is the identity of the passages that it plans by.
 
-    What counts as reached is the scenario's similarity, or else what was calibrated for the model: the reach head's
-    thresholds, or its similarity alone.
+    What counts as reached is told by `steer`'s calibration, see `agents.simulation.reached`.
     """
-    reach = None if model.reach is None else model.reach.config
-    threshold, told = scenario.planner.reached or model.latent_config.reached_similarity or 0.6, None
-    if scenario.planner.reached is None and reach is not None and reach.told_chance is not None:
-        similarity = reach.told_similarity if reach.pulled_similarity is None else reach.pulled_similarity
-        threshold, told = similarity or 0.0, reach.told_chance
+    threshold, told = thresholds(scenario, model)
     return Manifest(
         scenario=scenario.id,
         scenario_sha256=scenario.sha256(),

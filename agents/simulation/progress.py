@@ -9,7 +9,7 @@ from agents.errors import RunNotFound
 from agents.log.events import Event, GoalEvent, GoalInfo, OpeningEvent, TurnEvent
 from agents.scenarios.schema import goal_key
 from agents.simulation.manifest import logs_of, read_manifest
-from agents.simulation.state import is_met
+from agents.simulation.reached import is_met
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
-from agents.characters.planner import DECIMALS, Hopes
+from agents.characters.planner import DECIMALS, Hopes, Plan
 from agents.log.events import SearchRecord
 from agents.scenarios.schema import Scenario
-from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel
 from steer.rewards import RewardsConfig, default_rewards
-from steer.search.action import Action
 from steer.search.budget import Budget
+from steer.search.config import UNGUIDED_MENU, SearchConfig
 from steer.search.searched import SearchResult, write_searched
-from steer.writing.limits import Limits
+from steer.writing.config import WritingConfig
 
 # What a reward looks at that a turn may lack.
 NEED_TERMINAL, NEED_AVOID = {"similarity", "reach"}, {"avoid"}
@@ -28,7 +27,7 @@ def turn_rewards(scenario: Scenario, model: LatentModel, hopes: Hopes) -> Reward
     wished, shunned = hopes.terminal is not None, hopes.avoid is not None
     rewards = scenario.planner.rewards
     if rewards is None:
-        rewards = default_rewards(wished, getattr(model, "reach", None) is not None, shunned)
+        rewards = default_rewards(wished, model.reach is not None, shunned)
     lacking = (set() if wished else NEED_TERMINAL) | (set() if shunned else NEED_AVOID)
     kept = {name: spec for name, spec in rewards.root.items() if spec.reward not in lacking}
     return RewardsConfig.model_validate(kept) if kept else None
@@ -38,11 +37,10 @@ def search_turn(
     scenario: Scenario,
     model: LatentModel,
     visible: Sequence[int],
-    pulls: Sequence[Pull],
-    hopes: Hopes,
+    plan: Plan,
     rewards: RewardsConfig,
     seed: int,
-    limits: Limits,
+    config: WritingConfig,
 ) -> tuple[SearchResult, SearchRecord]:
     """Search for the spans of a turn, under a budget of tokens alone, so that it can be repeated.
 
@@ -50,34 +48,34 @@ def search_turn(
         scenario: for its planner's settings.
         model: writes and encodes.
         visible: token ids of all that is visible.
-        pulls: as planned; without any, every candidate is written unguided.
-        hopes: what candidates are compared by.
+        plan: with hopes, by which candidates are compared; without any pull, every candidate is written unguided.
         rewards: see `turn_rewards`.
         seed: of the turn.
-        limits: what may not be written.
+        config: how it is written.
 
     Raises:
         KeyboardInterrupt: Ctrl-C. What half a search found would not be the same when the run is resumed.
     """
-    planner = scenario.planner
-    budget = planner.budget * scenario.spans_per_turn * model.span_tokens
+    planner, hopes = scenario.planner, plan.hopes
+    assert hopes is not None
+    budget = planner.budget * config.spans * model.span_tokens
+    search = SearchConfig(
+        budget=Budget(tokens=budget),
+        policy=planner.policy,
+        policy_options=planner.policy_options,
+        menu=planner.actions() if plan.pulls else UNGUIDED_MENU,
+        rewards=rewards,
+        deadline=hopes.deadline,
+    )
     found = write_searched(
         model,
         [list(visible)],
         terminals=hopes.terminal,
-        spans=scenario.spans_per_turn,
-        policy=planner.policy,
-        policy_options=planner.policy_options,
-        budget=Budget(tokens=budget),
-        seeds=[seed],
-        sampling=scenario.sampling.config(),
-        menu=planner.actions() if pulls else (Action(),),
-        pulls=pulls,
-        deadline=hopes.deadline,
-        rewards=rewards,
+        pulls=plan.pulls,
         avoid=hopes.avoid,
-        limits=limits,
-        drafts=planner.drafts,
+        seeds=[seed],
+        config=config,
+        search=search,
     )[0]
     if found.status == "interrupted":
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from agents.characters.memory import Episode
 from agents.errors import RunDamaged
 from agents.log.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent, hash_ids
 from agents.scenarios.schema import Character, Goal, Scenario, goal_key
+from agents.simulation.reached import is_met
 
 
 @final
@@ -101,14 +102,6 @@ class ArmState:
                 visible_sha256=hash_ids(self.visible),
             )
         return None
-
-
-def is_met(key: str, turn: TurnEvent, opening: OpeningEvent) -> bool:
-    """Whether a turn tells a goal (`character/goal`): it is near enough, and likely enough to have been told."""
-    similarity = turn.similarities.get(key)
-    if similarity is None or similarity < opening.threshold:
-        return False
-    return opening.told is None or (turn.told.get(key) or 0.0) >= opening.told
 
 
 def _settle(character: Character, goal: Goal, turn: TurnEvent, opening: OpeningEvent, over: bool) -> GoalEvent | None:

@@ -6,22 +6,23 @@ ever appended, as ids; nothing is tokenised again, and no special token is among
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from agents.characters.goals import GoalBook
-from agents.characters.memory import Recollection
-from agents.characters.planner import DECIMALS, Plan, plan_turn
+from agents.characters.memory import Memory, Recollection
+from agents.characters.planner import Plan, plan_turn
 from agents.index.roadmap import Roadmap
-from agents.log.events import OpeningEvent, TurnEvent, hash_ids
+from agents.log.events import OpeningEvent, PlanRecord, TurnEvent, hash_ids
 from agents.scenarios.schema import Character, Scenario
 from agents.simulation.manifest import Arm
+from agents.simulation.reached import measure, measure_told
 from agents.simulation.searched_turn import search_turn, turn_rewards
-from agents.simulation.sentences import keep_sentences, split_sentences
+from agents.simulation.sentences import keep_sentences
 from agents.simulation.state import ArmState
 from steer.models.latent_model import LatentModel
 from steer.noise import derive_seed
+from steer.search.searched import SearchResult
+from steer.writing.config import WritingConfig
 from steer.writing.guided import Written, write_guided
 from steer.writing.limits import Limits
 
@@ -81,18 +82,6 @@ def write_turn(
     cue_ids = model.to_ids(cue)
     visible = state.visible + cue_ids
     present = model.encode_ids([visible[-model.span_tokens :]])[0]
-    memory = None
-    if scenario.planner.memory is not None and scenario.planner.method != "unguided":
-        memory = (recollection or Recollection(model)).recall(
-            state.episodes,
-            character=character.id,
-            state=present,
-            turn=turn,
-            forgotten=len(visible) - model.latent_config.max_context,
-            hears=None if character.hears is None else frozenset(character.hears),
-            count=scenario.planner.memory.count,
-            half_life=scenario.planner.memory.half_life,
-        )
     plan = plan_turn(
         scenario,
         book,
@@ -101,24 +90,12 @@ def write_turn(
         state=present.numpy(),
         active=state.active.get(character.id),
         settled=state.settled(character),
-        reach=getattr(model, "reach", None),
+        reach=model.reach,
         roadmap=roadmap,
-        memory=memory,
+        memory=_recall(scenario, model, state, character, present, visible, recollection),
     )
     seed = derive_seed(scenario.seed, "turn", turn, character.id)
-    # A story's end before the last turn would leave the others nothing to do; a cue's name is a whole word; and prose
-    # stays prose.
-    limits = Limits(
-        may_end=scenario.stop_at_end or turn == scenario.turns, whole_words=True, plays=scenario.format == "script"
-    )
-    rewards = None if plan.hopes is None else turn_rewards(scenario, model, plan.hopes)
-    if plan.hopes is None or rewards is None:
-        written, spans, drafts = _write(scenario, model, visible, plan, seed, limits)
-        record = plan.record
-    else:
-        written, search = search_turn(scenario, model, visible, plan.pulls, plan.hopes, rewards, seed, limits)
-        spans, drafts = search.nodes, search.tokens // model.span_tokens - search.nodes
-        record = plan.record.model_copy(update={"search": search})
+    written, record, spans, drafts = _write(scenario, model, visible, plan, seed, turn_config(scenario, plan, turn))
     kept, text, ended = cut_turn(scenario, model, cue_ids, list(written.ids))
     visible_after = visible + kept
     return TurnEvent(
@@ -144,23 +121,59 @@ def write_turn(
     )
 
 
-def _write(
-    scenario: Scenario, model: LatentModel, visible: list[int], plan: Plan, seed: int, limits: Limits
-) -> tuple[Written, int, int]:
-    """Write the spans of a turn once; also how many they are, and how many drafts were written for them."""
-    written = write_guided(
-        model,
-        [visible],
-        pulls=plan.pulls,
+def turn_config(scenario: Scenario, plan: Plan, turn: int) -> WritingConfig:
+    """How a turn is written.
+
+    A story's end before the last turn would leave the others nothing to do; a cue's name is a whole word; and prose
+    stays prose.
+    """
+    last = scenario.stop_at_end or turn == scenario.turns
+    return WritingConfig(
         spans=scenario.spans_per_turn,
-        seeds=[seed],
         sampling=scenario.sampling.config(),
         guidance_scale=plan.scale,
-        limits=limits,
+        limits=Limits(may_end=last, whole_words=True, plays=scenario.format == "script"),
         drafts=scenario.planner.drafts,
-    )[0]
-    drafts = int((written.drafts != 0).any(dim=1).sum()) if scenario.planner.drafts == "write" else 0
-    return written, written.latents.shape[0], drafts
+    )
+
+
+def _recall(
+    scenario: Scenario,
+    model: LatentModel,
+    state: ArmState,
+    character: Character,
+    present: Tensor,
+    visible: Sequence[int],
+    recollection: Recollection | None,
+) -> Memory | None:
+    """What the character remembers of the turns that its context no longer holds."""
+    settings = scenario.planner.memory
+    if settings is None or scenario.planner.method == "unguided":
+        return None
+    return (recollection or Recollection(model)).recall(
+        state.episodes,
+        character=character.id,
+        state=present,
+        turn=state.turn + 1,
+        forgotten=len(visible) - model.latent_config.max_context,
+        hears=None if character.hears is None else frozenset(character.hears),
+        count=settings.count,
+        half_life=settings.half_life,
+    )
+
+
+def _write(
+    scenario: Scenario, model: LatentModel, visible: list[int], plan: Plan, seed: int, config: WritingConfig
+) -> tuple[Written | SearchResult, PlanRecord, int, int]:
+    """Write or search the spans of a turn: what was written, the record, how many spans and drafts it took."""
+    rewards = None if plan.hopes is None else turn_rewards(scenario, model, plan.hopes)
+    if plan.hopes is not None and rewards is not None:
+        found, search = search_turn(scenario, model, visible, plan, rewards, seed, config)
+        record = plan.record.model_copy(update={"search": search})
+        return found, record, search.nodes, search.tokens // model.span_tokens - search.nodes
+    written = write_guided(model, [visible], pulls=plan.pulls, seeds=[seed], config=config)[0]
+    drafts = int((written.drafts != 0).any(dim=1).sum()) if config.drafts == "write" else 0
+    return written, plan.record, written.latents.shape[0], drafts
 
 
 def cut_turn(scenario: Scenario, model: LatentModel, cue_ids: list[int], ids: list[int]) -> tuple[list[int], str, bool]:
@@ -187,61 +200,3 @@ def cut_turn(scenario: Scenario, model: LatentModel, cue_ids: list[int], ids: li
     count = keep_sentences(whole, to_text, single_line=scenario.format == "script")
     text = to_text(whole[:count])
     return whole[:count], text, story_ended and text.rstrip() == to_text(whole).rstrip()
-
-
-def measure(
-    scenario: Scenario, model: LatentModel, book: GoalBook, character: Character, text: str, ids: list[int]
-) -> dict[str, float | None]:
-    """How near a turn came to each goal of all characters.
-
-    Args:
-        scenario: in prose the name that starts the paragraph belongs to its first sentence.
-        model: encodes.
-        book: the goals' latents.
-        character: whose turn it is.
-        text: what was kept of the turn.
-        ids: the same as tokens.
-
-    Returns:
-        For each `character/goal` the greatest cosine of its latent with those of the turn's sentences (cut to a span)
-        and of its last span; None where nothing was kept.
-    """
-    sentences = split_sentences((character.name if scenario.format == "prose" else "") + text)
-    # The encoder takes no NUL, which a model may write.
-    sentences = [s for s in (sentence.replace("\0", " ").strip() for sentence in sentences) if s]
-    if not ids or not sentences:
-        return {key: None for key in book.vectors}
-    latents = torch.cat([model.encode(sentences, long="truncate"), model.encode_ids([ids[-model.span_tokens :]])])
-    units = _unit(latents.numpy())
-    return {key: round(float((units @ _unit(vector)).max()), DECIMALS) for key, vector in book.vectors.items()}
-
-
-def measure_told(model: LatentModel, book: GoalBook, ids: list[int]) -> dict[str, float | None]:
-    """How likely each goal of all characters was told in a turn, by the model's reach head.
-
-    The head reads whole spans, so the turn is read in windows of a span that overlap by half, and the last ends with
-    the turn.
-
-    Args:
-        model: encodes; with a reach head.
-        book: the goals' latents.
-        ids: what was kept of the turn.
-
-    Returns:
-        For each `character/goal` the greatest probability of all windows; None where nothing was kept.
-    """
-    if not ids or model.reach is None:
-        return {key: None for key in book.vectors}
-    size = model.span_tokens
-    starts = [*range(0, max(len(ids) - size, 0), max(size // 2, 1)), max(len(ids) - size, 0)]
-    windows = model.encode_ids([ids[start : start + size] for start in starts])
-    found: dict[str, float | None] = {}
-    for key, vector in book.vectors.items():
-        chances = model.reach.told(windows, torch.from_numpy(vector.copy())[None])
-        found[key] = round(float(chances.max()), DECIMALS)
-    return found
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = vectors.astype(np.float64)
-    return wide / np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)

@@ -1,6 +1,6 @@
 """Whether the links of a tree that comes from elsewhere fit together."""
 
-from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,27 +8,32 @@ from numpy.typing import NDArray
 from steer.errors import SearchError
 from steer.search.fields import NONE
 
-LINKS = ("parent", "root", "depth", "n_children", "first_child", "last_child", "next_sibling", "n_tokens", "twin")
+
+class Linked(Protocol):
+    """A tree, as far as its links go; see `steer.search.tree.Tree`."""
+
+    size: int
+    span_tokens: int
+    parent: NDArray[np.int32]
+    root: NDArray[np.int32]
+    depth: NDArray[np.int32]
+    n_tokens: NDArray[np.int32]
+    twin: NDArray[np.int32]
 
 
-def check_links(arrays: Mapping[str, NDArray[np.int32]], span_tokens: int) -> None:
+def check_links(tree: Linked) -> None:
     """Compare what can be told from the parents alone with what the tree has noted.
-
-    Args:
-        arrays: those of `LINKS`, `[N]` each, as `steer.search.tree.Tree` describes them.
-        span_tokens: S.
 
     Raises:
         SearchError: parents, roots, depths, children or span lengths do not fit; walking such a tree might never end.
     """
-    size = len(arrays["parent"])
-    nodes = np.arange(size)
-    if (arrays["parent"] >= nodes).any() or (arrays["parent"] < NONE).any():
+    nodes = np.arange(tree.size)
+    if (tree.parent >= nodes).any() or (tree.parent < NONE).any():
         raise SearchError("a node of the tree comes before its parent; the file is damaged")
-    is_root = arrays["parent"] == NONE
-    above = np.where(is_root, 0, arrays["parent"])
+    is_root = tree.parent == NONE
+    above = np.where(is_root, 0, tree.parent)
     # Children stand in the order of their ids: so they were added.
-    first, last, following = (np.full(size, NONE) for _ in range(3))
+    first, last, following = (np.full(tree.size, NONE) for _ in range(3))
     for node in nodes[~is_root].tolist():
         parent = int(above[node])
         if last[parent] == NONE:
@@ -37,18 +42,18 @@ def check_links(arrays: Mapping[str, NDArray[np.int32]], span_tokens: int) -> No
             following[last[parent]] = node
         last[parent] = node
     wanted = {
-        "root": np.where(is_root, nodes, arrays["root"][above]),
-        "depth": np.where(is_root, 0, arrays["depth"][above] + 1),
-        "n_children": np.bincount(above[~is_root], minlength=size),
+        "root": np.where(is_root, nodes, tree.root[above]),
+        "depth": np.where(is_root, 0, tree.depth[above] + 1),
+        "n_children": np.bincount(above[~is_root], minlength=tree.size),
         "first_child": first,
         "last_child": last,
         "next_sibling": following,
     }
     for name, array in wanted.items():
-        if (wrong := np.flatnonzero(arrays[name] != array)).size:
+        if (wrong := np.flatnonzero(getattr(tree, name) != array)).size:
             node = int(wrong[0])
             raise SearchError(
-                f"{name} of node {node} is {arrays[name][node]}, expected {array[node]}: the tree is damaged"
+                f"{name} of node {node} is {getattr(tree, name)[node]}, expected {array[node]}: the tree is damaged"
             )
-    if ((arrays["n_tokens"] < 0) | (arrays["n_tokens"] > span_tokens)).any() or (arrays["twin"] >= nodes).any():
+    if ((tree.n_tokens < 0) | (tree.n_tokens > tree.span_tokens)).any() or (tree.twin >= nodes).any():
         raise SearchError("a span of the tree is longer than its tokens, or a twin comes later: the tree is damaged")

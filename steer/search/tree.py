@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from steer.errors import SearchError
 from steer.noise import child_key
 from steer.search.fields import FIELDS, NONE, STATISTICS, Status
-from steer.search.links import LINKS, check_links
+from steer.search.links import check_links
 
 _COMPLETE = int(Status.COMPLETE)  # a plain number: policies ask for it all the time
 
@@ -334,7 +334,7 @@ class Tree:
                 )
             getattr(tree, name)[:] = arrays[name].astype(dtype, copy=False)
         tree.size = size
-        check_links({name: getattr(tree, name) for name in LINKS}, tree.span_tokens)
+        check_links(tree)
         tree.roots = np.flatnonzero(tree.parent == NONE).tolist()
         if not len(tree.roots) == len(contexts) == len(horizons) == len(deadlines):
             raise SearchError(f"the tree has {len(tree.roots)} roots, but records of {len(contexts)}")

@@ -16,8 +16,8 @@ from agents.scenarios.schema import Scenario, load_scenario
 from agents.simulation.audit import audit_run
 from agents.simulation.manifest import LOGS, Arm, make_manifest, read_manifest, read_scenario
 from agents.simulation.progress import read_progress
+from agents.simulation.reached import is_met
 from agents.simulation.simulation import resume_run, run_scenario
-from agents.simulation.state import is_met
 from steer.heads.reach import ReachConfig, ReachHead
 from steer.models.latent_model import LatentModel
 from tests.agents.conftest import make_scenario, tiny_model

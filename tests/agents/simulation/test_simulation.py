@@ -17,6 +17,7 @@ from agents.log.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEven
 from agents.scenarios.schema import Scenario
 from agents.simulation.simulation import RunSummary, resume_run, run_scenario
 from steer.models.latent_model import LatentModel
+from steer.writing.config import WritingConfig
 from steer.writing.guided import Written
 from tests.agents.conftest import OPENING, make_scenario, tiny_model
 
@@ -279,11 +280,13 @@ def fake_writing(monkeypatch: pytest.MonkeyPatch, model: LatentModel, texts: Seq
     """Let the turns write these texts, one after the other; `|` is the end token."""
     queue = iter(texts)
 
-    def write(model: LatentModel, contexts: Sequence[Sequence[int]], *, spans: int, **_: object) -> list[Written]:
+    def write(
+        model: LatentModel, contexts: Sequence[Sequence[int]], *, config: WritingConfig, **_: object
+    ) -> list[Written]:
         ids: list[int] = []
         for part in next(queue).partition("|"):
             ids += [model.tokenizer.eos_token_id] if part == "|" else model.to_ids(part)
-        zeros = torch.zeros(spans, model.latent_config.z_dim)
+        zeros = torch.zeros(config.spans, model.latent_config.z_dim)
         return [Written(tuple(ids), "", (), zeros, zeros, False, tuple(contexts[0][-48:]))]
 
     monkeypatch.setattr(agents.simulation.turn, "write_guided", write)
