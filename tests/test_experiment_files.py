@@ -86,11 +86,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def small(loaded: Experiment, store: str, names: list[str]) -> Experiment:
-    """Two pairs, two spans, the first seed, these arms, and of each the smallest budget, at most 4."""
+    """Two pairs, two spans, the first seed, these arms, and of each the smallest budget, at most 2, or 4."""
     data = json.loads(loaded.model_dump_json())
     arms = []
     for arm in (arm for arm in data["arms"] if arm["name"] in names):
-        budgets = [min(4, *arm.pop("budgets"))] if arm["budgets"] else arm.pop("budgets")
+        most = 4 if arm["method"] == "guided-search" else 2
+        budgets = [min(most, *arm.pop("budgets"))] if arm["budgets"] else arm.pop("budgets")
         arms.append(arm | {"budgets": budgets} | ({"store": store} if "store" in arm else {}))
     changes = {"limit": 2, "spans": 2, "chunk": 2, "seeds": data["seeds"][:1], "arms": arms}
     return Experiment.model_validate(data | changes)
