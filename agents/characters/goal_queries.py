@@ -68,7 +68,7 @@ def _texts(scenario: Scenario, model: LatentModel, character: Character, wish: W
         texts = _passages(model, wish, like)
     seen: set[str] = set()
     for text, source in texts:
-        ids = model.to_ids((" " if model.latent_config.prefix_space else "") + text)
+        ids = model.encoded_ids(text)
         if (
             text not in seen
             and any(map(str.isalpha, text))

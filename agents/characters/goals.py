@@ -163,8 +163,8 @@ def check_texts(scenario: Scenario, model: LatentModel) -> None:
     """
     special = set(model.tokenizer.all_special_ids)
 
-    def ids_of(text: str, what: str) -> list[int]:
-        ids = model.to_ids(text)
+    def ids_of(text: str, what: str, *, encoded: bool = False) -> list[int]:
+        ids = model.encoded_ids(text) if encoded else model.to_ids(text)
         if found := special & set(ids):
             tokens = ", ".join(repr(model.tokenizer.convert_ids_to_tokens(i)) for i in sorted(found))
             raise GoalError(f"{what} holds the special token {tokens}; expected plain text, take it out")
@@ -178,8 +178,7 @@ def check_texts(scenario: Scenario, model: LatentModel) -> None:
             ids_of(sample, f"the voice of {character.id!r}")
     for character, goal in scenario.goals():
         what = f"goal {goal.id!r} of {character.id!r}"
-        space = " " if model.latent_config.prefix_space else ""
-        if (count := len(ids_of(space + goal.text, what))) > model.span_tokens:
+        if (count := len(ids_of(goal.text, what, encoded=True))) > model.span_tokens:
             raise GoalError(
                 f"{what} has {count} tokens; a goal fits one span, which is {model.span_tokens} tokens with this "
                 f"model: shorten {goal.text[:60]!r}, or make two goals of it"

@@ -57,7 +57,11 @@ def load_command(name: str) -> Any:
     """Import the module of a command, and make the command."""
     holder = typer.Typer()
     import_module(f"agents.cli.{_MODULES.get(name, name)}").add_to(holder)
-    return typer.main.get_group(holder).commands[name]
+    command = typer.main.get_group(holder).commands[name]
+    for each in (command, *getattr(command, "commands", {}).values()):
+        # typer keeps the line breaks of a docstring, which fit no terminal.
+        each.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in (each.help or "").split("\n\n"))
+    return command
 
 
 app = typer.Typer(

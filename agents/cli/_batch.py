@@ -10,10 +10,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agents.cli._output import plain
+from agents.cli._output import Progress, plain
 from agents.errors import InputError
+
+if TYPE_CHECKING:
+    from steer.models.latent_model import LatentModel
 
 Key = int | str
 MADE = "written_with"  # tells lines of other settings and models apart
@@ -36,6 +39,27 @@ class Pair:
     context: str
     terminal: str
     fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch and how far it is.
+
+    Attributes:
+        path: where its lines are written.
+        pairs: the whole input.
+        done: the lines that are there, by id.
+        made: digests of `settings` and, once it is loaded, of the `model`; kept in every line.
+        group: rows that are written at once.
+        overwrite: begin with an empty file.
+    """
+
+    path: Path
+    pairs: Sequence[Pair]
+    done: Mapping[Key, Mapping[str, Any]]
+    made: Mapping[str, str]
+    group: int
+    overwrite: bool = False
 
 
 def read_pairs(path: Path, *, need_terminal: bool) -> list[Pair]:
@@ -112,29 +136,24 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
-def check_made(path: Path, done: Mapping[Key, Mapping[str, Any]], made: Mapping[str, str]) -> None:
-    """Whether the lines that are there were written with these settings and this model, as far as they say so.
-
-    Args:
-        path: where they are.
-        done: the lines, by id.
-        made: digests of `settings` and, once it is loaded, of the `model`.
+def check_made(batch: Batch) -> None:
+    """Refuse to go on with lines that were written with other settings or another model, as far as they say so.
 
     Raises:
-        InputError: they were written with others.
+        InputError: one was; says with what.
     """
-    for key, fields in done.items():
-        found = fields.get(MADE, made)
-        for name, now in made.items():
+    for key, fields in batch.done.items():
+        found = fields.get(MADE, batch.made)
+        for name, now in batch.made.items():
             if not isinstance(found, Mapping) or found.get(name) != now:
                 what = "another model" if name == "model" else "other options (method, spans, scale, seed, ...)"
                 raise InputError(
-                    f"{path}: id {key!r} was written with {what}; give those again, choose another --out, or pass "
-                    "--overwrite"
+                    f"{batch.path}: id {key!r} was written with {what}; give those again, choose another --out, or "
+                    "pass --overwrite"
                 )
 
 
-def check_terminals(model: Any, pairs: Sequence[Pair], long: str) -> None:
+def check_terminals(model: "LatentModel", pairs: Sequence[Pair], long: str) -> None:
     """Encode all terminals once, so that one that does not fit a span is told before hours of writing.
 
     Raises:
@@ -153,53 +172,35 @@ def check_terminals(model: Any, pairs: Sequence[Pair], long: str) -> None:
         raise
 
 
-def count_long(model: Any, pairs: Sequence[Pair]) -> int:
+def count_long(model: "LatentModel", pairs: Sequence[Pair]) -> int:
     """How many terminals are longer than a span."""
-    return sum(len(model.to_ids(" " + pair.terminal)) > model.span_tokens for pair in pairs)
+    return sum(len(model.encoded_ids(pair.terminal)) > model.span_tokens for pair in pairs)
 
 
-def write_missing(
-    path: Path,
-    pairs: Sequence[Pair],
-    done: dict[Key, dict[str, Any]],
-    write_rows: Callable[[Sequence[Pair]], list[Any]],
-    batch_size: int,
-    advance: Callable[[int], None],
-    *,
-    overwrite: bool,
-    made: Mapping[str, str],
-    more: Callable[[Any], Mapping[str, Any]] | None = None,
-) -> None:
-    """Append the rows that are not `done`, group by group, each line flushed to the disk; the file ends in input order.
+def write_missing(batch: Batch, write_rows: Callable[[Sequence[Pair]], list[dict[str, Any]]], show: Progress) -> None:
+    """Append the rows that are not done, group by group, each line flushed to the disk; the file ends in input order.
 
     Args:
-        path: where to.
-        pairs: the whole input.
-        done: rows that are there.
-        write_rows: writes a group; gives records with `text` and `spans`.
-        batch_size: rows in a group.
-        advance: is told how many rows are through.
-        overwrite: begin with an empty file.
-        made: digests of settings and model, kept in every line.
-        more: further fields of a record's line; `search` is the only name that it may use.
+        batch: what to write, and where.
+        write_rows: writes a group; returns for each of its rows the fields that its line gets beside those of the
+            input: `text`, `spans` and perhaps `search`.
+        show: is told how many rows are through.
     """
+    path, pairs = batch.path, batch.pairs
     path.parent.mkdir(parents=True, exist_ok=True)
-    end = 0 if overwrite or not path.exists() else sum(len(line) for line in _whole_lines(path))
+    end = 0 if batch.overwrite or not path.exists() else sum(len(line) for line in _whole_lines(path))
     with path.open("ab") as file:
         file.truncate(end)
-        for start in range(0, len(pairs), batch_size):
-            group = pairs[start : start + batch_size]
-            if any(pair.id not in done for pair in group):
-                for pair, written in zip(group, write_rows(group), strict=True):
-                    if pair.id in done:
+        for start in range(0, len(pairs), batch.group):
+            group = pairs[start : start + batch.group]
+            if any(pair.id not in batch.done for pair in group):
+                for pair, fields in zip(group, write_rows(group), strict=True):
+                    if pair.id in batch.done:
                         continue
-                    fields = {**_given(pair), "text": written.text, "spans": list(written.spans)}
-                    fields |= plain(more(written)) if more is not None else {}
-                    fields[MADE] = dict(made)
-                    file.write(_line(fields))
+                    file.write(_line({**_given(pair), **plain(fields), MADE: dict(batch.made)}))
                     file.flush()
                     os.fsync(file.fileno())
-            advance(start + len(group))
+            show("lines", start + len(group), len(pairs))
     _put_in_order(path, pairs)
 
 

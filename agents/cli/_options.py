@@ -1,9 +1,13 @@
 """Options that several commands take, and what is read from them."""
 
 import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -33,6 +37,36 @@ LongOption = Annotated[Long, typer.Option("--long", help="What to do with a text
 ScaleOption = Annotated[float, typer.Option("--scale", help="Classifier-free guidance; 1 does without.")]
 TemperatureOption = Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy.")]
 TopPOption = Annotated[float, typer.Option("--top-p", help="Keep the likeliest tokens of this total probability.")]
+
+
+def unfold(command: Callable[..., None]) -> Callable[..., None]:
+    """A command for typer that takes one by one the options that `command` takes as records.
+
+    A parameter that is annotated with a dataclass becomes its fields, which are annotated as options. So a group of
+    options is declared once, and handed on as one record.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    records = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+    parameters = []
+    for name, parameter in signature(command).parameters.items():
+        if name not in records:
+            parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
+            continue
+        kinds = get_type_hints(records[name], include_extras=True)
+        for field in fields(records[name]):
+            default = Parameter.empty if field.default is MISSING else field.default
+            made = Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=kinds[field.name])
+            parameters.append(made)
+
+    @wraps(command)
+    def unfolded(**values: Any) -> None:
+        for name, record in records.items():
+            values[name] = record(**{field.name: values.pop(field.name) for field in fields(record)})
+        command(**values)
+
+    unfolded.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what typer asks for
+    unfolded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return unfolded
 
 
 def read_context(context: str | None, file: Path | None) -> str:

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
@@ -57,8 +57,8 @@ class Output:
             yield
 
     @contextmanager
-    def progress(self, message: str, total: int | None) -> Iterator["Bar"]:
-        """A bar on stderr; it counts from 0 to `total`."""
+    def progress(self, message: str, total: int | None = None) -> Iterator["Bar"]:
+        """A bar on stderr, which counts from 0 to `total` where that is known; `Bar.show` moves it."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -74,6 +74,9 @@ class Output:
             yield Bar(progress, progress.add_task(message, total=total))
 
 
+Progress = Callable[[str, int, int | None], None]  # what is counted, how much is done, of how much (None: not known)
+
+
 @final
 class Bar:
     """A running progress bar."""
@@ -82,12 +85,8 @@ class Bar:
         self._progress = progress
         self._task = task
 
-    def advance(self, done: int) -> None:
-        """Say how far things are."""
-        self._progress.update(self._task, completed=done)
-
-    def show(self, what: str, done: int, total: int) -> None:
-        """Say what is going on, and how far it is."""
+    def show(self, what: str, done: int, total: int | None) -> None:
+        """Say what is counted, how much of it is done, and of how much; a `Progress`."""
         self._progress.update(self._task, description=what, completed=done, total=total)
 
     @contextmanager

@@ -52,7 +52,7 @@ def follow(say: Output, folder: Path, total: int | None, then: OnEvent | None = 
                 nonlocal done
                 if event.type == "turn":
                     done += 1
-                    bar.advance(done)
+                    bar.show("turns", done, total)
                 if then is not None:
                     with bar.aside():
                         then(event, arm)

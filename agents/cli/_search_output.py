@@ -1,20 +1,26 @@
 """What `steer write` makes of searched texts: printed, put into lines, saved as trees, and told about."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import typer
 
 from agents.cli._batch import Pair
 from agents.cli._errors import ExitCode, report
-from agents.cli._models import load_model
 from agents.cli._options import refuse_existing
-from agents.cli._output import Bar, Output
+from agents.cli._output import Progress
 from agents.cli._search_options import Search
+from agents.cli._write_options import Job
 from agents.errors import InputError
+
+if TYPE_CHECKING:
+    from steer.models.latent_model import LatentModel
+    from steer.search.searched import SearchResult
+    from steer.search.tree import Tree
 
 TREES = "lines-*.safetensors"
 _WHY = {
@@ -25,56 +31,52 @@ _WHY = {
 }
 
 
-def write_one(
-    say: Output,
-    search: Search,
-    context: str,
-    terminal: str | None,
-    seed: int,
-    model: str | None,
-    tree: Path | None,
-    go_on: Path | None,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+def search_one(job: Job, search: Search, context: str, terminal: str | None, *, overwrite: bool) -> None:
     """Search for one text and print it. After Ctrl-C that is the best found so far, and the exit code is 130.
 
     Raises:
-        InputError: `tree` exists, or `go_on` was made with other arguments, or not even one span was found.
+        InputError: the tree's file exists, or the tree to go on with was made with other arguments, or not even one
+            span was found.
         KeyboardInterrupt: nothing was found before Ctrl-C.
         SteerError: something does not fit the model.
     """
+    say, tree, go_on = job.say, job.options.tree, job.options.go_on
     if tree is not None:
         # What goes on with a tree only adds to it.
         refuse_existing(tree, overwrite=overwrite or (go_on is not None and _same(tree, go_on)), option="--tree")
-    loaded = load_model(say, model)
+    loaded = job.load_model()
     terminals = [] if terminal is None else [terminal]
-    start = None if go_on is None else _load(search, go_on, loaded, terminals, [seed])
-    with say.progress("tokens", None) as bar:
-        result = search.run(loaded, [context], terminals, [seed], _moves(bar, "tokens"), start)[0]
-    interrupted = result.status == "interrupted"
+    start = None if go_on is None else _load(go_on, _made_with(search, loaded, terminals, [job.seed]))
+    with say.progress("tokens") as bar:
+        result = search.run(loaded, [context], terminals, [job.seed], partial(bar.show, "tokens"), start)[0]
     if tree is not None:
-        _save(search, tree, loaded, model, terminals, [seed], [result])
+        record = _made_with(search, loaded, terminals, [job.seed])
+        _save(job, search, loaded, tree, [result], record)
         say.note(f"{result.tree.size - 1} spans saved to {tree}")
     if not result.ids:
-        if interrupted:
+        if result.status == "interrupted":
             raise KeyboardInterrupt
         why, advice = _WHY[result.status]
         raise InputError(f"not one span was written: {why}; a span has {loaded.span_tokens} tokens: try {advice}")
-    if as_json:
+    if job.as_json:
         answer = {"context": context, "terminal": terminal, "text": result.text, "spans": result.spans}
-        answer |= {"ended": result.ended, "method": search.method, "seed": seed, "policy": search.policy}
-        say.json({**answer, **_figures(result), "tree": tree})
+        answer |= {"ended": result.ended, "method": search.how.method.value, "seed": job.seed, "policy": search.policy}
+        say.json({**answer, **_metrics(result), "tree": tree})
     else:
         say.result(result.text)
-    found = f"{len(result.spans)} of {search.spans} spans"
-    if interrupted:
+    _tell_end(job, result)
+
+
+def _tell_end(job: Job, result: "SearchResult") -> None:
+    """Say where a text is not whole, or where it is only the best that was found before Ctrl-C."""
+    found = f"{len(result.spans)} of {job.how.spans} spans"
+    if result.status == "interrupted":
         what = "the best text so far" if result.finished else f"the best so far, unfinished: {found}"
         report(KeyboardInterrupt(), f"interrupted: this is {what}", debug=False)
         raise typer.Exit(ExitCode.INTERRUPTED)
     if not result.finished:
         why, advice = _WHY[result.status]
-        say.note(f"unfinished ({result.status}): {found}, {why}; try {advice}, or fewer --spans")
+        job.say.note(f"unfinished ({result.status}): {found}, {why}; try {advice}, or fewer --spans")
 
 
 @final
@@ -82,63 +84,54 @@ class SearchedRows:
     """Writes the groups of a batch, each group's rows side by side.
 
     Args:
-        say: for notes.
+        job: how, and with which seed; its tree is a folder here.
         search: what to do.
-        model: a `LatentModel`.
-        name: of the model, as the command has it.
-        seed: of the command; each row's is derived from it and the row's id.
-        folder: for the trees, or None.
-        bar: shows the tokens of a group.
+        model: writes.
+        show: is told the tokens of a group.
 
     Attributes:
         unfinished: how many rows have fewer spans than asked for.
     """
 
-    def __init__(
-        self, say: Output, search: Search, model: Any, name: str | None, seed: int, folder: Path | None, bar: Bar
-    ) -> None:
-        self.say, self.search, self.model, self.name = say, search, model, name
-        self.seed, self.folder, self.bar = seed, folder, bar
+    def __init__(self, job: Job, search: Search, model: "LatentModel", show: Progress) -> None:
+        self.job, self.search, self.model, self.show = job, search, model, show
         self.unfinished = 0
 
-    def __call__(self, rows: Sequence[Pair]) -> list[Any]:
-        """Search for a group.
+    def __call__(self, rows: Sequence[Pair]) -> list[dict[str, Any]]:
+        """Search for a group; see `write_missing`.
 
         Raises:
             KeyboardInterrupt: Ctrl-C. What was found by then is dropped: the same command searches the group again.
         """
         from steer.noise import derive_seed
 
-        seeds = [derive_seed(self.seed, row.id) for row in rows]
+        seeds = [derive_seed(self.job.seed, row.id) for row in rows]
         terminals = [row.terminal for row in rows if row.terminal]
-        what = f"tokens (lines {rows[0].number} to {rows[-1].number})"
-        results = self.search.run(self.model, [row.context for row in rows], terminals, seeds, _moves(self.bar, what))
+        show = partial(self.show, f"tokens (lines {rows[0].number} to {rows[-1].number})")
+        results = self.search.run(self.model, [row.context for row in rows], terminals, seeds, show)
         if any(result.status == "interrupted" for result in results):
             raise KeyboardInterrupt
-        if self.folder is not None:
-            path = self.folder / TREES.replace("*", f"{rows[0].number:06d}")
-            ids = {"ids": [row.id for row in rows]}
-            _save(self.search, path, self.model, self.name, terminals, seeds, results, ids)
+        if (folder := self.job.options.tree) is not None:
+            path = folder / TREES.replace("*", f"{rows[0].number:06d}")
+            record = {**_made_with(self.search, self.model, terminals, seeds), "ids": [row.id for row in rows]}
+            _save(self.job, self.search, self.model, path, results, record)
         self.unfinished += sum(not result.finished for result in results)
-        return results
-
-    def pass_over(self, lines: int) -> None:
-        """Is told how many lines are through; the bar shows tokens, which say more."""
+        return [_line_fields(result) for result in results]
 
     def tell(self) -> None:
         """Say how many rows are unfinished, and what to try."""
         if self.unfinished:
-            self.say.note(
+            self.job.say.note(
                 f"{self.unfinished} texts are unfinished, see `search.status` in their lines; try a larger budget or "
                 "fewer --spans, with --overwrite"
             )
 
 
-def line_fields(result: Any) -> dict[str, Any]:
-    """What a line of a batch says beside the text: no seconds, so that the same search gives the same line."""
-    figures = _figures(result)
-    del figures["spent"]["seconds"]
-    return {"search": figures}
+def _line_fields(result: "SearchResult") -> dict[str, Any]:
+    """What a line of a batch says: no seconds, so that the same search gives the same line."""
+    metrics = _metrics(result)
+    del metrics["spent"]["seconds"]
+    return {"text": result.text, "spans": list(result.spans), "search": metrics}
 
 
 def make_folder(folder: Path, *, fresh: bool, overwrite: bool) -> None:
@@ -161,74 +154,68 @@ def make_folder(folder: Path, *, fresh: bool, overwrite: bool) -> None:
         path.unlink()
 
 
-def _figures(result: Any) -> dict[str, Any]:
+def _metrics(result: "SearchResult") -> dict[str, Any]:
     names = ("value", "components", "status", "finished")
     return {**{name: getattr(result, name) for name in names}, "spent": asdict(result.spent)}
-
-
-def _moves(bar: Bar, what: str) -> Callable[[int, int | None], None]:
-    def moved(done: int, most: int | None) -> None:
-        if most is None:
-            bar.advance(done)
-        else:
-            bar.show(what, done, most)
-
-    return moved
 
 
 def _same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-def _made_with(search: Search, model: Any, terminals: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+def _made_with(search: Search, model: "LatentModel", terminals: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """All that decides which spans a tree may hold; the contexts are in the tree itself."""
     from agents.simulation.manifest import model_identity
 
+    how, config = search.how, search.how.config()
     return {
-        "method": search.method,
-        "spans": search.spans,
+        "method": how.method.value,
+        "spans": how.spans,
         "terminals": list(terminals),
-        "long": search.long,
+        "long": how.how_long,
         "seeds": list(seeds),
         "menu": [asdict(action) for action in search.menu],
-        "schedule": asdict(search.schedule) if search.guided else None,
-        "sampling": asdict(search.sampling),
+        "schedule": asdict(config.schedule) if how.method.needs_terminal else None,
+        "sampling": asdict(config.sampling),
         "rewards": search.chosen_rewards(model, bool(terminals)).model_dump(mode="json"),
         "identity": model_identity(model),
     }
 
 
 def _save(
+    job: Job,
     search: Search,
+    model: "LatentModel",
     path: Path,
-    model: Any,
-    name: str | None,
-    terminals: Sequence[str],
-    seeds: Sequence[int],
-    results: Sequence[Any],
-    more: Mapping[str, Any] | None = None,
+    results: "Sequence[SearchResult]",
+    made: Mapping[str, Any],
 ) -> None:
     from steer.search.tree_file import save_tree
 
+    name = job.model
     record = {
         "model": str(Path(name).resolve()) if name and Path(name).is_dir() else name or model.latent_config.name,
         "policy": search.policy,
         "policy_options": dict(search.policy_options),
         "budget": asdict(search.budget(model)),
-        **_made_with(search, model, terminals, seeds),
+        **made,
         "status": [result.status for result in results],
         "finished": [result.finished for result in results],
         "chosen": [result.node for result in results],
-        **(more or {}),
     }
     save_tree(results[0].tree, path, record)
 
 
-def _load(search: Search, path: Path, model: Any, terminals: Sequence[str], seeds: Sequence[int]) -> Any:
+def _load(path: Path, made: Mapping[str, Any]) -> "Tree":
+    """The tree to go on with.
+
+    Raises:
+        InputError: it was made with something else than `made`.
+    """
     from steer.search.tree_file import load_tree
 
     tree, record = load_tree(path)
-    for name, now in json.loads(json.dumps(_made_with(search, model, terminals, seeds))).items():
+    for name, now in json.loads(json.dumps(made)).items():
         if name not in record:
             raise InputError(f"--go-on {path} does not say what it was made with; expected a file that --tree saved")
         if record[name] != now:

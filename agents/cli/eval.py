@@ -53,7 +53,7 @@ def evaluate(
             "endings are left out, and texts are compared by the model's own encoder: judging needs "
             "pip install 'steer[judge]'"
         )
-    with say.progress("evaluating", None) as bar:
+    with say.progress("evaluating") as bar:
         numbers = measure(loaded, stories, pairs=pairs, seed=seed, progress=bar.show)
     if as_json:
         say.json(numbers)

@@ -70,7 +70,7 @@ def build(
     from agents.index.passages import Cutter, read_documents
 
     with open_index(store, loaded, create=True) as opened:
-        with say.progress("passages", None) as bar:
+        with say.progress("passages") as bar:
             try:
                 report = build_index(
                     loaded,
@@ -78,7 +78,7 @@ def build(
                     read_documents(corpus),
                     Cutter(loaded, cut.value),
                     batch=batch,
-                    on_batch=lambda so_far: bar.advance(so_far.spans),
+                    on_batch=lambda so_far: bar.show("passages", so_far.spans, None),
                 )
             except KeyboardInterrupt:
                 say.note(f"stopped; {len(opened):,} passages are safe, the same command goes on")

@@ -338,6 +338,15 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         check_text(text, "context", allow_empty=True)
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
+    def encoded_ids(self, text: str) -> list[int]:
+        """Token ids of a text as `encode` reads it: behind the space that it has inside a story.
+
+        Raises:
+            TextError: the text is not valid Unicode.
+        """
+        spaced = self.latent_config.prefix_space and text and not text[0].isspace()
+        return self.to_ids(" " + text if spaced else text)
+
     def to_text(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -20,7 +20,7 @@ from agents.cli._app import COMMANDS, load_command
 from agents.cli._errors import GuardedGroup
 from agents.cli._options import Long
 from agents.cli._output import Output, new_folder, plain
-from agents.cli.write import Schedule
+from agents.cli._write_options import Schedule
 from agents.errors import AgentsError, InputError, RunExists
 from steer.errors import ModelNotFound, TextError
 from steer.latents.schedules import SCHEDULES

@@ -176,16 +176,13 @@ def test_each_line_is_on_the_disk_before_the_next_group(tmp_path: Path, source: 
     pairs = batch.read_pairs(source, need_terminal=True)
     out = tmp_path / "out.jsonl"
 
-    class Written:
-        text, spans = "ab", ("a", "b")
-
     def dies(rows: Any) -> list[Any]:
         if rows[0].id != "p0":
             raise KeyboardInterrupt
-        return [Written] * len(rows)
+        return [{"text": "ab", "spans": ["a", "b"]}] * len(rows)
 
     with pytest.raises(KeyboardInterrupt):
-        batch.write_missing(out, pairs, {}, dies, 2, lambda done: None, overwrite=False, made={})
+        batch.write_missing(batch.Batch(out, pairs, {}, {}, 2), dies, lambda what, done, total: None)
     assert [line["id"] for line in load(out)] == ["p0", "p1"]
     assert set(batch.read_done(out, pairs)) == {"p0", "p1"}
 
@@ -226,6 +223,14 @@ def test_a_terminal_that_fits_no_span_is_named_before_anything_is_written(model:
     message = error_line(write_batch(source, tmp_path / "out.jsonl", model, "--long", "error"))
     assert "line 6: terminal: a text of" in message
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_terminal_is_as_long_as_it_is_encoded(model: Path, tmp_path: Path) -> None:
+    """A leading space is put before a terminal only if it has none."""
+    for terminal, long in ((" " + "x" * (SPAN - 1), False), ("x" * SPAN, True)):
+        source = save(tmp_path / "pairs.jsonl", [{"id": 1, "context": "A", "terminal": terminal}])
+        result = write_batch(source, tmp_path / "out.jsonl", model, "--overwrite")
+        assert (result.exit_code, "longer than a span" in result.stderr) == (0, long)
 
 
 def test_files_that_are_no_batch(model: Path, source: Path, tmp_path: Path) -> None:
