@@ -1,4 +1,4 @@
-"""`steer encode` and `steer apply`."""
+"""`steer encode`."""
 
 import json
 import shutil
@@ -6,15 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from agents.cli.encode import COSINES_UP_TO
-from steer.latents.mixing import apply_op
-from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel
-from steer.writing.guided import write_guided
-from steer.writing.sampling import SamplingConfig
-from tests.agents.cli.kit import SPAN, Z_DIM, document, error_line, steer
+from tests.agents.cli.kit import Z_DIM, document, error_line, steer
 from tests.steer.minihf_oracle import make_minihf_folder
 
 TEXTS = ["A fox.", "The hen.", "An owl sat."]
@@ -90,30 +85,3 @@ def test_a_minihf_folder_is_loaded_as_one(tmp_path: Path) -> None:
     wanted = LatentModel.from_minihf(checkpoint, base=base).encode(["A fox."]).numpy()
     answer = document(steer("encode", "A fox.", "-m", checkpoint, "--json"))
     np.testing.assert_allclose(answer["vectors"], wanted, rtol=1e-6)
-
-
-def test_apply_agrees_with_the_library(folder: Path, loaded: LatentModel) -> None:
-    context = "The sun was out and the fox ran. "
-    start = loaded.encode_ids([loaded.to_ids(context)[-SPAN:]])
-    moved = apply_op(start, loaded.encode(["A day.", "Hot."]), loaded.encode(["A night."]), 0.7)
-    sampling = SamplingConfig(temperature=0.7, top_p=0.95)  # the command's
-    pull = Pull(moved, torch.ones(1))
-    wanted = write_guided(loaded, [context], pulls=[pull], spans=1, seeds=[3], sampling=sampling)[0]
-    options = ("--from", "A day.", "--from", "Hot.", "--to", "A night.", "--strength", 0.7, "--seed", 3)
-    answer = document(steer("apply", "-c", context, *options, "-m", folder, "--json"))
-    assert answer["text"] == wanted.text
-    assert answer["similarity_to_start"] == pytest.approx(torch.cosine_similarity(start, moved).item(), abs=1e-6)
-    assert steer("apply", "-c", context, *options, "-m", folder).stdout == wanted.text + "\n"
-
-
-def test_an_op_that_changes_nothing_keeps_the_latent(folder: Path) -> None:
-    def similarity(*options: object) -> float:
-        return document(steer("apply", "-c", "The fox ran.", *options, "-m", folder, "--json"))["similarity_to_start"]
-
-    assert similarity("--op", "A hen.", "--weight", 0) == pytest.approx(1)
-    assert similarity("--from", "A hen.", "--to", "A hen.") == pytest.approx(1)
-    assert similarity("--op", "A hen.", "--op", "An owl.") < 0.999
-
-
-def test_apply_needs_a_context(folder: Path) -> None:
-    assert "context is empty" in error_line(steer("apply", "-c", " ", "--op", "A hen.", "-m", folder))

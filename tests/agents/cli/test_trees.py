@@ -1,4 +1,4 @@
-"""`steer trees` and `steer plot`: what they show of saved trees, and what they do without a tokenizer."""
+"""`steer trees`: what is shown of saved trees, and what is done without a tokenizer."""
 
 import json
 import shlex
@@ -10,39 +10,14 @@ import pytest
 
 from agents.cli._app import load_command
 from steer.search.tree_file import save_tree
-from tests.agents.cli.kit import document, error_line, fake_module, steer
-from tests.steer.search.tree_kit import small_tree, wide_tree
-
-MENU = [{"strength": 0.0, "scale": 1.0, "temperature": None}, {"strength": 0.5, "scale": 1.5, "temperature": 0.7}]
+from tests.agents.cli.conftest import MENU
+from tests.agents.cli.kit import document, error_line, steer
+from tests.steer.search.tree_kit import small_tree
 
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture
-def run(tiny_llama: Path, tmp_path: Path) -> Path:
-    """A folder with two trees, the first in the tokens of a model that is there."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    record = {
-        "model": str(tiny_llama),
-        "policy": "mcts",
-        "menu": MENU,
-        "status": ["finished", "out_of_tokens"],
-        "terminals": ["The wolf slept.", "All was well."],
-    }
-    tree = small_tree(lambda text: tokenizer(text.decode("ascii", "replace").replace("\ufffd", "?"))["input_ids"])
-    save_tree(tree, tmp_path / "run" / "search" / "a.safetensors", record)
-    save_tree(wide_tree(6, 3), tmp_path / "run" / "search" / "b.safetensors", {"model": str(tiny_llama)})
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def tree(run: Path) -> Path:
-    return run / "search" / "a.safetensors"
 
 
 # -- show --------------------------------------------------------------------------------------------------------------
@@ -183,35 +158,6 @@ def test_what_is_no_tree(command: str, tmp_path: Path) -> None:
     assert "holds no search tree" in error_line(steer("trees", command, tmp_path))
     (tmp_path / "file").write_text("text", encoding="utf-8")
     assert "no safetensors file" in error_line(steer("trees", command, tmp_path / "file"))
-
-
-# -- plot --------------------------------------------------------------------------------------------------------------
-
-
-def test_plot_trees(run: Path, tree: Path, tmp_path: Path) -> None:
-    pictures = [run / "search" / name for name in ("a.png", "b.png")]
-    result = steer("plot", run)
-    assert (result.exit_code, result.stdout) == (0, "".join(f"{path}\n" for path in pictures))
-    assert all(path.stat().st_size > 5000 for path in pictures)
-    assert "root 0 of 2; --root N draws another" in result.stderr
-    assert document(steer("plot", tree, "--root", 1, "--json")) == {"plots": [str(run / "search" / "a-root-1.png")]}
-    assert steer("plot", tree, "--out", tmp_path / "tree.svg").stdout == f"{tmp_path / 'tree.svg'}\n"
-    assert steer("plot", run, "--out", tmp_path / "tree.svg").exit_code == 2
-    assert "expected a name that ends in" in error_line(steer("plot", tree, "--out", tmp_path / "tree.doc"))
-
-
-def test_plot_a_simulation(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_module(monkeypatch, "agents.plots.progress", plot_progress=lambda folder: folder / "progress.png")
-    (tmp_path / "tale").mkdir()
-    for folder, count in ((tmp_path / "tale", 1), (run, 3)):  # without trees, and with two
-        (folder / "manifest.json").touch()
-        drawn = document(steer("plot", folder, "--json"))["plots"]
-        assert drawn[0] == str(folder / "progress.png") and len(drawn) == count
-
-
-def test_nothing_to_plot(tmp_path: Path) -> None:
-    assert "no search tree at" in error_line(steer("plot", tmp_path / "none"))
-    assert "no manifest.json of a simulation" in error_line(steer("plot", tmp_path))
 
 
 # -- help --------------------------------------------------------------------------------------------------------------
