@@ -17,7 +17,7 @@ from agents.errors import InputError
 def evaluate(
     ctx: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="A model folder or hub id; else the packaged model.")
+        str | None, typer.Argument(metavar="MODEL", help="A model folder or hub id; else the packaged model.")
     ] = None,
     data: Annotated[
         Path | None,
