@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 OnEvent = Callable[[Any, str], None]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
-TurnsOption = Annotated[int | None, typer.Option("--turns", min=1, help="Play so many turns, not the scenario's.")]
+TurnsOption = Annotated[int | None, typer.Option("--turns", min=1, help="Turns to play, instead of the scenario's.")]
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="Folder of the run; by default a new one in ./runs.", show_default=False),

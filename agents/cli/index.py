@@ -109,7 +109,7 @@ def search(
     diversity: Annotated[
         float, typer.Option("--diversity", min=0, max=1, help="Prefer passages unlike those found before (MMR).")
     ] = 0.0,
-    around: Annotated[int, typer.Option("--around", min=0, help="Show so many passages before and after, too.")] = 0,
+    around: Annotated[int, typer.Option("--around", min=0, help="Passages to show before and after each.")] = 0,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:

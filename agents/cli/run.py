@@ -16,7 +16,7 @@ def run(
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A scenario file, or a packaged one's name.")],
     out: OutOption = None,
     model: ModelOption = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Another seed than the scenario's.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed, instead of the scenario's.")] = None,
     turns: TurnsOption = None,
     no_twin: Annotated[bool, typer.Option("--no-twin", help="Leave out the unguided run beside it.")] = False,
     as_json: JsonOption = False,

@@ -34,7 +34,7 @@ def show(
     run: TreesArgument,
     root: RootOption = None,
     depth: Annotated[int, typer.Option("--depth", min=1, help="Fold what is deeper, but for the chosen path.")] = 3,
-    top: Annotated[int, typer.Option("--top", min=1, help="Show so many children of each node, the best.")] = 3,
+    top: Annotated[int, typer.Option("--top", min=1, help="Children of a node to show, the best first.")] = 3,
     model: WordsOption = None,
     as_json: JsonOption = False,
 ) -> None:
