@@ -8,114 +8,44 @@
 Names are loaded when they are first used: importing the package alone loads neither torch nor matplotlib.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from agents.errors import (
-        AgentsError,
-        GoalError,
-        RunBusy,
-        RunDamaged,
-        RunExists,
-        RunMismatch,
-        RunNotFound,
-        RunWriteError,
-        ScenarioError,
-    )
-    from agents.log.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent
-    from agents.plots.progress import plot_progress
-    from agents.scenarios.schema import (
-        Character,
-        Goal,
-        Planner,
-        Sampling,
-        Scenario,
-        load_scenario,
-        packaged_scenarios,
-        scenario_schema,
-    )
-    from agents.simulation.audit import AuditReport, Check, audit_run
-    from agents.simulation.progress import Curve, GoalProgress, Progress, read_progress
-    from agents.simulation.simulation import RunSummary, resume_run, run_scenario
-    from agents.simulation.transcript import render_transcript
+from steer.lazy_exports import lazy_exports as _lazy_exports
 
-__all__ = [
-    "AgentsError",
-    "AuditReport",
-    "Character",
-    "Check",
-    "Curve",
-    "EndEvent",
-    "Event",
-    "Goal",
-    "GoalError",
-    "GoalEvent",
-    "GoalProgress",
-    "OpeningEvent",
-    "Planner",
-    "Progress",
-    "RunBusy",
-    "RunDamaged",
-    "RunExists",
-    "RunMismatch",
-    "RunNotFound",
-    "RunSummary",
-    "RunWriteError",
-    "Sampling",
-    "Scenario",
-    "ScenarioError",
-    "TurnEvent",
-    "audit_run",
-    "load_scenario",
-    "packaged_scenarios",
-    "plot_progress",
-    "read_progress",
-    "render_transcript",
-    "resume_run",
-    "run_scenario",
-    "scenario_schema",
-]
+if _TYPE_CHECKING:
+    from agents.errors import AgentsError as AgentsError
+    from agents.errors import GoalError as GoalError
+    from agents.errors import RunBusy as RunBusy
+    from agents.errors import RunDamaged as RunDamaged
+    from agents.errors import RunExists as RunExists
+    from agents.errors import RunMismatch as RunMismatch
+    from agents.errors import RunNotFound as RunNotFound
+    from agents.errors import RunWriteError as RunWriteError
+    from agents.errors import ScenarioError as ScenarioError
+    from agents.log.events import EndEvent as EndEvent
+    from agents.log.events import Event as Event
+    from agents.log.events import GoalEvent as GoalEvent
+    from agents.log.events import OpeningEvent as OpeningEvent
+    from agents.log.events import TurnEvent as TurnEvent
+    from agents.plots.progress import plot_progress as plot_progress
+    from agents.scenarios.schema import Character as Character
+    from agents.scenarios.schema import Goal as Goal
+    from agents.scenarios.schema import Planner as Planner
+    from agents.scenarios.schema import Sampling as Sampling
+    from agents.scenarios.schema import Scenario as Scenario
+    from agents.scenarios.schema import load_scenario as load_scenario
+    from agents.scenarios.schema import packaged_scenarios as packaged_scenarios
+    from agents.scenarios.schema import scenario_schema as scenario_schema
+    from agents.simulation.audit import AuditReport as AuditReport
+    from agents.simulation.audit import Check as Check
+    from agents.simulation.audit import audit_run as audit_run
+    from agents.simulation.progress import Curve as Curve
+    from agents.simulation.progress import GoalProgress as GoalProgress
+    from agents.simulation.progress import Progress as Progress
+    from agents.simulation.progress import read_progress as read_progress
+    from agents.simulation.simulation import RunSummary as RunSummary
+    from agents.simulation.simulation import resume_run as resume_run
+    from agents.simulation.simulation import run_scenario as run_scenario
+    from agents.simulation.transcript import render_transcript as render_transcript
 
-_MODULES = {
-    "agents.simulation.audit": ("AuditReport", "Check", "audit_run"),
-    "agents.errors": (
-        "AgentsError",
-        "GoalError",
-        "RunBusy",
-        "RunDamaged",
-        "RunExists",
-        "RunMismatch",
-        "RunNotFound",
-        "RunWriteError",
-        "ScenarioError",
-    ),
-    "agents.log.events": ("EndEvent", "Event", "GoalEvent", "OpeningEvent", "TurnEvent"),
-    "agents.plots.progress": ("plot_progress",),
-    "agents.simulation.progress": ("Curve", "GoalProgress", "Progress", "read_progress"),
-    "agents.scenarios.schema": (
-        "Character",
-        "Goal",
-        "Planner",
-        "Sampling",
-        "Scenario",
-        "load_scenario",
-        "packaged_scenarios",
-        "scenario_schema",
-    ),
-    "agents.simulation.simulation": ("RunSummary", "resume_run", "run_scenario"),
-    "agents.simulation.transcript": ("render_transcript",),
-}
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'agents' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return list(__all__)
+__all__, __dir__, __getattr__ = _lazy_exports(__name__)

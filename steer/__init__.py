@@ -3,9 +3,9 @@
 The heavy parts load on first use, so that `import steer` is quick.
 """
 
-import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
-from typing import Any as _Any
+
+from steer.lazy_exports import lazy_exports as _lazy_exports
 
 if _TYPE_CHECKING:
     from steer.errors import SteerError as SteerError
@@ -28,59 +28,4 @@ if _TYPE_CHECKING:
     from steer.writing.writer import Writer as Writer
     from steer.writing.writer import open_writer as open_writer
 
-_HOME = {
-    "LatentConfig": "steer.models.config",
-    "LatentModel": "steer.models.latent_model",
-    "Pull": "steer.latents.pull",
-    "SamplingConfig": "steer.writing.sampling",
-    "ScheduleConfig": "steer.latents.schedules",
-    "SteerError": "steer.errors",
-    "Writer": "steer.writing.writer",
-    "Written": "steer.writing.guided",
-    "apply_op": "steer.latents.mixing",
-    "classifier_free_guidance": "steer.writing.steps",
-    "derive_seed": "steer.noise",
-    "fresh_model": "steer.models.build",
-    "make_schedule": "steer.latents.schedules",
-    "mix": "steer.latents.mixing",
-    "open_writer": "steer.writing.writer",
-    "packaged_model": "steer.models.checkpoint",
-    "slerp": "steer.latents.mixing",
-    "task_vector": "steer.latents.mixing",
-    "write_guided": "steer.writing.guided",
-}
-
-__all__ = [
-    "LatentConfig",
-    "LatentModel",
-    "Pull",
-    "SamplingConfig",
-    "ScheduleConfig",
-    "SteerError",
-    "Writer",
-    "Written",
-    "apply_op",
-    "classifier_free_guidance",
-    "derive_seed",
-    "fresh_model",
-    "make_schedule",
-    "mix",
-    "open_writer",
-    "packaged_model",
-    "slerp",
-    "task_vector",
-    "write_guided",
-]
-
-
-def __getattr__(name: str) -> _Any:
-    """Import an exported name from its module on first use."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'steer' has no attribute {name!r}")
-    value = getattr(_importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__, __dir__, __getattr__ = _lazy_exports(__name__)

@@ -1,9 +1,15 @@
-"""Small files that are there whole or not at all."""
+"""Small files that are there whole or not at all, locks on files, and hashes of files."""
 
+import hashlib
 import os
+import platform
 import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -51,3 +57,53 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Hold the operating system's lock on a file: gives True if this process has it now, False if another one does.
+
+    A process that dies, however it dies, lets go at that moment: no lock is ever left over.
+
+    Args:
+        path: of the lock's file; it is made, and deleted afterwards. It names its holder, for people. Links are not
+            followed.
+        wait: until the other one lets go.
+
+    Raises:
+        OSError: the file cannot be written, or its file system knows no locks.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        try:
+            if not lock_descriptor(descriptor, blocking=wait):
+                yield False
+                return
+            if _is_at(descriptor, path):
+                os.truncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()} on {platform.node()} since {time.ctime()}\n".encode())
+                try:
+                    yield True
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one at that path: its last holder may just have deleted it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, final
 
+from filelock import lock_descriptor
+
 from agents.errors import RunBusy, RunDamaged, RunWriteError
 from agents.log.events import Event, decode_event, encode_event
 from steer import files
@@ -42,11 +44,14 @@ def read_log(path: Path) -> LogContents:
         RunDamaged: a line is no event, or does not follow the one before it.
     """
     try:
-        data = path.read_bytes()
+        return _parse(path.read_bytes(), path)
     except FileNotFoundError:
-        data = b""
+        return LogContents((), FIRST, 0, 0)
     except OSError as error:
         raise RunDamaged(f"cannot read {path}: {error.strerror}") from error
+
+
+def _parse(data: bytes, path: Path) -> LogContents:
     size = data.rfind(b"\n") + 1
     events, head = [], FIRST
     for number, line in enumerate(data[:size].split(b"\n")[:-1], start=1):
@@ -86,8 +91,9 @@ class EventLog:
         except OSError as error:
             raise RunWriteError(f"cannot write {path}: {error.strerror}") from error
         try:
-            _lock(self._file.fileno(), path)
-            contents = read_log(path)
+            if not lock_descriptor(self._file.fileno(), blocking=False):
+                raise RunBusy(f"{path} is being written by another process; wait for it, or stop it")
+            contents = _parse(self._file.read(), path)
             self.events, self._head, self._size = contents.events, contents.head, contents.size
             if contents.torn:
                 self._file.truncate(self._size)
@@ -157,14 +163,3 @@ def _refused(log: Path, error: OSError) -> str:
         f"cannot write {log}: {error.strerror or error}; all turns before are safe: make room, then go on with "
         f"`steer resume {log.parent}`"
     )
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RunBusy(f"{path} is being written by another process; wait for it, or stop it") from error

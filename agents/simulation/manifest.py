@@ -26,7 +26,9 @@ import torch
 from agents.errors import RunDamaged, RunMismatch, RunNotFound, RunWriteError
 from agents.log.chain import read_log, write_atomic
 from agents.scenarios.schema import Scenario, load_scenario
+from agents.simulation.log import read_log, write_atomic
 from agents.simulation.reached import thresholds
+from steer.files import file_hash
 from steer.models.latent_model import LatentModel
 
 Arm = Literal["guided", "unguided"]
@@ -90,7 +92,8 @@ class Manifest(pydantic.BaseModel):
 
     def changed_logs(self, run: Path) -> list[str]:
         """Names of finished logs that are not as they were when the run ended."""
-        return [name for name, expected in self.logs.items() if file_hash(run / name) != expected]
+        paths = {run / name: expected for name, expected in self.logs.items()}
+        return [path.name for path, expected in paths.items() if not path.exists() or file_hash(path) != expected]
 
 
 def make_manifest(
@@ -223,14 +226,6 @@ def total_seconds(run: Path) -> float:
         except (ValueError, KeyError, TypeError):
             continue
     return total
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file; that of nothing where there is no file."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
-        return hashlib.sha256().hexdigest()
 
 
 def versions_here() -> dict[str, str]:

@@ -26,7 +26,7 @@ from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from steer.errors import CheckpointError, ModelNotFound
-from steer.files import copy_mode
+from steer.files import copy_mode, file_hash
 from steer.heads.bottleneck import LatentHead
 from steer.heads.prior import PriorHead
 from steer.heads.reach import ReachHead
@@ -71,12 +71,6 @@ def fetch(model_id: str, **options: Any) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelNotFound(f"cannot find model {model_id!r}: no such folder, and the hub says: {reason}") from error
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_adapter(base_or_peft: Any, folder: Path, name: str) -> PeftModel:

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from steer.errors import CheckpointError, LatentError
-from steer.files import copy_mode
+from steer.files import copy_mode, file_hash
 from steer.heads.bottleneck import LatentHead
 from steer.heads.stored import load_head, read_tensors
 from steer.models.adapters import DECODER, ENCODER, ROUTER
 from steer.models.base import load_base
-from steer.models.checkpoint import ADAPTER, file_hash, load_adapter, save_adapter
+from steer.models.checkpoint import ADAPTER, load_adapter, save_adapter
 from steer.models.config import BaseIdentity, LatentConfig
 from steer.models.layouts import MINIHF
 

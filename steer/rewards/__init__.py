@@ -4,44 +4,21 @@
 `steer.rewards.combine` for what counts when, and `steer.rewards.registry` for the family.
 """
 
-import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
-from typing import Any as _Any
 
-from steer.rewards.combine import Rewards
-from steer.rewards.config import RewardsConfig, RewardSpec, default_rewards, load_rewards
-from steer.rewards.registry import REWARDS, Kind, Reward
-from steer.rewards.states import States
+from steer.lazy_exports import lazy_exports as _lazy_exports
 
 if _TYPE_CHECKING:
     from steer.heads.preference import PreferenceHead as PreferenceHead
     from steer.heads.reach import ReachHead as ReachHead
+    from steer.rewards.combine import Rewards as Rewards
+    from steer.rewards.config import RewardsConfig as RewardsConfig
+    from steer.rewards.config import RewardSpec as RewardSpec
+    from steer.rewards.config import default_rewards as default_rewards
+    from steer.rewards.config import load_rewards as load_rewards
+    from steer.rewards.registry import REWARDS as REWARDS
+    from steer.rewards.registry import Kind as Kind
+    from steer.rewards.registry import Reward as Reward
+    from steer.rewards.states import States as States
 
-_HEADS = {"PreferenceHead": "steer.heads.preference", "ReachHead": "steer.heads.reach"}
-
-__all__ = [
-    "REWARDS",
-    "Kind",
-    "PreferenceHead",
-    "ReachHead",
-    "Reward",
-    "RewardSpec",
-    "Rewards",
-    "RewardsConfig",
-    "States",
-    "default_rewards",
-    "load_rewards",
-]
-
-
-def __getattr__(name: str) -> _Any:
-    """Import a head from its module on first use."""
-    if name not in _HEADS:
-        raise AttributeError(f"module 'steer.rewards' has no attribute {name!r}")
-    value = getattr(_importlib.import_module(_HEADS[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__, __dir__, __getattr__ = _lazy_exports(__name__)

@@ -5,9 +5,9 @@ alone: a `Tree` of spans, `run_search` with the `POLICIES` that say what to look
 scores spans, and an `Engine` that computes them; `open_engine` chooses one.
 """
 
-import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
-from typing import Any as _Any
+
+from steer.lazy_exports import lazy_exports as _lazy_exports
 
 if _TYPE_CHECKING:
     from steer.search.action import Action as Action
@@ -36,71 +36,4 @@ if _TYPE_CHECKING:
     from steer.search.tree_file import load_tree as load_tree
     from steer.search.tree_file import save_tree as save_tree
 
-_HOME = {
-    "Action": "steer.search.action",
-    "Aim": "steer.search.action",
-    "Budget": "steer.search.budget",
-    "Draw": "steer.search.engines.base",
-    "Engine": "steer.search.engines.base",
-    "guided_menu": "steer.search.config",
-    "Order": "steer.search.engines.base",
-    "Outcome": "steer.search.budget",
-    "POLICIES": "steer.search.policies",
-    "Problem": "steer.search.problem",
-    "Request": "steer.search.environment",
-    "SearchConfig": "steer.search.config",
-    "SearchResult": "steer.search.searched",
-    "SpanWorld": "steer.search.span_environment",
-    "Spent": "steer.search.budget",
-    "Status": "steer.search.fields",
-    "Tree": "steer.search.tree",
-    "UNGUIDED_MENU": "steer.search.config",
-    "World": "steer.search.environment",
-    "load_tree": "steer.search.tree_file",
-    "make_policy": "steer.search.policies",
-    "open_engine": "steer.search.engines.opening",
-    "run_search": "steer.search.driver",
-    "save_tree": "steer.search.tree_file",
-    "write_searched": "steer.search.searched",
-}
-
-__all__ = [
-    "POLICIES",
-    "UNGUIDED_MENU",
-    "Action",
-    "Aim",
-    "Budget",
-    "Draw",
-    "Engine",
-    "Order",
-    "Outcome",
-    "Problem",
-    "Request",
-    "SearchConfig",
-    "SearchResult",
-    "SpanWorld",
-    "Spent",
-    "Status",
-    "Tree",
-    "World",
-    "guided_menu",
-    "load_tree",
-    "make_policy",
-    "open_engine",
-    "run_search",
-    "save_tree",
-    "write_searched",
-]
-
-
-def __getattr__(name: str) -> _Any:
-    """Import an exported name from its module on first use."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'steer.search' has no attribute {name!r}")
-    value = getattr(_importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__, __dir__, __getattr__ = _lazy_exports(__name__)

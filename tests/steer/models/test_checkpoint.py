@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from steer.errors import BaseMismatch, CheckpointError, ModelNotFound
+from steer.files import file_hash
 from steer.models import checkpoint
 from steer.models.adapters import ENCODER, ROUTER
 from steer.models.build import fresh_model
@@ -50,7 +51,7 @@ def edit(folder: Path, **fields: object) -> None:
 def rehash(folder: Path) -> None:
     """Record the weight files as they now are, so that what is inside them is what a test is about."""
     files = json.loads((folder / "steer_config.json").read_text())["files"]
-    edit(folder, files={name: checkpoint.file_hash(folder / name) for name in files})
+    edit(folder, files={name: file_hash(folder / name) for name in files})
 
 
 def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
