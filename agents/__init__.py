@@ -28,14 +28,14 @@ if _TYPE_CHECKING:
     from agents.log.events import OpeningEvent as OpeningEvent
     from agents.log.events import TurnEvent as TurnEvent
     from agents.plots.progress import plot_progress as plot_progress
+    from agents.scenarios.loading import load_scenario as load_scenario
+    from agents.scenarios.loading import packaged_scenarios as packaged_scenarios
+    from agents.scenarios.loading import scenario_schema as scenario_schema
     from agents.scenarios.schema import Character as Character
     from agents.scenarios.schema import Goal as Goal
     from agents.scenarios.schema import Planner as Planner
     from agents.scenarios.schema import Sampling as Sampling
     from agents.scenarios.schema import Scenario as Scenario
-    from agents.scenarios.schema import load_scenario as load_scenario
-    from agents.scenarios.schema import packaged_scenarios as packaged_scenarios
-    from agents.scenarios.schema import scenario_schema as scenario_schema
     from agents.simulation.audit import AuditReport as AuditReport
     from agents.simulation.audit import Check as Check
     from agents.simulation.audit import audit_run as audit_run

@@ -120,7 +120,7 @@ def test_tables_hold_every_field_and_default(page: str, heading: str, model: typ
 
 
 def test_yaml_on_the_pages_is_accepted(tmp_path: Path) -> None:
-    from agents.scenarios.schema import load_scenario
+    from agents.scenarios.loading import load_scenario
 
     found = 0
     for page, load in (("scenarios.md", load_scenario), ("training.md", load_recipe)):

@@ -29,7 +29,8 @@ from agents.experiments.plays import run_plays
 from agents.experiments.runner import run_experiment
 from agents.experiments.spec import load_experiment
 from agents.log.events import TurnEvent
-from agents.scenarios.schema import Scenario, load_scenario, packaged_scenarios
+from agents.scenarios.loading import load_scenario, packaged_scenarios
+from agents.scenarios.schema import Scenario
 from agents.simulation.simulation import run_scenario
 from steer.evaluation.decoding import cut_spans, decode, decode_stage_one, encoder_embed
 from steer.evaluation.reconstruction import reconstruction_figures

@@ -137,13 +137,13 @@ def digest(value: Any) -> str:
 
 
 def check_made(batch: Batch) -> None:
-    """Refuse to go on with lines that were written with other settings or another model, as far as they say so.
+    """Refuse to go on with lines that were written with other settings or another model.
 
     Raises:
         InputError: one was; says with what.
     """
     for key, fields in batch.done.items():
-        found = fields.get(MADE, batch.made)
+        found = fields.get(MADE)
         for name, now in batch.made.items():
             if not isinstance(found, Mapping) or found.get(name) != now:
                 what = "another model" if name == "model" else "other options (method, spans, scale, seed, ...)"

@@ -18,7 +18,7 @@ def demo(ctx: typer.Context, out: OutOption = None, turns: TurnsOption = None) -
     from rich.console import Console
 
     from agents.cli._run_output import Stage, goal_table
-    from agents.scenarios.schema import load_scenario
+    from agents.scenarios.loading import load_scenario
     from agents.simulation.simulation import run_scenario
 
     scenario = load_scenario(DEMO)

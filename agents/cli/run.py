@@ -23,7 +23,7 @@ def run(
 ) -> None:
     """Play a scenario. Prints the folder of the run."""
     say = output(ctx)
-    from agents.scenarios.schema import find_scenario, load_scenario
+    from agents.scenarios.loading import find_scenario, load_scenario
     from agents.simulation.simulation import run_scenario
 
     path = find_scenario(scenario)

@@ -7,7 +7,7 @@ from agents.cli._output import output
 
 def schema(ctx: typer.Context) -> None:
     """Print the JSON Schema of scenario files, for editors."""
-    from agents.scenarios.schema import scenario_schema
+    from agents.scenarios.loading import scenario_schema
 
     output(ctx).json(scenario_schema())
 

@@ -6,7 +6,6 @@ import pydantic
 from pydantic import Field
 
 from agents.scenarios.planner_settings import Share
-from agents.scenarios.versioned import Grown
 from steer.latents.schedules import ScheduleConfig
 from steer.records import StrictRecord
 from steer.search.action import Action
@@ -28,14 +27,12 @@ class Options(StrictRecord):
     diegetic: ClassVar[bool] = False
 
 
-class DraftOptions(Options, Grown):
+class DraftOptions(Options):
     """Options of methods that mix pulls into drafts.
 
     Attributes:
         drafts: how the model makes them: `write` writes a span and encodes it, `head` asks its draft head.
     """
-
-    later: ClassVar[frozenset[str]] = frozenset({"drafts"})
 
     drafts: Drafts = "write"
 

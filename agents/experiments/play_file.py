@@ -8,7 +8,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from agents.errors import ExperimentError
 from agents.experiments.play_spec import ROLES, PlayArm, PlayExperiment, Plays, as_played, relation_of
-from agents.scenarios.schema import Scenario, load_scenario, packaged_scenarios
+from agents.scenarios.loading import load_scenario, packaged_scenarios
+from agents.scenarios.schema import Scenario
 from steer.yaml_file import YamlFile, read_yaml
 
 

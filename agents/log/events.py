@@ -6,14 +6,13 @@ Nothing in them depends on the clock, so that the same scenario, seed, model and
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
 
 from agents.errors import RunDamaged
 from agents.scenarios.planner_settings import Method
-from agents.scenarios.versioned import Grown
 from steer.search.budget import End
 
 
@@ -34,7 +33,7 @@ class GoalInfo(_Event):
     vector_sha256: str
 
 
-class OpeningEvent(Grown):
+class OpeningEvent(_Event):
     """Start of a run: the visible opening, and what later figures refer to.
 
     Attributes:
@@ -44,8 +43,6 @@ class OpeningEvent(Grown):
         told: probability that it was told, which it must have as well; None where similarity alone decides.
         goals: for readers of the log; none of it is visible to the model.
     """
-
-    later: ClassVar[frozenset[str]] = frozenset({"told"})
 
     type: Literal["opening"] = "opening"
     scenario: str
@@ -63,7 +60,7 @@ class OpeningEvent(Grown):
     goals: tuple[GoalInfo, ...]
 
 
-class Candidate(Grown):
+class Candidate(_Event):
     """An open goal that was weighed; see `agents.characters.selection` for the score.
 
     Attributes:
@@ -73,8 +70,6 @@ class Candidate(Grown):
         score: by which it was chosen, or not.
         chance: that it is reached in time, where the planner asked the reach head.
     """
-
-    later: ClassVar[frozenset[str]] = frozenset({"chance"})
 
     goal: str
     similarity: float
@@ -132,7 +127,7 @@ class SearchRecord(_Event):
     actions: tuple[int, ...]
 
 
-class PlanRecord(Grown):
+class PlanRecord(_Event):
     """What the planner decided for a turn.
 
     Attributes:
@@ -143,18 +138,13 @@ class PlanRecord(Grown):
         weights: pull towards the goal, per span.
         voice: pull towards the voice, per span; empty where there is none.
         avoid: push away from each avoided goal, per span.
-        search: how the turn was found, where it was searched for; left out of the log where it was not, as is what
-            follows.
+        search: how the turn was found, where it was searched for.
         chance, gain: with arrival control, the chance that the goal is reached in time, and the factor on its weights.
         waypoints: the way to the goal, as planned in this turn; the turn is written towards the first.
         waypoint: pull towards that, per span.
         memories: what was recalled, best first.
         memory: pull towards it, per span.
     """
-
-    later: ClassVar[frozenset[str]] = frozenset(
-        {"search", "chance", "gain", "waypoints", "waypoint", "memories", "memory"}
-    )
 
     goal: str | None = None
     since: int | None = None
@@ -173,7 +163,7 @@ class PlanRecord(Grown):
     memory: tuple[float, ...] = ()
 
 
-class TurnEvent(Grown):
+class TurnEvent(_Event):
     """One turn.
 
     Attributes:
@@ -192,8 +182,6 @@ class TurnEvent(Grown):
         tokens: computed for them.
         ended: whether the model ended the story here.
     """
-
-    later: ClassVar[frozenset[str]] = frozenset({"told"})
 
     type: Literal["turn"] = "turn"
     turn: int
@@ -217,10 +205,8 @@ class TurnEvent(Grown):
     ended: bool
 
 
-class GoalEvent(Grown):
+class GoalEvent(_Event):
     """A goal is settled: a terminal is `reached` or `failed`, an avoided one `failed` (it came up) or `kept` away."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"told"})
 
     type: Literal["goal"] = "goal"
     turn: int

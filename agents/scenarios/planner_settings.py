@@ -19,7 +19,6 @@ Method = Literal["annealed", "fixed", "unguided", "search", "guided-search"]
 SEARCHES = ("search", "guided-search")
 SEARCH_KEYS = ("policy", "policy_options", "budget", "menu", "rewards")
 Choice = Literal["balanced", "similarity", "reach", "priority", "deadline"]
-OPTIONAL_KEYS = {"choose": "balanced", "arrival": None, "roadmap": None, "memory": None, "drafts": "write"}
 
 # What people may write; `RewardsConfig` fills in the rest, and its own schema describes the result.
 _REWARDS_SCHEMA = {
@@ -179,15 +178,9 @@ class Planner(StrictRecord):
 
     @pydantic.model_serializer(mode="wrap")
     def _without_foreign_keys(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the searches' keys where nothing is searched, so that the file can be read back.
-
-        And without what is not used, so that scenarios have the hash that they had before there was such a thing.
-        """
+        """Without the searches' keys where nothing is searched, so that the file can be read back."""
         data = handler(self)
-        unused = {key for key, default in OPTIONAL_KEYS.items() if data[key] == default}
-        if self.method not in SEARCHES:
-            unused |= set(SEARCH_KEYS)
-        return {key: data[key] for key in data if key not in unused}
+        return data if self.method in SEARCHES else {key: data[key] for key in data if key not in SEARCH_KEYS}
 
     def config(self) -> ScheduleConfig:
         """The schedule that is in force.

@@ -7,24 +7,20 @@ that it says, only `opening` and the characters' names are ever seen by the mode
 import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import pydantic
 import yaml
 from pydantic import Field
 
-from agents.arguments import expect, expect_path
-from agents.errors import ScenarioError, ScenarioNotFound
+from agents.arguments import expect
+from agents.errors import ScenarioError
 from agents.scenarios.planner_settings import Planner, Share, error_at
-from agents.scenarios.versioned import Grown
 from agents.simulation.sentences import shared_words
-from steer.errors import TextError
 from steer.records import StrictRecord
 from steer.text import check_text
 from steer.writing.config import WritingConfig
 from steer.writing.sampling import SamplingConfig
-from steer.yaml_file import read_yaml
 
 SCHEMA_VERSION = 1
 DEFAULT_MODEL = "llama-fable-6m"
@@ -32,7 +28,7 @@ DEFAULT_MODEL = "llama-fable-6m"
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
-class Goal(Grown):
+class Goal(StrictRecord):
     """What a character wants, or wants to avoid. Its text is encoded, never shown.
 
     Attributes:
@@ -43,8 +39,6 @@ class Goal(Grown):
         by_turn: last turn (of all, counted from 1) in which it counts; the last turn of the run by default.
         source: where the text is from, for people; set where the goal was found, see `Wish`.
     """
-
-    later: ClassVar[frozenset[str]] = frozenset({"source"})
 
     id: Identifier
     kind: Literal["terminal", "avoid"] = "terminal"
@@ -85,7 +79,7 @@ class Wish(StrictRecord):
         return None if like is None else check_text(like, "what the goals are like").strip()
 
 
-class Character(Grown):
+class Character(StrictRecord):
     """Someone who takes turns.
 
     Attributes:
@@ -97,8 +91,6 @@ class Character(Grown):
         wishes: goals to be found when the run starts.
         hears: ids of those whose turns it witnesses besides its own, which its memories are made of; by default all.
     """
-
-    later: ClassVar[frozenset[str]] = frozenset({"description", "wishes", "hears"})
 
     id: Identifier
     name: str = Field(max_length=80)
@@ -163,7 +155,7 @@ class Scenario(StrictRecord):
     Attributes:
         schema_version: 1.
         id, title: for people and file names.
-        model: hub id, folder, or name of the packaged model.
+        model: hub id, folder, or name of the packaged model; a relative folder counts from the scenario's file.
         opening: the only visible text at the start; white space around it is dropped.
         format: `prose` starts each turn with a paragraph that begins with the name, `script` with a line `Name:`.
         turns: number of turns; characters take them in order, round robin.
@@ -269,7 +261,7 @@ def override(scenario: Scenario, *, seed: int | None = None, turns: int | None =
     data |= {key: value for key, value in (("seed", seed), ("turns", turns)) if value is not None}
     if turns is not None:
         for character in data["characters"]:
-            for goal in (*character["goals"], *character.get("wishes", ())):
+            for goal in (*character["goals"], *character["wishes"]):
                 goal["by_turn"] = goal["by_turn"] and min(goal["by_turn"], turns)
     try:
         return Scenario.model_validate(data)
@@ -277,71 +269,6 @@ def override(scenario: Scenario, *, seed: int | None = None, turns: int | None =
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "scenario"
         raise ScenarioError(f"{where}: {first['msg']} (got {first['input']!r})") from error
-
-
-def load_scenario(path: str | Path) -> Scenario:
-    """Read and check a scenario file (YAML, or JSON, which is YAML), or a packaged scenario.
-
-    Args:
-        path: of the file; or the name of a packaged scenario, see `packaged_scenarios`.
-
-    Raises:
-        ScenarioError: it is unreadable, no YAML, or does not fit the schema; one line
-            `file:line: key: what is wrong` per error. `ScenarioNotFound`: there is no such file and no such name.
-        ArgumentError: `path` is no path.
-    """
-    path = find_scenario(path)
-    try:
-        file = read_yaml(path, "scenario", expected="id, opening, turns and characters", error=ScenarioError)
-    except TextError as error:
-        raise ScenarioError(str(error)) from error
-    with file.checked(Scenario):
-        return _placed(Scenario.model_validate(file.data), path.absolute().parent)
-
-
-def find_scenario(name: str | Path) -> Path:
-    """The file of a scenario: `name` itself, or that of the packaged scenario of that name.
-
-    Raises:
-        ScenarioNotFound: there is neither.
-        ArgumentError: `name` is no path.
-    """
-    path, packaged = expect_path(name, "the path of a scenario"), packaged_scenarios()
-    if not path.is_file() and str(name) in packaged:
-        return packaged[str(name)]
-    if path.exists():
-        return path
-    raise ScenarioNotFound(f"no scenario file at {str(name)!r}; packaged scenarios: {', '.join(packaged)}")
-
-
-def _placed(scenario: Scenario, folder: Path) -> Scenario:
-    """The scenario with its paths made absolute, from the folder of its file."""
-    characters = tuple(
-        character.model_copy(
-            update={
-                "wishes": tuple(
-                    wish if wish.among is None else wish.model_copy(update={"among": str(folder / wish.among)})
-                    for wish in character.wishes
-                )
-            }
-        )
-        for character in scenario.characters
-    )
-    planner = scenario.planner
-    if planner.roadmap is not None:
-        roadmap = planner.roadmap.model_copy(update={"store": str(folder / planner.roadmap.store)})
-        planner = planner.model_copy(update={"roadmap": roadmap})
-    return scenario.model_copy(update={"characters": characters, "planner": planner})
-
-
-def scenario_schema() -> dict[str, Any]:
-    """JSON Schema of scenario files, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Scenario.model_json_schema()}
-
-
-def packaged_scenarios() -> dict[str, Path]:
-    """The scenarios that come with the package, by file name without ending."""
-    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
 
 
 def _unique(values: list[str], place: str, field: str, what: str) -> None:

@@ -25,8 +25,8 @@ import torch
 
 from agents.errors import RunDamaged, RunMismatch, RunNotFound, RunWriteError
 from agents.log.chain import read_log, write_atomic
-from agents.scenarios.schema import Scenario, load_scenario
-from agents.simulation.log import read_log, write_atomic
+from agents.scenarios.loading import load_scenario
+from agents.scenarios.schema import Scenario
 from agents.simulation.reached import thresholds
 from steer.files import file_hash
 from steer.models.latent_model import LatentModel

@@ -12,7 +12,8 @@ from agents.index.build import build_index, open_index
 from agents.index.passages import Cutter, Document
 from agents.log.chain import read_log
 from agents.log.events import GoalEvent, OpeningEvent, PlanRecord, TurnEvent
-from agents.scenarios.schema import Scenario, load_scenario
+from agents.scenarios.loading import load_scenario
+from agents.scenarios.schema import Scenario
 from agents.simulation.audit import audit_run
 from agents.simulation.manifest import LOGS, Arm, make_manifest, read_manifest, read_scenario
 from agents.simulation.progress import read_progress

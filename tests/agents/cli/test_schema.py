@@ -2,7 +2,7 @@
 
 import json
 
-from agents.scenarios.schema import scenario_schema
+from agents.scenarios.loading import scenario_schema
 from tests.agents.cli.kit import document, steer
 
 

@@ -278,14 +278,16 @@ def test_lines_of_another_model_are_not_mixed(model: Path, source: Path, tmp_pat
     assert "was written with another model" in error_line(write_batch(source, out, model))
 
 
-def test_lines_that_do_not_say_what_they_were_written_with_are_kept(model: Path, source: Path, tmp_path: Path) -> None:
+def test_lines_that_do_not_say_what_they_were_written_with_are_refused(
+    model: Path, source: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out.jsonl"
     assert write_batch(source, out, model).exit_code == 0
     line = load(out)[0]
     del line["written_with"]
     save(out, [line])
-    assert write_batch(source, out, model, "--seed", 9).exit_code == 0
-    assert load(out)[0] == line and len(load(out)) == 5
+    assert "was written with other options" in error_line(write_batch(source, out, model))
+    assert load(out) == [line]
 
 
 def test_surrogates_in_other_fields_pass_through(model: Path, tmp_path: Path) -> None:

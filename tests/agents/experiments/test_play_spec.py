@@ -10,7 +10,8 @@ from agents.errors import ExperimentError, ScenarioError
 from agents.experiments.play_cells import plan_plays
 from agents.experiments.play_file import holds_scenarios, load_plays
 from agents.experiments.play_spec import as_played
-from agents.scenarios.schema import Scenario, load_scenario
+from agents.scenarios.loading import load_scenario
+from agents.scenarios.schema import Scenario
 from steer.models.latent_model import LatentModel
 from tests.agents.experiments.kit import write_file
 from tests.agents.experiments.play_kit import ARMS, small_plays, write_plays

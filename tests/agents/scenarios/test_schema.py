@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from agents.errors import ArgumentError, ScenarioError, ScenarioNotFound
-from agents.scenarios.schema import find_scenario, load_scenario, override, packaged_scenarios, scenario_schema
+from agents.scenarios.loading import find_scenario, load_scenario, packaged_scenarios, scenario_schema
+from agents.scenarios.schema import override
 from tests.agents.conftest import make_scenario
 
 GOOD = """\
@@ -187,3 +188,19 @@ def test_cues_and_turns() -> None:
     assert [scenario.speaker(turn) for turn in (1, 2, 3)] == [ann, bob, ann]
     assert scenario.cue(ann) == "\n\nAnn"
     assert make_scenario(format="script").cue(bob) == "\nBob:"
+
+
+@pytest.mark.parametrize("model", ["./model", "../model", "models/mine", "owner/name", "llama-fable-6m"])
+def test_paths_count_from_the_scenarios_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    folder = tmp_path / "scenes"
+    (folder / "models" / "mine").mkdir(parents=True)
+    roadmap = "planner:\n  roadmap: {store: passages}"
+    text = GOOD.replace("turns: 6", f"turns: 6\nmodel: {model}").replace("planner:", roadmap)
+    (folder / "walk.yaml").write_text(
+        text.replace("    name: Owl", "    name: Owl\n    wishes: [{like: a, among: ../b}]")
+    )
+    monkeypatch.chdir(tmp_path)
+    scenario = load_scenario("scenes/walk.yaml")
+    assert scenario.model == (model if model in ("owner/name", "llama-fable-6m") else str(folder / model))
+    assert scenario.planner.roadmap is not None and scenario.planner.roadmap.store == str(folder / "passages")
+    assert scenario.characters[1].wishes[0].among == str(folder / "../b")

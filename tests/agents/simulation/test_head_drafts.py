@@ -66,12 +66,12 @@ def test_a_run_resumes_and_replays_to_the_same_bytes(
 
 
 def test_a_planner_says_so_only_where_it_does() -> None:
-    assert "drafts" not in Planner().model_dump() and Planner(drafts="head").model_dump()["drafts"] == "head"
+    assert (Planner().drafts, Planner(drafts="head").model_dump()["drafts"]) == ("write", "head")
     with pytest.raises(ValueError, match="at least 2"):
         Planner(method="guided-search", budget=1)
     assert Planner(method="guided-search", budget=1, drafts="head").budget == 1
     for options in (AnnealedOptions, FixedOptions, GuidedSearchOptions):
-        assert "drafts" not in options().model_dump() and options(drafts="head").model_dump()["drafts"] == "head"
+        assert (options().drafts, options(drafts="head").model_dump()["drafts"]) == ("write", "head")
 
 
 def test_a_model_without_a_head_is_told(tiny_llama: Path, tmp_path: Path) -> None:
