@@ -278,9 +278,7 @@ def test_lines_of_another_model_are_not_mixed(model: Path, source: Path, tmp_pat
     assert "was written with another model" in error_line(write_batch(source, out, model))
 
 
-def test_lines_that_do_not_say_what_they_were_written_with_are_refused(
-    model: Path, source: Path, tmp_path: Path
-) -> None:
+def test_lines_that_do_not_say_what_wrote_them_are_refused(model: Path, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     assert write_batch(source, out, model).exit_code == 0
     line = load(out)[0]

@@ -265,7 +265,7 @@ def test_rewards_of_a_turn(model: LatentModel) -> None:
     assert names(nothing, rewards={"similarity": 1}) == []
 
 
-# -- logs and scenarios without a search --------------------------------------------------------------------------------------
+# -- logs and scenarios without a search ------------------------------------------------------------------------------
 
 
 def test_logs_are_read_as_they_were_written(played: Path) -> None:
