@@ -178,8 +178,17 @@ def test_options_named_here_are_those_of_the_library() -> None:
     assert [long.value for long in Long] == ["error", "mean", "truncate"]
 
 
+def saying(call: str) -> list[str]:
+    """The command line with a command that does nothing but print, so that nothing heavy is imported."""
+    code = (
+        "from agents.cli import app, main\nfrom agents.cli._output import Output\n"
+        f"@app.command()\ndef say():\n    Output().{call}\nmain()"
+    )
+    return [sys.executable, "-c", code, "say"]
+
+
 def test_a_closed_pipe_is_no_traceback() -> None:
-    command = [sys.executable, "-m", "agents.cli", "schema"]
+    command = saying("json(list(range(50_000)))")
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
@@ -195,19 +204,15 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 def test_output_that_goes_nowhere(redirection: str, code: int, message: str) -> None:
     if "full" in redirection and not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    command = f"{shlex.quote(sys.executable)} -m agents.cli schema {redirection}"
+    command = f"{shlex.join(saying('json(list(range(50_000)))'))} {redirection}"
     run = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stderr) == (code, message)
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_narrow_encoding_loses_no_result(as_json: bool) -> None:
-    code = (
-        "from agents.cli import app, main\nfrom agents.cli._output import Output\n"
-        f"@app.command()\ndef say():\n    Output().{'json' if as_json else 'result'}('f\u00fcchsin')\nmain()"
-    )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-c", code, "say"]
+    command = saying(f"{'json' if as_json else 'result'}('f\u00fcchsin')")
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout == ('"f\\u00fcchsin"\n' if as_json else "f\\xfcchsin\n")

@@ -125,15 +125,21 @@ def test_a_row_depends_on_its_id_and_not_on_its_neighbours(model: Path, source: 
     assert {line["id"]: line["text"] for line in load(tmp_path / "some.jsonl")} == {k: every[k] for k in ("p0", "p3")}
 
 
+@pytest.fixture(scope="module")
+def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a batch of all pairs writes where nothing stops it."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_batch(save(folder / "pairs.jsonl", PAIRS), folder / "out.jsonl", model)
+    return (folder / "out.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize("cut", [0, 1, 2, 3, 5])
 @pytest.mark.parametrize("torn", [b"", b'{"id": "p', None])
 def test_a_stopped_batch_is_continued_to_the_same_bytes(
-    model: Path, source: Path, tmp_path: Path, cut: int, torn: bytes | None
+    model: Path, source: Path, whole: bytes, tmp_path: Path, cut: int, torn: bytes | None
 ) -> None:
     """`torn` is a half-written line; None stands for a whole line whose line break is missing."""
     out = tmp_path / "out.jsonl"
-    write_batch(source, out, model)
-    whole = out.read_bytes()
     lines = whole.splitlines(keepends=True)
     tail = torn if torn is not None else b"".join(lines[cut : cut + 1]).rstrip(b"\n")
     out.write_bytes(b"".join(lines[:cut]) + tail)
