@@ -54,14 +54,14 @@ def warn(say: Output, recipe: Any, path: Path, stages: Sequence[str], out: Path)
             say.note(f"stage {estimate.stage} needs {needs}, which is not free; try: {'; or '.join(advice(estimate))}")
 
 
-def dry_run_head(say: Output, model: str | None, head: Any, out: Path, *, as_json: bool) -> None:
+def dry_run_head(say: Output, model: str | None, kind: Any, recipe: Any, out: Path, *, as_json: bool) -> None:
     """Estimate a reach head or a draft head for a model folder, and print that."""
     from steer.models.base import resolve_device
     from steer.models.checkpoint import fetch, packaged_model
     from steer.training.estimate.plan import plan_head
 
     with say.status("counting"):
-        found = plan_head(fetch(model or str(packaged_model())), head, out, resolve_device())
+        found = plan_head(fetch(model or str(packaged_model())), kind, recipe, out, resolve_device())
     show(say, [found], [None], as_json=as_json)
 
 

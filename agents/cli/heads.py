@@ -21,96 +21,75 @@ CorpusOption = Annotated[
 ]
 
 
-def train_reach(
-    ctx: typer.Context,
-    corpus: CorpusOption,
-    out: RunOption,
-    model: ModelOption = None,
-    stories: Annotated[int, typer.Option("--stories", min=20, help="Stories to encode, at most.")] = 12_000,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 3000,
-    seed: SeedOption = 0,
-    dry: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Give a model a reach head, which tells how near an ending is: a potential for searches.
+# What each head is for, and the stories that it is trained on by default.
+ABOUT = {
+    "reach": ("a reach head, which tells how near an ending is: a potential for searches", 12_000),
+    "prior": ("a draft head, which proposes the next latent without writing a span: drafts by head", 4000),
+}
+
+
+def head_command(name: str) -> Callable[..., None]:
+    """`steer train reach` or `steer train prior`, as a function that typer takes."""
+    about, most = ABOUT[name]
+
+    def command(
+        ctx: typer.Context,
+        corpus: CorpusOption,
+        out: RunOption,
+        model: ModelOption = None,
+        stories: Annotated[int, typer.Option("--stories", min=20, help="Stories to read, at most.")] = most,
+        steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 3000,
+        seed: SeedOption = 0,
+        dry: DryRunOption = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        from steer.training.heads import HEADS
+
+        kind = HEADS[name]
+        recipe = kind.recipe(stories=stories, steps=steps)
+        if dry:
+            dry_run_head(talk(ctx), model, kind, recipe, out, as_json=as_json)
+            return
+        figures = _train_head(ctx, kind, recipe, corpus, out, model, seed)
+        say = output(ctx)
+        if as_json:
+            say.json({"folder": str(out / "model"), **figures})
+            return
+        say.note(", ".join(f"{what} {value:.3f}" for what, value in figures.items() if value is not None))
+        say.result(str(out / "model"))
+
+    command.__doc__ = f"""Give a model {about}.
 
     A twentieth of the stories is kept out for the figures in OUT/done.json. Prints the folder of the model with its
     head.
     """
-    from steer.training.heads.reach import train_reach as run
-    from steer.training.recipe import ReachRecipe
-
-    recipe = ReachRecipe(stories=stories, steps=steps)
-    if dry:
-        dry_run_head(talk(ctx), model, recipe, out, as_json=as_json)
-        return
-    figures = _train_head(ctx, run, recipe, corpus, out, model, seed)
-    _tell(ctx, figures["reach"], out, as_json=as_json)
-
-
-def train_prior(
-    ctx: typer.Context,
-    corpus: CorpusOption,
-    out: RunOption,
-    model: ModelOption = None,
-    stories: Annotated[int, typer.Option("--stories", min=20, help="Stories to read, at most.")] = 4000,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 3000,
-    seed: SeedOption = 0,
-    dry: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Give a model a draft head, which proposes the next latent without writing a span: drafts by head.
-
-    A twentieth of the stories is kept out for the figures in OUT/done.json. Prints the folder of the model with its
-    head.
-    """
-    from steer.training.heads.prior import train_prior as run
-    from steer.training.recipe import PriorRecipe
-
-    recipe = PriorRecipe(stories=stories, steps=steps)
-    if dry:
-        dry_run_head(talk(ctx), model, recipe, out, as_json=as_json)
-        return
-    figures = _train_head(ctx, run, recipe, corpus, out, model, seed)
-    cosines = {f"cosine {name}": value for name, value in figures["cosine"].items()}
-    _tell(ctx, {"nll": figures["nll"], "nll_marginal": figures["nll_marginal"], **cosines}, out, as_json=as_json)
+    return command
 
 
 def _train_head(
-    ctx: typer.Context,
-    run: Callable[..., Path],
-    recipe: Any,
-    corpus: list[Path],
-    out: Path,
-    model: str | None,
-    seed: int,
-) -> dict[str, Any]:
-    """Train a head on the stories of a corpus, a twentieth of them kept out. Returns its figures on those."""
+    ctx: typer.Context, kind: Any, recipe: Any, corpus: list[Path], out: Path, model: str | None, seed: int
+) -> dict[str, float | None]:
+    """Train a head on the stories of a corpus, a twentieth of them kept out. Returns what it is worth on those."""
     say = talk(ctx)
     texts = [story for path in corpus for story in read_all(path, "--corpus")]
     from steer.data.corpus import is_validation
     from steer.models.checkpoint import fetch, packaged_model
+    from steer.training.heads.stage import train_head
 
     train = [text for text in texts if not is_validation(text, UNSEEN)]
     unseen = [text for text in texts if is_validation(text, UNSEEN)]
     if not train or not unseen:
         raise InputError(f"{len(texts)} stories are too few to keep some out for the figures; give more text")
     try:
-        run(fetch(model or str(packaged_model())), recipe, train, unseen, out, seed=seed)
+        train_head(kind, fetch(model or str(packaged_model())), recipe, train, unseen, out, seed=seed)
     except KeyboardInterrupt:
         say.note("stopped; the same command goes on where the encoding of stories was")
         raise
-    return json.loads((out / "done.json").read_text(encoding="utf-8"))["figures"]
-
-
-def _tell(ctx: typer.Context, figures: dict[str, Any], out: Path, *, as_json: bool) -> None:
-    """Say how good a head is, and where the model with it is."""
-    say = output(ctx)
-    if as_json:
-        say.json({"folder": str(out / "model"), **figures})
-        return
-    say.note(", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None))
-    say.result(str(out / "model"))
+    figures = json.loads((out / "done.json").read_text(encoding="utf-8"))["figures"]
+    if kind.name == "reach":
+        return figures["reach"]
+    cosines = {f"cosine {name}": value for name, value in figures["cosine"].items()}
+    return {"nll": figures["nll"], "nll_marginal": figures["nll_marginal"], **cosines}
 
 
 def train_preference(

@@ -82,7 +82,7 @@ def keep_recipe(say: Output, recipe: Any, path: Path) -> bool:
 def _replaceable(kept: Path) -> bool:
     """Whether a recipe that was made can be made anew: nobody edited it, and no stage of its run has got anywhere."""
     from steer.training.defaults import is_untouched
-    from steer.training.fingerprint import begun
+    from steer.training.stage import begun
 
     return is_untouched(kept) and not any(begun(kept.parent / stage) for stage in ("base", "autoencoder"))
 

@@ -9,7 +9,7 @@ import typer
 from agents.cli._models import talk
 from agents.cli._options import JsonOption
 from agents.cli.estimates import DryRunOption, ProbeOption, dry_run, warn
-from agents.cli.heads import RunOption, train_preference, train_prior, train_reach
+from agents.cli.heads import ABOUT, RunOption, head_command, train_preference
 from agents.cli.recipes import choose_recipe, keep_recipe
 from agents.errors import InputError
 
@@ -203,8 +203,9 @@ def add_to(app: typer.Typer) -> None:
     group.command("all", epilog=f"Example: steer train all {recipe}")(train_all)
     group.command("base", epilog=f"Example: steer train base {recipe}")(train_base)
     group.command("autoencoder", epilog=f"Example: steer train autoencoder {recipe}")(train_autoencoder)
-    group.command("reach", epilog="Example: steer train reach --corpus stories.txt --out runs/reach")(train_reach)
-    group.command("prior", epilog="Example: steer train prior --corpus stories.txt --out runs/prior")(train_prior)
+    for head in ABOUT:
+        example = f"Example: steer train {head} --corpus stories.txt --out runs/{head}"
+        group.command(head, epilog=example)(head_command(head))
     example = "Example: steer train preference pairs.jsonl --out taste.safetensors"
     group.command("preference", epilog=example)(train_preference)
     app.add_typer(group, name="train", epilog=f"Example: steer train all {recipe}")

@@ -7,7 +7,6 @@ sentence, a window, a thinned row of tokens) while the router must still write a
 passage, which is what a goal is.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,26 +17,6 @@ from torch.utils.data import Dataset
 from steer.data.corpus import TokenCorpus
 
 SENTENCE_ENDS = (".", "!", "?", '."', '!"', '?"', ".'", "!'", "?'")
-
-
-@dataclass(frozen=True)
-class SpanBatch:
-    """One batch. B rows, n spans per row, S tokens per span.
-
-    Attributes:
-        context: `[B, C]` int64, what stands before the first span; before a story's start, the end of the story before
-            it, as in packed text.
-        spans: `[B, n, S]` int64, right-padded.
-        span_mask: `[B, n, S]` int64, 1 for tokens of the story and its end token.
-        evidence: `[B, n, S]` int64, what the encoder sees, moved to the left.
-        evidence_mask: `[B, n, S]` int64.
-    """
-
-    context: Tensor
-    spans: Tensor
-    span_mask: Tensor
-    evidence: Tensor
-    evidence_mask: Tensor
 
 
 def sentence_ends(tokenizer: Any) -> np.ndarray:
@@ -131,5 +110,12 @@ class SpanDataset(Dataset):
 
 
 def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-    """Stack rows to the tensors of a `SpanBatch`, and their `index`."""
+    """Stack rows of a `SpanDataset` to a batch. B rows, n spans per row, S tokens per span; all int64.
+
+    Returns:
+        `index` `[B]`, of the rows. `context` `[B, C]`, what stands before the first span; before a story's start the
+        end of the story before it, as in packed text. `spans` `[B, n, S]`, right-padded, and `span_mask`, 1 for tokens
+        of the story and its end token. `evidence` `[B, n, S]`, what the encoder sees, moved to the left, and
+        `evidence_mask`.
+    """
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}

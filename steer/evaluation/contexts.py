@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from steer.data.pairs import Pair
+from steer.data.passages import names_in
 from steer.evaluation.bleu import WORD
 from steer.evaluation.decoding import Embed, Progress, decode, nlls
 from steer.evaluation.shares import nearest_own, share_with_interval
@@ -32,8 +33,6 @@ def context_figures(
         a name). Of sentences: `differ`, the two texts differ. And `base_nll` in its own context and `swapped_nll` in
         the other, means in nats per token.
     """
-    from steer.training.heads.reach_data import names_in
-
     n = len(pairs)
     z = model.encode([pair.terminal for pair in pairs], long="truncate")
     contexts = [[pairs[(i + step) % n].context for i in range(n)] for step in (1, 2)]

@@ -1,6 +1,5 @@
 """The figures of a latent model: how much its latents carry, and how often guided endings arrive."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,10 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steer.data.corpus import tokenize_stories
 from steer.data.pairs import Pair, make_pairs
+from steer.data.windows import SpanDataset, collate, sentence_ends
 from steer.errors import CorpusError
 from steer.evaluation.judge import Judge, judge_folder
 from steer.evaluation.latents import quality_figures
+from steer.evaluation.likelihood import compare_interleaved, compare_router, summarize
 from steer.evaluation.scripts import play_figures
 from steer.evaluation.shares import share_with_interval
 from steer.latents.pull import Pull
@@ -47,8 +49,7 @@ def latent_figures(
 ) -> dict[str, float]:
     """NLL with own, null and another span's latent, in context and without; reconstruction accuracy; KL; active units.
 
-    See `steer.training.objectives.interleaved.summarize` for the names. In the `minihf` layout no latent but the
-    span's own
+    See `steer.evaluation.likelihood.summarize` for the names. In the `minihf` layout no latent but the span's own
     stands in its context, and the null arm is the bare base without a latent, as in MiniHF's guidance.
 
     Args:
@@ -59,11 +60,6 @@ def latent_figures(
         seed: chooses the windows.
         progress: called with what is measured, batches done, and batches in all.
     """
-    from steer.data.corpus import tokenize_stories
-    from steer.data.windows import SpanDataset, collate, sentence_ends
-    from steer.training.objectives.interleaved import SpanObjective, summarize
-    from steer.training.objectives.minihf import compare_router
-
     if not stories:
         raise CorpusError("no stories to evaluate on")
     tokenizer = model.tokenizer
@@ -85,13 +81,11 @@ def latent_figures(
         ends=sentence_ends(tokenizer),
         seed=seed,
     )
-    compare = SpanObjective(model, context_lengths=(context,)).eval().compare
-    if model.latent_config.layout == "minihf":
-        compare = functools.partial(compare_router, model)
+    compare = compare_interleaved if model.layout.keeps_latents else compare_router
     parts, size = [], 8
     for start in range(0, rows, size):
         batch = collate([data[i] for i in range(start, min(rows, start + size))])
-        parts.append(compare({k: v.to(model.device) for k, v in batch.items()}))
+        parts.append(compare(model, {k: v.to(model.device) for k, v in batch.items()}))
         if progress:
             progress("latents", min(rows, start + size), rows)
     return summarize(parts, model.span_tokens)

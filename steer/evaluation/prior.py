@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from steer.errors import CorpusError
+from steer.evaluation.continuations import Row, cut_row, encode_continuations, join_continuations
 from steer.noise import RowNoise, derive_seed
-from steer.training.heads.prior_data import Row, cut_row, encode_continuations, join_continuations
 from steer.writing.sampling import SamplingConfig
 from steer.writing.writer import open_writer
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from steer.data.passage_pairs import EARLIER, Pairs, PairSampler, other_pairs
+from steer.data.passages import Passages, encode_passages, find_rivals, join_passages
 from steer.errors import CorpusError
+from steer.evaluation.told import told_figures
 from steer.heads.reach import ReachHead
-from steer.training.heads.arrival import told_figures
-from steer.training.heads.reach_data import Passages, encode_passages, find_rivals, join_passages
-from steer.training.heads.reach_pairs import EARLIER, Pairs, PairSampler, other_pairs
 
 BINS = 10
 HORIZON = 6  # spans, for the calibration: as many as a guided text has by default
@@ -120,7 +120,7 @@ def reach_figures(
         terminal that is still to come scores above one of another story, of another story with a shared name, and above
         one told before), `order` (of two states of a story the nearer to the terminal gets the smaller distance).
         `calibration` of `within` 6 spans over the mix of pairs that the head was trained for, see `calibration`.
-        `told`, where the head has thresholds for it: see `steer.training.heads.arrival.told_figures`.
+        `told`, where the head has thresholds for it: see `steer.evaluation.told.told_figures`.
         `passages` and `states`: how many were encoded.
 
     Raises:

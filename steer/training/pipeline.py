@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,19 @@ from steer.models.latent_model import LatentModel
 from steer.models.layouts import LAYOUTS
 from steer.models.quantization import load_options
 from steer.training.autoencoder import train_autoencoder
-from steer.training.base import check_sources, load_splits, train_base
+from steer.training.base import train_base
 from steer.training.card import model_card
 from steer.training.chain import BEFORE_STAGES, load_chain, run_folders
-from steer.training.fingerprint import claim
-from steer.training.heads.prior import train_prior
-from steer.training.heads.reach import train_reach
-from steer.training.heads.stage import head_settings
+from steer.training.heads import HEADS
+from steer.training.heads.stage import head_settings, train_head
 from steer.training.minihf import train_minihf
+from steer.training.prepare import check_sources, load_splits
 from steer.training.recipe import Recipe
-from steer.training.stage import DONE, is_done, mark_done
+from steer.training.stage import DONE, claim, is_done, mark_done
 
 logger = logging.getLogger(__name__)
 
 STAGES = ("base", "autoencoder", "reach", "prior", "package")
-HEADS: dict[str, Callable[..., Path]] = {"reach": train_reach, "prior": train_prior}  # stages of heads beside the model
 OPTIONAL = ("base", *HEADS)  # stages that run where the recipe has a section for them
 
 
@@ -136,11 +134,11 @@ def _train_head(stage: str, recipe: Recipe, out: Path, data_root: Path, base: st
     """A head's stage, by one process; a fraction of the stories is enough, drawn by how often each is repeated."""
     model, settings = out / "autoencoder" / "model", getattr(recipe, stage)
     if is_done(out / stage):
-        claim(out / stage, head_settings(model, settings.model_dump(), recipe.seed))
+        claim(out / stage, head_settings(model, settings, recipe.seed))
     elif PartialState().is_main_process:
         train, repeats, validation = load_splits(recipe.data, data_root)
         options = {"weights": repeats, "seed": recipe.seed, "base": base, **loading(recipe)}
-        HEADS[stage](model, settings, train, validation, out / stage, **options)
+        train_head(HEADS[stage], model, settings, train, validation, out / stage, **options)
     PartialState().wait_for_everyone()
     return out / stage / "model"
 

@@ -3,25 +3,20 @@
 Files enter here, so the records are pydantic models that refuse unknown keys.
 """
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 
 from steer.errors import RecipeError
 from steer.heads.prior import PriorConfig
 from steer.heads.reach import ReachConfig
-from steer.models.layouts import LAYOUTS
 from steer.models.quantization import LoadIn
+from steer.records import StrictRecord
+from steer.yaml_file import read_yaml
 
 
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class SourceRecipe(_Strict):
+class SourceRecipe(StrictRecord):
     """One source of text.
 
     A path below the data root (or a `datasets` name) and how often each of its stories occurs per epoch.
@@ -36,7 +31,7 @@ class SourceRecipe(_Strict):
     )
 
 
-class DataRecipe(_Strict):
+class DataRecipe(StrictRecord):
     """The sources, and the share of stories kept for validation."""
 
     sources: list[SourceRecipe] = pydantic.Field(min_length=1)
@@ -48,7 +43,7 @@ def _word(value: Any) -> Any:
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
-class TrainRecipe(_Strict):
+class TrainRecipe(StrictRecord):
     """Settings of one stage's optimisation, in the words of `transformers.TrainingArguments` where it has them."""
 
     steps: int = pydantic.Field(gt=0)
@@ -73,7 +68,7 @@ class TrainRecipe(_Strict):
     gradient_checkpointing: bool = False
 
 
-class BaseRecipe(_Strict):
+class BaseRecipe(StrictRecord):
     """A base model trained from scratch.
 
     A byte-level BPE tokenizer and any configuration that `transformers.AutoConfig` knows.
@@ -88,7 +83,7 @@ class BaseRecipe(_Strict):
     train: TrainRecipe
 
 
-class LatentRecipe(_Strict):
+class LatentRecipe(StrictRecord):
     """The autoencoder stage: encoder, heads and router on the frozen base (design: interleaved layout)."""
 
     layout: Literal["interleaved"] = "interleaved"
@@ -132,7 +127,7 @@ class LatentRecipe(_Strict):
         return self.train.steps
 
 
-class MiniHFRecipe(_Strict):
+class MiniHFRecipe(StrictRecord):
     """The autoencoder stage in BigVAE's layout and by MiniHF's two steps; the defaults are BigVAE's."""
 
     layout: Literal["minihf"]
@@ -169,22 +164,7 @@ def _layout(section: Any) -> Any:
     return section.get("layout", "interleaved") if isinstance(section, dict) else getattr(section, "layout", None)
 
 
-def _place(loc: tuple[int | str, ...]) -> str:
-    """The place of a problem as it is in the file: pydantic puts a section's layout into it."""
-    parts = [part for i, part in enumerate(loc) if not (i == 1 and loc[0] == "autoencoder" and part in LAYOUTS)]
-    return ".".join(map(str, parts)) or "(top)"
-
-
-def _hint(error: Any) -> str:
-    """The setting that an unknown one may be meant for."""
-    if error["type"] != "extra_forbidden":
-        return ""
-    known = {name for section in _Strict.__subclasses__() for name in section.model_fields}
-    close = difflib.get_close_matches(str(error["loc"][-1]), sorted(known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-class ReachRecipe(_Strict):
+class ReachRecipe(StrictRecord):
     """The reach stage: a head that tells how near a terminal is, trained on latents of stories."""
 
     stories: int = pydantic.Field(default=12_000, ge=20, description="training stories that are encoded, at most")
@@ -218,7 +198,7 @@ class ReachRecipe(_Strict):
         return ReachConfig(encoder_id=encoder_id, z_dim=z_dim, **own)
 
 
-class PriorRecipe(_Strict):
+class PriorRecipe(StrictRecord):
     """The prior stage: a draft head that draws the next latent, trained on stories."""
 
     stories: int = pydantic.Field(default=4000, ge=20, description="training stories that are read, at most")
@@ -241,7 +221,7 @@ class PriorRecipe(_Strict):
         return PriorConfig(encoder_id=encoder_id, state_dim=state_dim, z_dim=z_dim, axes=axes, **own)
 
 
-class PackageRecipe(_Strict):
+class PackageRecipe(StrictRecord):
     """What is written at the end."""
 
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
@@ -256,7 +236,7 @@ class PackageRecipe(_Strict):
     limits: str = pydantic.Field(default="", description="Markdown for the card: what the model cannot do")
 
 
-class Recipe(_Strict):
+class Recipe(StrictRecord):
     """All stages of one model. Give either `base` (trained here) or `pretrained` (a folder or hub id).
 
     A recipe that `continues` another (a file beside it) starts from that one's base, adapters and heads: its stages
@@ -293,20 +273,10 @@ def load_recipe(path: str | Path) -> Recipe:
     """Read and check a recipe file.
 
     Raises:
-        RecipeError: the file is missing, no YAML, has unknown keys or wrong values; each problem is named with its
-            place.
+        TextError: the file is missing, unreadable, or not UTF-8.
+        RecipeError: it is no YAML mapping, has unknown or equal keys or wrong values; each problem is named with its
+            line and place.
     """
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} is not valid YAML: {error}") from error
-    try:
-        return Recipe.model_validate(data)
-    except pydantic.ValidationError as error:
-        problems = "\n".join(
-            f"  {_place(e['loc'])}: {e['msg']} (got {str(e['input'])[:60]!r}){_hint(e)}" for e in error.errors()
-        )
-        raise RecipeError(f"recipe {path} has {error.error_count()} problem(s):\n{problems}") from error
+    file = read_yaml(path, "recipe", expected="name, data and autoencoder", error=RecipeError)
+    with file.checked(Recipe):
+        return Recipe.model_validate(file.data)

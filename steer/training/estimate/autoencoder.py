@@ -22,7 +22,7 @@ from steer.training.estimate.report import (
     step_memory,
     trained_count,
 )
-from steer.training.minihf import unfreeze
+from steer.training.latent_trainer import unfreeze
 from steer.training.objectives.interleaved import LatentObjective, SpanObjective
 from steer.training.objectives.minihf import DecoderObjective, RouterObjective
 from steer.training.recipe import LatentRecipe, MiniHFRecipe, Recipe, TrainRecipe

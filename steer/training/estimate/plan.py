@@ -15,12 +15,14 @@ from steer.models.config import BaseIdentity, LatentConfig
 from steer.training.base import base_config
 from steer.training.chain import BEFORE_STAGES, load_chain
 from steer.training.estimate.autoencoder import estimate_autoencoder, phases
-from steer.training.estimate.heads import estimate_prior, estimate_reach
+from steer.training.estimate.heads import estimate_head
 from steer.training.estimate.probe import Measured, measure, probe_base, random_model
 from steer.training.estimate.report import Estimate, estimate_base, read_config
+from steer.training.heads import HEADS
+from steer.training.heads.stage import HeadStage
 from steer.training.recipe import PriorRecipe, ReachRecipe, Recipe
 
-ESTIMATED = ("base", "autoencoder", "reach", "prior")
+ESTIMATED = ("base", "autoencoder", *HEADS)
 
 
 def config_of(recipe: Recipe, path: Path | None = None) -> Any:
@@ -91,18 +93,20 @@ def _plan_round(
     if "autoencoder" in stages:
         yield from estimate_autoencoder(recipe, config, out, device)
     latent, rank = _latent_config(recipe, config), recipe.autoencoder.lora_rank
-    if "reach" in stages and recipe.reach is not None:
-        yield estimate_reach(recipe.reach, latent, config, out, device, rank=rank)
-    if "prior" in stages and recipe.prior is not None:
-        yield estimate_prior(recipe.prior, latent, config, out, device, rank=rank)
+    for name, kind in HEADS.items():
+        if name in stages and (settings := getattr(recipe, name)) is not None:
+            yield estimate_head(kind, settings, latent, config, out, device, rank=rank)
 
 
-def plan_head(folder: Path, head: ReachRecipe | PriorRecipe, out: Path, device: torch.device) -> Estimate:
+def plan_head(
+    folder: Path, kind: HeadStage, recipe: ReachRecipe | PriorRecipe, out: Path, device: torch.device
+) -> Estimate:
     """An estimate of training a head for a model that is there.
 
     Args:
         folder: of the model.
-        head: settings.
+        kind: which head.
+        recipe: its settings.
         out: where it would be written; need not exist.
         device: where it would run.
 
@@ -112,10 +116,7 @@ def plan_head(folder: Path, head: ReachRecipe | PriorRecipe, out: Path, device: 
     latent = read_settings(folder)
     where = folder / PACKAGED_BASE if latent.base.name == PACKAGED_BASE else latent.base.name
     rank = PeftConfig.from_pretrained(str(folder / ENCODER)).to_dict()["r"]
-    config = read_config(where)
-    if isinstance(head, ReachRecipe):
-        return estimate_reach(head, latent, config, out, device, rank=rank)
-    return estimate_prior(head, latent, config, out, device, rank=rank)
+    return estimate_head(kind, recipe, latent, read_config(where), out, device, rank=rank)
 
 
 def probe(

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steer.errors import CorpusError, TextError, TrainingError
+from steer.errors import CorpusError, TextError
 from steer.heads.preference import CENTER, PreferenceConfig, PreferenceHead, preference_loss
 from steer.text import check_text
+from steer.training.heads.fit import Descent, fit
 
 MIN_PAIRS = 10
 
@@ -133,19 +134,16 @@ def train_preference(
         seen = torch.cat([chosen[~kept], rejected[~kept]])
         head.mean.copy_(seen.mean(0))
         head.std.copy_(seen.std(0).clamp_min(1e-6))
-        optimizer = torch.optim.AdamW(head.parameters(), lr=learning_rate, weight_decay=weight_decay)
         rows = torch.nonzero(~kept).squeeze(1)
-        batches: list[Tensor] = []
-        for step in range(steps):
-            batches = batches or list(rows[torch.randperm(len(rows))].split(batch_size))
-            batch = batches.pop()
-            loss = preference_loss(head(chosen[batch]), head(rejected[batch]), center=center)
-            if not torch.isfinite(loss):
-                raise TrainingError(f"the loss became {float(loss)} at step {step}; lower the learning rate")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    head.eval().requires_grad_(False)
+
+        def loss(batch: Tensor) -> Tensor:
+            return preference_loss(head(chosen[batch]), head(rejected[batch]), center=center)
+
+        def batches() -> Iterator[Tensor]:
+            while True:
+                yield from reversed(rows[torch.randperm(len(rows))].split(batch_size))
+
+        fit(head, loss, batches(), Descent(steps, learning_rate, weight_decay))
     gains = head.score(chosen) - head.score(rejected)
     right = (gains > 0).float() + (gains == 0).float() / 2
     figures = {

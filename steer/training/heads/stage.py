@@ -1,9 +1,20 @@
-"""What the stages of heads share: stories are drawn, a head is fitted on them, measured, and saved with its model."""
+"""The stage of a head: stories are drawn, a head is fitted on them, measured, and saved with its model.
+
+```
+latents/settings.json   what is encoded, so that a folder is not continued with something else
+latents/NNNNN.safetensors   what is encoded of 200 stories each; kept, so that a stopped stage goes on
+curve.jsonl             loss in training
+model/                  the model with its head
+done.json               figures on unseen stories
+```
+Encoding takes most of the time, and is what resuming saves; the head itself trains in a minute or two.
+"""
 
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,89 +24,102 @@ from torch import nn
 from steer.errors import CorpusError
 from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
-from steer.training.fingerprint import claim
-from steer.training.stage import is_done, mark_done
+from steer.training.recipe import PriorRecipe, ReachRecipe
+from steer.training.stage import claim, is_done, mark_done
 
 logger = logging.getLogger(__name__)
 
-Fit = Callable[[LatentModel, list[str]], tuple[nn.Module, dict[str, Any]]]
+
+@dataclass(frozen=True)
+class HeadStage:
+    """The stage of one head.
+
+    Attributes:
+        name: of the stage, of the recipe's section, and of the model's attribute that holds the head.
+        title: of the head, in messages.
+        recipe: class of the settings.
+        fit: from a model, stories, settings, the stage's folder and a seed to a head and figures of its training.
+        measure: from a model with its head, unseen stories and a seed to figures.
+        sizes: from settings, a model's settings and the width of its base to the head's parameters and the numbers that
+            are kept of each passage, for estimates.
+    """
+
+    name: str
+    title: str
+    recipe: type[ReachRecipe] | type[PriorRecipe]
+    fit: Callable[[LatentModel, list[str], Any, Path, int], tuple[nn.Module, dict[str, Any]]]
+    measure: Callable[[LatentModel, Sequence[str], int], dict[str, Any]]
+    sizes: Callable[[Any, LatentConfig, int], tuple[int, int]]
 
 
 def train_head(
-    name: str,
-    what: str,
+    kind: HeadStage,
     model_folder: str | Path,
+    recipe: ReachRecipe | PriorRecipe,
     stories: Sequence[str],
+    unseen: Sequence[str],
     stage: Path,
     *,
-    settings: Mapping[str, Any],
-    fit: Fit,
-    measure: Callable[[LatentModel], dict[str, Any]],
-    count: int,
     weights: np.ndarray | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Path:
-    """Train a head for a model, or do nothing if done.
+    """Train a head for a model, or go on, or do nothing if done.
 
     Args:
-        name: the model's attribute that holds the head, `reach` or `prior`; also the stage's.
-        what: what it is called in errors.
+        kind: which head.
         model_folder: a model folder, the packaged model's name or a hub id.
+        recipe: settings.
         stories: training text.
-        stage: working folder.
-        settings: of the head, see `head_settings`.
-        fit: from the model and the chosen stories to a head and figures of its training for `done.json`.
-        measure: figures of the model with its head, on stories that it was not trained on.
-        count: stories that are chosen, at most.
-        weights: `[n]` how likely each story is chosen.
-        seed: of the choice.
+        unseen: stories for the figures; not among `stories`.
+        stage: working folder; keep it to resume.
+        weights: `[n]` how likely each story is chosen, where the recipe takes fewer.
+        seed: of all choices.
         **options: of `LatentModel.from_pretrained`.
 
     Returns:
         `stage/model`: the model with its head.
 
     Raises:
-        CorpusError: no stories.
-        TrainingError: the stage was begun with other settings, or for another model.
+        CorpusError: no stories, or too few that are long enough.
+        TrainingError: the stage was begun with another model, recipe, seed or text, or the loss became NaN.
     """
     target = stage / "model"
-    claim(stage, head_settings(model_folder, settings, seed))
+    claim(stage, head_settings(model_folder, recipe, seed))
     if is_done(stage):
-        logger.info("%s: already done", name)
+        logger.info("%s: already done", kind.name)
         return target
     if not stories:
-        raise CorpusError(f"no stories to train the {what} on")
+        raise CorpusError(f"no stories to train the {kind.title} on")
     begin = time.monotonic()
     model = LatentModel.from_pretrained(model_folder, **options)
     share = None if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
     rng = np.random.default_rng((seed, 0))
-    chosen = rng.choice(len(stories), min(count, len(stories)), replace=False, p=share)
-    texts = [stories[int(i)] for i in chosen]
-    head, trained = fit(model, texts)
-    setattr(model, name, head.to(model.device))
-    figures = measure(model)
+    chosen = rng.choice(len(stories), min(recipe.stories, len(stories)), replace=False, p=share)
+    head, trained = kind.fit(model, [stories[int(i)] for i in chosen], recipe, stage, seed)
+    setattr(model, kind.name, head.to(model.device))
+    figures = kind.measure(model, unseen, seed)
     model.save_pretrained(target)
-    _keep_card(Path(model_folder), target, what)
+    _keep_card(Path(model_folder), target, kind.title)
     mark_done(
         stage,
         {
             **trained,
             "figures": figures,
             "parameters": sum(p.numel() for p in head.parameters()),
-            "stories": len(texts),
+            "stories": len(chosen),
             "seconds": round(time.monotonic() - begin),
         },
     )
     return target
 
 
-def head_settings(model_folder: str | Path, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def head_settings(model_folder: str | Path, recipe: ReachRecipe | PriorRecipe, seed: int) -> dict[str, Any]:
     """What a head depends on besides the stories: its settings, the seed, and the model with the heads that it has."""
     config = LatentConfig.load(folder) if (folder := Path(model_folder)).is_dir() else None
     heads = sorted(file.name for file in folder.glob("*.safetensors")) if config else []
     encoder = config.encoder_id if config else str(model_folder)
-    return {"encoder": encoder, "heads": heads, "seed": seed, "settings": dict(settings)}
+    return {"encoder": encoder, "heads": heads, "seed": seed, "settings": recipe.model_dump()}
 
 
 def _keep_card(source: Path, target: Path, what: str) -> None:

@@ -6,23 +6,19 @@ contexts whose slots stay, positions that count dropped slots, noise of variance
 first alone.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from steer.evaluation.likelihood import compare_router, compare_spans, span_logits
 from steer.models.adapters import DECODER, ROUTER
 from steer.models.base import additive_mask
 from steer.models.latent_model import LatentModel
-from steer.models.tokens import text_begin
-from steer.training.objectives.interleaved import LatentObjective, latent_sums, of_other_rows
+from steer.training.objectives.interleaved import LatentObjective
 
 HEAD_WEIGHT, TAIL_WEIGHT = 0.05, 0.15
-
-# Context `[B, C]` (C may be 0), latents `[B, z_dim]` (None: the bare base), span `[B, S]` -> logits `[B, S, V]`.
-Write = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 
 def token_weights(size: int) -> Tensor:
@@ -35,11 +31,6 @@ def token_weights(size: int) -> Tensor:
     weights[:edge] = HEAD_WEIGHT
     weights[size - edge :] = TAIL_WEIGHT
     return weights
-
-
-def beta_after(beta: float, rise: int, step: int) -> float:
-    """The weight of the KL term at a step: `beta * sin^2(pi / 2 * min(step / rise, 1))`."""
-    return beta * math.sin(math.pi / 2 * min(step / max(rise, 1), 1.0)) ** 2
 
 
 class MiniHFObjective(LatentObjective):
@@ -124,7 +115,7 @@ class DecoderObjective(MiniHFObjective):
 
     @torch.no_grad()
     def compare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The sums of `SpanObjective.compare`; without context its slots are hidden, as in training."""
+        """See `steer.evaluation.likelihood.compare_spans`; without context its slots are hidden, as in training."""
 
         def write(context: Tensor, z: Tensor | None, span: Tensor) -> Tensor:
             if z is None:
@@ -184,57 +175,3 @@ class RouterObjective(MiniHFObjective):
     def compare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `compare_router`."""
         return compare_router(self.model, batch)
-
-
-def span_logits(model: LatentModel, context: Tensor, z: Tensor | None, span: Tensor) -> Tensor:
-    """Teacher-forced logits `[B, S, V]` (float32) of a span by the router, `[context][z][span]`, or by the bare base.
-
-    Args:
-        model: a latent model of layout `minihf`.
-        context: `[B, C]` token ids, C may be 0; the bare base then reads the begin token.
-        z: `[B, z_dim]`, or None for the bare base, which is the null arm of this layout.
-        span: `[B, S]` token ids.
-    """
-    if z is None and not context.shape[1]:
-        context = context.new_full((len(span), 1), text_begin(model.tokenizer))
-    soft = [] if z is None else [model.soft(z)]
-    embeds = torch.cat([model.embed(context), *soft, model.embed(span[:, :-1])], dim=1)
-    return model.role_logits(None if z is None else ROUTER, embeds, keep=span.shape[1]).float()
-
-
-def compare_router(model: LatentModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The sums of `SpanObjective.compare` for BigVAE's layout: each span by itself behind all tokens before it."""
-    return compare_spans(model, lambda context, z, span: span_logits(model, context, z, span), batch)
-
-
-@torch.no_grad()
-def compare_spans(model: LatentModel, write: Write, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The sums of `SpanObjective.compare` where each span has one latent and plain text before it.
-
-    Args:
-        model: encodes the spans, whole.
-        write: gives a span's logits.
-        batch: see `steer.data.windows.SpanBatch`.
-    """
-    spans, span_mask = batch["spans"], batch["span_mask"]
-    rows, n, _ = spans.shape
-    alive = span_mask[:, :, 0].bool()
-    safe_mask = span_mask.flatten(0, 1).clone()
-    safe_mask[:, 0] = 1  # an empty span is not counted, but must not divide by zero
-    mean = model.encode_tokens(spans.flatten(0, 1), safe_mask)
-    wrong = mean[of_other_rows(alive)]
-    latents = {"own": mean.unflatten(0, (rows, n)), "wrong": wrong.unflatten(0, (rows, n))}
-    out: dict[str, Tensor] = {"tokens": span_mask.sum().float(), "spans": alive.sum().float()}
-    for prefix, kind in (("nll_", ""), ("alone_", "alone_")):
-        for arm in ("own", "null", "wrong"):
-            nll = right = torch.zeros((), device=spans.device)
-            for i in range(n):
-                before = torch.cat([batch["context"], spans[:, :i].flatten(1)], dim=1)
-                z = latents[arm][:, i] if arm in latents else None
-                span, mask = spans[:, i], span_mask[:, i]
-                logits = write(before[:, :0] if kind else before, z, span)
-                losses = functional.cross_entropy(logits.flatten(0, 1), span.flatten(), reduction="none")
-                nll = nll + (losses.view_as(span) * mask).sum()
-                right = right + ((logits.argmax(-1) == span) & mask.bool()).sum()
-            out[f"{prefix}{arm}"], out[f"{kind}right_{arm}"] = nll, right.float()
-    return out | latent_sums(mean, alive)

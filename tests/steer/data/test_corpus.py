@@ -10,7 +10,7 @@ import pytest
 
 from steer.data.corpus import TokenCorpus, is_validation, pack_blocks, read_stories, tokenize_stories
 from steer.errors import CorpusError
-from steer.training.base import load_splits
+from steer.training.prepare import load_splits
 from steer.training.recipe import DataRecipe
 
 STORIES = ["One fox.\nTwo lines.", "Naïve “dogs”.", "The end <|endoftext|> inside a line stays."]

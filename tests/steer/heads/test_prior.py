@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steer.errors import CheckpointError, GuidanceError, LatentError
+from steer.evaluation.continuations import Row, read_hidden
 from steer.heads.prior import PriorConfig, PriorHead
 from steer.latents.pull import Pull
 from steer.latents.schedules import make_schedule
@@ -24,7 +25,6 @@ from steer.search.config import guided_menu
 from steer.search.engines.opening import open_engine
 from steer.search.searched import write_searched
 from steer.search.tree import Tree
-from steer.training.heads.prior_data import Row, read_hidden
 from steer.writing.proposals import read_state
 from steer.writing.sampling import SamplingConfig
 from steer.writing.writer import open_writer

@@ -12,10 +12,12 @@ from transformers import AutoModelForCausalLM
 from steer.errors import ModelNotFound, RecipeError, TrainingError, UnsupportedBase
 from steer.evaluation import evaluate as evaluation
 from steer.evaluation.evaluate import latent_figures
+from steer.models.adapters import ENCODER, ROUTER
 from steer.models.build import fresh_model
 from steer.models.latent_model import LatentModel
-from steer.training.autoencoder import AutoencoderTrainer, train_autoencoder, trainable
+from steer.training.autoencoder import train_autoencoder
 from steer.training.defaults import SIZES, default_recipe, is_untouched, on_base, size_of, write_recipe
+from steer.training.latent_trainer import LatentTrainer, unfreeze
 from steer.training.pipeline import run_recipe
 from steer.training.recipe import Recipe, load_recipe
 from tests.steer.families import make_base
@@ -89,7 +91,8 @@ def test_a_frozen_base_in_bfloat16_has_adapters_in_float32_and_nearly_the_same_l
     losses = []
     for dtype in ("float32", "bfloat16"):
         model = fresh_model(tiny_llama, span_tokens=8, z_dim=6, soft_tokens=2, rank=4, alpha=4, dtype=dtype).train()
-        assert {p.dtype for p in trainable(model)} == {torch.float32}
+        unfreeze(model, (ENCODER, ROUTER))
+        assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
         assert model.dtype == getattr(torch, dtype)
         loss = loss_of(objective_of(model), batch_of())["loss"]
         loss.backward()
@@ -203,7 +206,7 @@ def test_memory_that_runs_out_says_what_to_lower(
     def training_step(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(AutoencoderTrainer, "training_step", training_step)
+    monkeypatch.setattr(LatentTrainer, "training_step", training_step)
     stories(tmp_path)
     recipe = small(recipe_of(pretrained=str(tiny_llama)), {})
     with pytest.raises(TrainingError, match="out of memory; lower train.batch_size"):

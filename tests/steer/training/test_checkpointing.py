@@ -12,7 +12,7 @@ from torch import Tensor
 from steer.errors import LatentError
 from steer.models.adapters import ENCODER, ROUTER, switch_adapter, use_adapter
 from steer.models.base import backbone
-from steer.training.autoencoder import trainable
+from steer.training.latent_trainer import unfreeze
 from tests.steer.families import make_base
 from tests.steer.tiny import tiny_model
 from tests.steer.training.objectives.test_interleaved import batch_of, loss_of, objective_of
@@ -24,7 +24,7 @@ FAMILIES = ("llama", "mistral_window", "qwen2", "qwen3", "gemma", "gemma2", "gpt
 
 def gradients(base: Path, *, again: bool, isolated: float) -> dict[str, Tensor]:
     model = tiny_model(base).train()
-    list(trainable(model))
+    unfreeze(model, (ENCODER, ROUTER))
     objective = objective_of(model, null_share=0.3, isolated_share=isolated)
     if again:
         objective.activation_checkpointing_enable()
@@ -47,7 +47,7 @@ def test_gradients_agree_with_and_without_checkpointing(family: str, tiny_llama:
 
 def test_layers_are_not_kept_where_they_are_computed_again(tiny_llama: Path) -> None:
     model = tiny_model(tiny_llama).train()
-    list(trainable(model))
+    unfreeze(model, (ENCODER, ROUTER))
     objective, sizes = objective_of(model), []
     for again in (False, True):
         if again:
@@ -66,7 +66,7 @@ def test_layers_are_not_kept_where_they_are_computed_again(tiny_llama: Path) -> 
 
 def test_a_switched_adapter_stays_and_gradients_flags_do_not_move(tiny_llama: Path) -> None:
     model = tiny_model(tiny_llama)
-    list(trainable(model))
+    unfreeze(model, (ENCODER, ROUTER))
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     embeds = model.embed(torch.tensor([[1, 2, 3]]))
     model.fuse = False

@@ -10,13 +10,12 @@ from transformers import AutoConfig
 
 from steer.errors import ModelNotFound, RecipeError, TrainingError
 from steer.models.build import fresh_model
-from steer.training.autoencoder import trainable
 from steer.training.estimate import report as estimates
 from steer.training.estimate.autoencoder import estimate_autoencoder, phases
 from steer.training.estimate.meta import _Counter, hollow_model, peak_of
 from steer.training.estimate.plan import advice, config_of, plan, probe
 from steer.training.estimate.report import Estimate, estimate_base, read_config
-from steer.training.minihf import unfreeze
+from steer.training.latent_trainer import unfreeze
 from steer.training.recipe import Recipe
 from tests.steer.families import make_base
 from tests.steer.training.test_minihf import settings_of as minihf_settings
@@ -73,11 +72,10 @@ def test_a_step_trains_what_its_stage_trains(tiny_llama: Path) -> None:
         for phase in phases(recipe.autoencoder):
             phase.prepare(model)
             found = {n for n, p in model.named_parameters() if p.requires_grad}
-            if layout == "interleaved":
-                list(trainable(model))
-            else:
-                unfreeze(model, phase.roles, head=phase.with_head)
+            unfreeze(model, phase.roles, head=phase.with_head)
             assert found == {n for n, p in model.named_parameters() if p.requires_grad} != set()
+            if layout == "interleaved":
+                assert found == {n for n, _ in model.named_parameters() if "lora_" in n or n.startswith("head.")}
 
 
 def test_few_layers_tell_of_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,10 @@ from steer.training import autoencoder as autoencoder_stage
 from steer.training import base as base_stage
 from steer.training.autoencoder import train_autoencoder
 from steer.training.base import build_base, train_base, train_tokenizer
+from steer.training.latent_trainer import LatentTrainer
 from steer.training.recipe import BaseRecipe, Recipe
-from steer.training.stage import Bar, compiles, is_done, seconds_trained, training_arguments
+from steer.training.stage import is_done
+from steer.training.trainer import Bar, StageTrainer, compiles, seconds_trained, training_arguments
 
 # `Trainer` and its parts warn of old argument names and of settings that are meant; none of that is ours to change.
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
@@ -144,7 +146,7 @@ def test_an_interrupted_base_resumes_to_the_same_weights(
     base_run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        interrupt_after(patch, base_stage.StageTrainer, step)
+        interrupt_after(patch, StageTrainer, step)
         train_base(recipe_of(), tmp_path, data)
     assert not is_done(tmp_path / "base")
     train_base(recipe_of(), tmp_path, data)
@@ -288,7 +290,7 @@ def test_an_interrupted_latent_model_resumes_to_the_same_weights(
 ) -> None:
     base = base_run / "base" / "model"
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        interrupt_after(patch, autoencoder_stage.AutoencoderTrainer, step)
+        interrupt_after(patch, LatentTrainer, step)
         train_autoencoder(recipe_of(), tmp_path, data, base)
     assert not is_done(tmp_path / "autoencoder")
     train_autoencoder(recipe_of(), tmp_path, data, base)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from steer.data.passages import Passages
+from steer.evaluation.told import draw_signs, told_figures
 from steer.heads.reach import ReachConfig
-from steer.training.heads.arrival import SLACK, calibrate_told, draw_signs, middling_telling, told_figures
-from steer.training.heads.reach_data import Passages
+from steer.training.heads.arrival import SLACK, calibrate_told, middling_telling
 
 
 class Head:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from steer.errors import TrainingError
-from steer.models.adapters import ROUTER
+from steer.evaluation.likelihood import ARMS, of_other_rows, summarize
+from steer.models.adapters import ENCODER, ROUTER
 from steer.models.latent_model import LatentModel
-from steer.training.autoencoder import beta_at, trainable
-from steer.training.objectives.interleaved import ARMS, SpanObjective, of_other_rows, summarize
-from steer.training.recipe import LatentRecipe
+from steer.training.latent_trainer import unfreeze
+from steer.training.objectives.interleaved import SpanObjective
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, sharpen, stir, tiny_model
 
 N, C = 3, 10
@@ -171,7 +171,8 @@ def test_choices_depend_on_seed_and_index_and_not_on_global_state(model: LatentM
 
 def test_gradients_reach_all_adapters_and_heads_and_nothing_of_the_base(tiny_llama: Path) -> None:
     model = tiny_model(tiny_llama).train()
-    wanted = {id(p) for p in trainable(model)}
+    unfreeze(model, (ENCODER, ROUTER))
+    wanted = {id(p) for p in model.parameters() if p.requires_grad}
     objective = objective_of(model, null_share=0.5)
     (loss_of(objective, batch_of(rows=4), beta=0.1)["loss"]).backward()
     for name, parameter in model.named_parameters():
@@ -187,7 +188,7 @@ def test_gradients_reach_all_adapters_and_heads_and_nothing_of_the_base(tiny_lla
 
 def test_without_noise_and_context_the_latent_carries_gradient_to_the_encoder(tiny_llama: Path) -> None:
     model = tiny_model(tiny_llama).train()
-    list(trainable(model))
+    unfreeze(model, (ENCODER, ROUTER))
     loss_of(objective_of(model, isolated_share=1.0), batch_of())["loss"].backward()
     encoder = [p.grad for n, p in model.peft.named_parameters() if ".encoder." in n]
     assert encoder
@@ -196,7 +197,8 @@ def test_without_noise_and_context_the_latent_carries_gradient_to_the_encoder(ti
 
 def test_latents_become_useful_within_a_few_dozen_steps(tiny_llama: Path) -> None:
     model = stir(sharpen(tiny_model(tiny_llama, rank=8, z_dim=16)), std=0.01).train()
-    parameters = list(trainable(model))
+    unfreeze(model, (ENCODER, ROUTER))
+    parameters = [p for p in model.parameters() if p.requires_grad]
     objective = objective_of(model, isolated_share=0.5, null_share=0.2, noise=0.1, context_lengths=(4,))
     optimizer = torch.optim.AdamW(parameters, lr=2e-2)
     letters = torch.tensor([list(bytes([65 + i]) * SPAN) for i in range(4)])  # a span is one letter, eight times
@@ -272,8 +274,3 @@ def test_figures_are_what_they_say(model: LatentModel) -> None:
             nll = losses(objective, batch, soft).sum() / batch["span_mask"].sum()
             assert figures[f"nll_{arm}"] == pytest.approx(float(nll), abs=1e-4)
     assert {f"{kind}_{arm}" for kind in ("nll", "alone") for arm in ARMS} < set(figures)
-
-
-def test_beta_rises_linearly_between_its_two_shares() -> None:
-    recipe = LatentRecipe.model_validate({"beta": 0.5, "beta_start": 0.2, "beta_full": 0.7, "train": {"steps": 10}})
-    assert [round(beta_at(recipe, share), 6) for share in (0, 0.2, 0.45, 0.7, 1)] == [0.01, 0.01, 0.25, 0.5, 0.5]

@@ -8,18 +8,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from steer.evaluation.likelihood import compare_router, span_logits
 from steer.models.adapters import DECODER, ENCODER, ROUTER
 from steer.models.build import fresh_model
 from steer.models.latent_model import LatentModel
-from steer.training.minihf import unfreeze
-from steer.training.objectives.minihf import (
-    DecoderObjective,
-    RouterObjective,
-    beta_after,
-    compare_router,
-    span_logits,
-    token_weights,
-)
+from steer.training.latent_trainer import unfreeze
+from steer.training.objectives.minihf import DecoderObjective, RouterObjective, token_weights
 from tests.steer.minihf_oracle import MiniHFOracle, make_minihf_folder
 from tests.steer.tiny import assert_near, stir
 
@@ -71,11 +65,6 @@ def test_the_weights_of_a_span_of_64_are_bigvaes() -> None:
     assert weights.tolist() == pytest.approx([0.05] * 8 + [1.0] * 48 + [0.15] * 8)
     assert float(weights.sum()) == pytest.approx(49.6)
     assert token_weights(4).tolist() == [1.0] * 4
-
-
-def test_beta_rises_as_a_squared_sine() -> None:
-    assert [round(beta_after(0.1, 100, step), 6) for step in (0, 50, 100, 900)] == [0.0, 0.05, 0.1, 0.1]
-    assert beta_after(0.1, 100, 25) == pytest.approx(0.1 * 0.146447, rel=1e-4)
 
 
 @pytest.mark.parametrize("drop", [0.0, 1.0])

@@ -1,7 +1,6 @@
 """Encoding many stories in parts that are kept, so that a stage that was stopped goes on where it was."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from steer.errors import TrainingError
 from steer.heads.stored import read_tensors
+from steer.training.stage import SETTINGS, changes, keep
 
 logger = logging.getLogger(__name__)
 
@@ -22,35 +22,31 @@ PART = 200  # stories per file
 def encode_in_parts(
     texts: Sequence[str],
     encode: Callable[[Sequence[str], int], dict[str, Tensor]],
-    stage: Path,
-    plan: dict[str, Any],
+    folder: Path,
+    settings: dict[str, Any],
     *,
-    size: int = PART,
+    size: int | None = None,
 ) -> list[dict[str, Tensor]]:
-    """Encode stories; what is there under `stage/latents` is not encoded again.
+    """Encode stories; parts that are in the folder are not encoded again.
 
     Args:
         texts: stories.
         encode: from some stories and the number of the first to tensors. Floating-point ones are kept as float16.
-        stage: folder of the stage; `plan.json` says what is encoded.
-        plan: what the result depends on besides the texts.
-        size: stories per part.
+        folder: of the parts; its `settings.json` says what they are made of.
+        settings: what the result depends on besides the texts.
+        size: stories per part; by default `PART`.
 
     Returns:
         The tensors of each part, as they are kept.
 
     Raises:
-        TrainingError: the folder was begun with something else.
+        TrainingError: the parts in the folder are made of something else.
     """
-    folder = stage / "latents"
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = {**plan, "stories": hashlib.sha256("\0".join(texts).encode()).hexdigest()}
-    path = stage / "plan.json"
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if wrong := sorted(name for name in plan.keys() | found.keys() if plan.get(name) != found.get(name)):
-            raise TrainingError(f"{stage} was begun with another {' and '.join(wrong)}; train into a new folder")
-    path.write_text(json.dumps(plan, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    size = size or PART
+    settings = {**settings, "stories": hashlib.sha256("\0".join(texts).encode()).hexdigest()}
+    if changed := changes(folder / SETTINGS, settings):
+        raise TrainingError(f"{folder} is made of something else: {'; '.join(changed)}. Train into a new folder")
+    keep(folder / SETTINGS, settings)
     parts = []
     for first in range(0, len(texts), size):
         file = folder / f"{first // size:05d}.safetensors"
@@ -59,6 +55,6 @@ def encode_in_parts(
             half = {name: t.to(torch.float16) if t.is_floating_point() else t for name, t in part.items()}
             save_file(half, file.with_suffix(".part"))
             file.with_suffix(".part").replace(file)
-            logger.info("%s: encoded %d of %d stories", stage.name, min(first + size, len(texts)), len(texts))
+            logger.info("encoded %d of %d stories", min(first + size, len(texts)), len(texts))
         parts.append(read_tensors(file))
     return parts

@@ -60,7 +60,7 @@ def cut_row(
         rng: makes all choices.
         spans: at most so many.
         longest: tokens of context, at most.
-        begin: token that stands for the context where there is none, see `steer.writing.context.context_begin`.
+        begin: token that stands for the context where there is none, see `Layout.begin`.
     """
     if len(ids) < 2 * span:
         return None

@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from steer.data.passages import Passages
 from steer.errors import CorpusError
 from steer.heads.reach import ReachConfig
-from steer.training.heads.reach_data import Passages
 
 EARLIER = -1  # a distance: the terminal has been told before the state
 OTHER = -2  # a distance: the terminal is of another story

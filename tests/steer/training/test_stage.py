@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from steer.errors import TrainingError
-from steer.training.fingerprint import begun, changes, claim, differences, keep, tokenizer_digest
+from steer.training.stage import begun, changes, claim, differences, keep, tokenizer_digest
 
 SETTINGS = {"seed": 0, "train": {"steps": 4, "compile": "auto"}, "sources": [{"path": "a.txt"}]}
 
@@ -33,11 +33,13 @@ def test_a_finished_stage_has_its_settings_too(tmp_path: Path) -> None:
         claim(tmp_path, {**SETTINGS, "seed": 1})
 
 
-def test_a_stage_of_an_older_version_goes_on(tmp_path: Path) -> None:
+def test_a_stage_whose_settings_are_lost_is_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-1").mkdir()
-    assert claim(tmp_path, SETTINGS) and not (tmp_path / "settings.json").exists()
+    with pytest.raises(TrainingError, match=r"settings.json, what the stage was begun with, is missing"):
+        claim(tmp_path, SETTINGS)
     keep(tmp_path / "settings.json", {"seed": 0})
-    assert claim(tmp_path, SETTINGS)  # it did not keep the others
+    with pytest.raises(TrainingError, match="train was null, is now "):
+        claim(tmp_path, SETTINGS)
 
 
 def test_what_changes_no_result_may_change(tmp_path: Path) -> None:
