@@ -2,6 +2,7 @@
 
 ```
 SteerError
+├── ArgumentError      (ValueError, TypeError)  an argument of a wrong type, an unknown device, dtype or option
 ├── TextError          (ValueError)   empty, undecodable or over-long text
 ├── GuidanceError      (ValueError)   pulls, schedules or mixes that make no sense
 ├── SamplingError      (ValueError)   sampling settings out of range, NaN logits
@@ -24,6 +25,10 @@ expected and what to try.
 
 class SteerError(Exception):
     """Base of all errors raised on purpose by `steer`."""
+
+
+class ArgumentError(SteerError, ValueError, TypeError):
+    """An argument that is unknown, or of a wrong type or value, where no error below says it better."""
 
 
 class TextError(SteerError, ValueError):

@@ -1,6 +1,9 @@
-"""Checks on text that comes from outside."""
+"""Checks on text, and on token ids, that come from outside."""
 
+import operator
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from steer.errors import TextError
 
@@ -34,6 +37,40 @@ def check_text(text: object, what: str, *, allow_empty: bool = False) -> str:
     if "\0" in text:
         raise TextError(f"{what} contains NUL characters; is it a binary file?")
     return text
+
+
+def check_texts(texts: object, what: str) -> list[str]:
+    """One text, or several, as a list; each can be tokenised and holds a word.
+
+    Raises:
+        TextError: neither a text nor texts came, or see `check_text`.
+    """
+    if isinstance(texts, str):
+        return [check_text(texts, what)]
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise TextError(f"{what}: expected a text or a list of texts, got {type(texts).__name__}")
+    return [check_text(text, what) for text in texts]
+
+
+def check_ids(ids: Any, vocabulary: int, what: str) -> list[int]:
+    """Token ids as a list of ints.
+
+    Args:
+        ids: a list, an array or a tensor of one row of ids.
+        vocabulary: V, which ids are below.
+        what: how to call them in the message.
+
+    Raises:
+        TextError: something else came, or an id that is none of the vocabulary's.
+    """
+    try:
+        found = [operator.index(i) for i in (ids.tolist() if hasattr(ids, "tolist") else ids)]
+        outside = next((i for i in found if not 0 <= i < vocabulary), None)
+    except TypeError:
+        raise TextError(f"{what}: expected a list of token ids, got {ids!r:.80} of {type(ids).__name__}") from None
+    if outside is not None:
+        raise TextError(f"{what}: there is no token id {outside}; expected 0 to {vocabulary - 1}")
+    return found
 
 
 def read_text(path: str | Path, what: str = "text file") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vectorstore.errors import DimensionMismatch, EncoderMismatch, InvalidArgument, InvalidRecord, InvalidVector
 from vectorstore.types import Metric, NewRecord, StoreMeta, dump_extra
@@ -36,18 +36,21 @@ class Columns:
     created: str | list[str]
 
 
-def check_vectors(vectors: NDArray[np.float32], *, ndim: int, dim: int, metric: Metric, what: str) -> None:
-    """Raise unless `vectors` is a float32 array `[dim]` (`ndim` 1) or `[n, dim]` (`ndim` 2) that `metric` can measure.
+def check_vectors(vectors: ArrayLike, *, ndim: int, dim: int, metric: Metric, what: str) -> NDArray[np.float32]:
+    """Return `vectors` as a float32 array `[dim]` (`ndim` 1) or `[n, dim]` (`ndim` 2) that `metric` can measure.
+
+    Args:
+        vectors: whatever `numpy.asarray` makes an array of numbers of: arrays, lists, tensors on the CPU. Float32 is
+            taken as it is; other numbers are rounded to it.
+        ndim, dim, metric: what is expected.
+        what: how to call them in a message.
 
     Raises:
-        InvalidVector: not a numpy array, wrong dtype, wrong number of axes, NaN or infinity, a zero vector under
-            cosine, or one too long for float32 distances under l2.
+        InvalidVector: no numbers, wrong number of axes, NaN or infinity, a zero vector under cosine, or one too
+            long for float32 distances under l2.
         DimensionMismatch: the last axis is not `dim`.
     """
-    if not isinstance(vectors, np.ndarray):
-        raise InvalidVector(f"{what} is a {type(vectors).__name__}; expected a numpy float32 array")
-    if vectors.dtype != np.float32:
-        raise InvalidVector(f"{what} has dtype {vectors.dtype}; expected float32, try .astype(numpy.float32)")
+    vectors = as_float32(vectors, what)
     if vectors.ndim != ndim:
         expected = f"[{dim}]" if ndim == 1 else f"[n, {dim}]"
         raise InvalidVector(f"{what} has shape {list(vectors.shape)}; expected {expected}")
@@ -58,10 +61,30 @@ def check_vectors(vectors: NDArray[np.float32], *, ndim: int, dim: int, metric: 
     if metric is Metric.COSINE:
         if not vectors.any(axis=-1).all():
             raise InvalidVector(f"{what} is all zeros; a cosine needs a direction, expected a nonzero vector")
-        return
+        return vectors
     norms = np.linalg.norm(vectors.astype(np.float64), axis=-1)
     if (norms > MAX_L2_NORM).any():
         raise InvalidVector(f"{what} has norm {norms.max():.3g}; expected at most {MAX_L2_NORM:.3g}, rescale it")
+    return vectors
+
+
+def as_float32(vectors: ArrayLike, what: str) -> NDArray[np.float32]:
+    """Return an array of numbers, a list of them or a tensor on the CPU as a float32 array of the same shape.
+
+    Raises:
+        InvalidVector: it cannot be one.
+    """
+    try:
+        array = np.asarray(vectors)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"it has dtype {array.dtype}")
+        with np.errstate(over="ignore"):  # infinity, which is refused where vectors are checked
+            return array.astype(np.float32, copy=False)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidVector(
+            f"{what} is a {type(vectors).__name__}; expected an array or a list of numbers, all rows of one length "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 def record_columns(records: Sequence[NewRecord], meta: StoreMeta, created: str) -> Columns:
@@ -148,14 +171,13 @@ def _vector_of(position: int, record: NewRecord) -> str:
 
 def _stacked(records: Sequence[NewRecord], meta: StoreMeta) -> NDArray[np.float32]:
     rows, width, metric = [record.vector for record in records], meta.dim, meta.metric
-    alike = all(isinstance(row, np.ndarray) and row.dtype == np.float32 and row.shape == (width,) for row in rows)
-    if rows and alike:
-        matrix = np.stack(rows)
+    if rows and all(isinstance(row, np.ndarray) and row.shape == (width,) for row in rows):
         try:
-            check_vectors(matrix, ndim=2, dim=width, metric=metric, what="")
-            return matrix
+            return check_vectors(np.stack(rows), ndim=2, dim=width, metric=metric, what="")
         except InvalidVector:
             pass  # which one it is, the loop says
-    for position, record in enumerate(records):
+    checked = [
         check_vectors(record.vector, ndim=1, dim=width, metric=metric, what=_vector_of(position, record))
-    return np.empty((0, width), np.float32)
+        for position, record in enumerate(records)
+    ]
+    return np.stack(checked) if checked else np.empty((0, width), np.float32)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self, final, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from vectorstore.checks import check_ids, check_string
 from vectorstore.filters import Names, Where, make_condition
@@ -156,7 +156,7 @@ class VectorStore:
 
     def add_batch(
         self,
-        vectors: NDArray[np.float32],
+        vectors: ArrayLike,
         texts: Sequence[str],
         *,
         kind: str | Sequence[str],
@@ -167,7 +167,7 @@ class VectorStore:
         """Add records given as columns, as `add` does but quicker, and return their ids.
 
         Args:
-            vectors: float32 `[n, dim]`.
+            vectors: `[n, dim]`, stored as float32.
             texts: `n` strings.
             kind, owner: one for all, or `n` strings.
             ids: `n` names unique in the store; None draws them.
@@ -193,7 +193,7 @@ class VectorStore:
     @overload
     def search(
         self,
-        vector: Vector,
+        vector: Vector | Sequence[float],
         k: int = 10,
         *,
         owner: Names = None,
@@ -205,7 +205,7 @@ class VectorStore:
     @overload
     def search(
         self,
-        vector: Matrix,
+        vector: Matrix | Sequence[Sequence[float]],
         k: int = 10,
         *,
         owner: Names = None,
@@ -216,7 +216,7 @@ class VectorStore:
     ) -> list[list[Hit]]: ...
     def search(
         self,
-        vector: NDArray[np.float32],
+        vector: ArrayLike,
         k: int = 10,
         *,
         owner: Names = None,
@@ -232,7 +232,7 @@ class VectorStore:
         Changes nothing.
 
         Args:
-            vector: float32 `[dim]`, or `[n, dim]` for n searches at once.
+            vector: `[dim]`, or `[n, dim]` for n searches at once: an array, lists of numbers, or a tensor on the CPU.
             k: how many, at least 1.
             owner, kind, where, exclude: filters, see the class; None for all.
             diversity: from 0 to 1. Above 0, hits are chosen among the `4 k` nearest, in an order that weighs nearness
@@ -250,11 +250,11 @@ class VectorStore:
         """
         condition, left_out = make_condition(owner, kind, where), check_ids("exclude", exclude)
         hits = self._searcher.nearest(vector, k, condition, left_out, diversity)
-        return hits if vector.ndim == 2 else hits[0]
+        return hits if np.ndim(vector) == 2 else hits[0]
 
     def search_range(
         self,
-        vector: Vector,
+        vector: ArrayLike,
         min_score: float,
         *,
         limit: int | None = None,
@@ -322,7 +322,7 @@ class VectorStore:
         id: str,
         *,
         text: str | None = None,
-        vector: NDArray[np.float32] | None = None,
+        vector: ArrayLike | None = None,
         owner: str | None = None,
         kind: str | None = None,
         extra: dict[str, Any] | None = None,

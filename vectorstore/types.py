@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vectorstore.errors import InvalidRecord
 
@@ -39,7 +39,7 @@ class NewRecord:
     Attributes:
         kind: what it is, for example "terminal" or "span"; a filter of searches.
         text: the text that the vector stands for.
-        vector: float32 `[dim]`, stored as given (the index normalises its own copy).
+        vector: `[dim]`, an array, a list or a tensor on the CPU, stored as float32 (the index normalises its own copy).
         owner: whose it is, for example a character's name; "" is nobody's; a filter of searches.
         id: a name unique in the store; None lets the store draw a random one.
         encoder: identity of the encoder that made `vector`; if given, it must be the store's. None vouches for it.
@@ -51,7 +51,7 @@ class NewRecord:
 
     kind: str
     text: str
-    vector: NDArray[np.float32]
+    vector: ArrayLike
     owner: str = ""
     id: str | None = None
     encoder: str | None = None

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.pytorch_utils import Conv1D
 
 from steer.errors import LatentError
+from steer.models.quiet import quietly
 
 ENCODER, DECODER, ROUTER = "encoder", "decoder", "router"
 
@@ -29,6 +30,7 @@ def lora_config(base: Any, rank: int, alpha: int) -> LoraConfig:
     )
 
 
+@quietly()
 def add_adapters(base: Any, roles: Sequence[str], rank: int, alpha: int, **options: Any) -> Any:
     """Put untrained adapters on a base, one for each role. Returns the `PeftModel`.
 

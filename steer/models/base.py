@@ -1,6 +1,9 @@
 """Loading any causal language model that `transformers` knows, with errors that a user can act on."""
 
+import difflib
+import inspect
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +12,29 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from steer.errors import CheckpointError, ModelNotFound
+from steer.errors import ArgumentError, CheckpointError, ModelNotFound
+from steer.models.quiet import quietly
 
 logger = logging.getLogger(__name__)
 
 
-def resolve_device(device: str | torch.device | None = None) -> torch.device:
-    """The given device, else CUDA where it is there, else the CPU."""
-    return torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def resolve_device(device: str | int | torch.device | None = None) -> torch.device:
+    """The given device, else CUDA where it is there, else the CPU.
+
+    Raises:
+        ArgumentError: there is no such device, or this torch cannot use it.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        here = "cpu and cuda" if torch.cuda.is_available() else "cpu alone"
+        raise ArgumentError(
+            f"device {device!r} cannot be used here: {_reason(error)}; this torch has {here}"
+        ) from error
+    return found
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
@@ -25,14 +43,33 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
     By default float32 on a CPU (half precision is slow or unsupported there) and bfloat16 elsewhere.
 
     Raises:
-        ValueError: no such floating-point dtype.
+        ArgumentError: no such floating-point dtype.
     """
     if dtype is None or dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"dtype {dtype!r} is no floating-point type; use float32, bfloat16 or float16")
+        raise ArgumentError(f"dtype {dtype!r} is no floating-point type; use float32, bfloat16 or float16")
     return found
+
+
+def check_options(options: Mapping[str, Any], *functions: Callable[..., Any]) -> None:
+    """Look whether keyword arguments that are passed on are any that the functions behind take.
+
+    Raises:
+        ArgumentError: one is not; names the likely one.
+    """
+    known = {
+        name
+        for function in functions
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name.removeprefix("torch_"), known, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ArgumentError(f"there is no option {name!r}; {hint}expected one of {', '.join(sorted(known))}")
 
 
 def missing_folder(name: str | Path) -> bool:
@@ -42,12 +79,13 @@ def missing_folder(name: str | Path) -> bool:
     return (deep or path.is_absolute() or str(name).startswith((".", "~"))) and not path.is_dir()
 
 
+@quietly()
 def load_base(
     name: str | Path,
     *,
     revision: str | None = None,
     dtype: str | torch.dtype | None = None,
-    device: str | torch.device | None = None,
+    device: str | int | torch.device | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
     quantization_config: Any = None,
@@ -67,6 +105,7 @@ def load_base(
         The model and the tokenizer; a tokenizer without padding token uses its end token.
 
     Raises:
+        ArgumentError: there is no such dtype or device.
         ModelNotFound: nothing can be loaded from there.
         CheckpointError: a weight file is truncated or damaged.
     """
@@ -75,6 +114,7 @@ def load_base(
             f"cannot load a causal language model from {str(name)!r}: no such folder; expected a folder or a hub id"
         )
     place = resolve_device(device)
+    kind = resolve_dtype(dtype, place)
     options: dict[str, Any] = {
         "revision": revision,
         "local_files_only": local_files_only or Path(name).is_dir(),
@@ -87,7 +127,7 @@ def load_base(
             if quantization_config is not None
             else {}
         )
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=resolve_dtype(dtype, place), **options, **extra)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=kind, **options, **extra)
     except SafetensorError as error:
         raise CheckpointError(
             f"the weights of {name} are truncated or damaged ({error}); download or copy them again"

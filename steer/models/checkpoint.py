@@ -15,7 +15,6 @@ import copy
 import hashlib
 import logging
 import shlex
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from steer.models.adapters import ENCODER
 from steer.models.base import load_base, missing_folder
 from steer.models.config import CONFIG_NAME, BaseIdentity, LatentConfig
 from steer.models.layouts import LAYOUTS
+from steer.models.quiet import quietly
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ def fetch(model_id: str, **options: Any) -> Path:
         raise ModelNotFound(f"cannot find model {model_id!r}: no such folder, and the hub says: {reason}") from error
 
 
+@quietly()
 def load_adapter(base_or_peft: Any, folder: Path, name: str) -> PeftModel:
     """Load one PEFT adapter folder under a name, frozen, and check that it fits.
 
@@ -89,11 +90,8 @@ def load_adapter(base_or_peft: Any, folder: Path, name: str) -> PeftModel:
             base_or_peft.load_adapter(str(folder), adapter_name=name, peft_config=config)
             peft = base_or_peft
         else:
-            with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", message="Found missing adapter keys"
-                )  # compared below, for every adapter
-                peft = PeftModel.from_pretrained(base_or_peft, str(folder), adapter_name=name)
+            # PEFT warns of missing keys; they are compared below, for every adapter.
+            peft = PeftModel.from_pretrained(base_or_peft, str(folder), adapter_name=name)
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise CheckpointError(
             f"the adapter in {folder} does not fit this base: {str(error).splitlines()[0]}"

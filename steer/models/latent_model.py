@@ -4,7 +4,7 @@ import contextlib
 import copy
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,18 +13,19 @@ from huggingface_hub import ModelHubMixin
 from peft import PeftModel
 from torch import Tensor, nn
 
-from steer.errors import LatentError, TextError
+from steer.errors import ArgumentError, LatentError, TextError
 from steer.heads.bottleneck import LatentHead
 from steer.heads.prior import PriorHead
 from steer.heads.reach import ReachHead
 from steer.latents.mixing import task_vector
 from steer.models import checkpoint
 from steer.models.adapters import ENCODER, ROUTER, fused_copy, use_adapter
-from steer.models.base import additive_mask, backbone
+from steer.models.base import additive_mask, backbone, check_options, load_base
 from steer.models.config import LatentConfig
 from steer.models.layouts import LAYOUTS, Layout
+from steer.models.quiet import quietly
 from steer.models.tokens import colons, inside_words, pad_rows
-from steer.text import check_text
+from steer.text import check_ids, check_text, check_texts
 
 logger = logging.getLogger(__name__)
 
@@ -100,18 +101,21 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
                 `steer.models.checkpoint.load`.
 
         Raises:
+            ArgumentError: there is no such option, dtype or device.
             CheckpointError: a file is missing, truncated, tampered with, or of wrong shapes.
             BaseMismatch: the base is not the one that was trained on.
             ModelNotFound: the model or its base cannot be found.
         """
-        folder = checkpoint.fetch(
-            str(pretrained_model_name_or_path),
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
-        )
+        check_options(options, checkpoint.load, load_base)
+        with quietly():
+            folder = checkpoint.fetch(
+                str(pretrained_model_name_or_path),
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
         return checkpoint.load(cls, folder, token=token, local_files_only=local_files_only, **options)
 
     @classmethod
@@ -124,11 +128,13 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             **options: `dtype`, `device`, `quantization_config` and the like, see `steer.models.base.load_base`.
 
         Raises:
+            ArgumentError: there is no such option, dtype or device.
             CheckpointError: parts are missing, truncated, or of wrong shapes.
             ModelNotFound: the base cannot be loaded.
         """
         from steer.models.minihf import load_minihf
 
+        check_options(options, load_minihf, load_base)
         return load_minihf(cls, Path(folder), base, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -270,13 +276,13 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
         Raises:
             TextError: an empty text, one that is not valid Unicode, or one that is too long.
-            ValueError: `long` is none of the three.
+            ArgumentError: `long` is none of the three, or `batch_size` is below 1.
         """
         if long not in ("error", "truncate", "mean"):
-            raise ValueError(f"long={long!r} is unknown; expected 'error', 'truncate' or 'mean'")
+            raise ArgumentError(f"long={long!r} is unknown; expected 'error', 'truncate' or 'mean'")
         pieces: list[list[int]] = []
         owners: list[int] = []
-        for index, text in enumerate([texts] if isinstance(texts, str) else texts):
+        for index, text in enumerate(check_texts(texts, "text to encode")):
             for piece in self._pieces(text, long):
                 pieces.append(piece)
                 owners.append(index)
@@ -295,9 +301,16 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         Sorted by length inside so that little is padded.
 
         Raises:
-            TextError: a row is empty.
+            TextError: a row is empty, is no list of ids, or holds an id that the base has not.
+            ArgumentError: `batch_size` is below 1.
             LatentError: the encoder gave NaN or infinity.
         """
+        if batch_size < 1:
+            raise ArgumentError(f"batch_size is the number of rows in a forward pass, at least 1; got {batch_size}")
+        if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
+            raise TextError(f"expected rows of token ids, such as [[5, 6, 7]]; got {rows!r:.80}")
+        vocabulary = self.latent_config.base.vocab_size
+        rows = [check_ids(row, vocabulary, f"row {i} of the token rows to encode") for i, row in enumerate(rows)]
         if empty := [i for i, row in enumerate(rows) if len(row) == 0]:
             raise TextError(f"row {empty[0]} of the token rows to encode is empty; give at least one token")
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -315,7 +328,6 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         return out
 
     def _pieces(self, text: str, long: str) -> list[list[int]]:
-        check_text(text, "text to encode")
         if self.latent_config.prefix_space and not text[0].isspace():
             text = " " + text
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -348,8 +360,13 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         return self.to_ids(" " + text if spaced else text)
 
     def to_text(self, ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        """Text of token ids, special tokens left out.
+
+        Raises:
+            TextError: no list of ids came, or an id that the base has not.
+        """
+        known = check_ids(ids, self.latent_config.base.vocab_size, "token ids")
+        return self.tokenizer.decode(known, skip_special_tokens=True)
 
     # -- teacher-forced logits ---------------------------------------------------------------------------------------
 

@@ -39,9 +39,11 @@ WAYS_TO_OPEN: list[dict[str, Any]] = [{}, {"encoder": "e", "dim": 3}, {"readonly
 @pytest.mark.parametrize(
     ("vector", "error", "match"),
     [
-        (np.ones(DIM), InvalidVector, "float64; expected float32, try .astype"),
-        (np.ones(DIM, np.float16), InvalidVector, "float16"),
-        ([1.0] * DIM, InvalidVector, "is a list; expected a numpy float32 array"),
+        (["1.0"] * DIM, InvalidVector, "is a list; expected an array or a list of numbers"),
+        ([[1.0] * DIM, [1.0]], InvalidVector, "is a list; .*all rows of one length"),
+        (None, InvalidVector, "is a NoneType; expected an array"),
+        (np.ones(DIM, bool), InvalidVector, "dtype bool"),
+        (np.full(DIM, 1e300), InvalidVector, "NaN or infinity"),
         (np.ones((1, 1, DIM), np.float32), InvalidVector, r"shape \[1, 1, 8\]"),
         (np.float32(1) * np.ones((), np.float32), InvalidVector, "expected"),
         (np.ones(DIM + 1, np.float32), DimensionMismatch, "width 9; this store holds width 8"),

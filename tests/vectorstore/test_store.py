@@ -44,6 +44,26 @@ def test_records_come_back_as_they_went_in(store, folder, rng):
         assert again.get(record.id).vector.tobytes() == vector.tobytes()
 
 
+@pytest.mark.parametrize("kind", ["list", "float64", "integers", "array", "tensor"])
+def test_vectors_come_as_whatever_numpy_takes(store, rng, kind):
+    wanted = rng.integers(1, 9, size=(2, DIM)).astype(np.float32)
+    given = {
+        "list": lambda x: x.tolist(),
+        "float64": lambda x: x.astype(np.float64),
+        "integers": lambda x: x.astype(np.int64),
+        "array": lambda x: x,
+        "tensor": lambda x: pytest.importorskip("torch").from_numpy(x),
+    }[kind]
+    [id] = store.add(NewRecord(kind="k", text="t", vector=given(wanted[0])))
+    [other] = store.add_batch(given(wanted[1:]), ["u"], kind="k")
+    assert store.get(id).vector.tobytes() == wanted[0].tobytes()
+    assert [hit.record.id for hit in store.search(given(wanted[1]), k=1)] == [other]
+    assert [[hit.record.id for hit in row] for row in store.search(given(wanted), k=1)] == [[id], [other]]
+    assert {hit.record.id for hit in store.search_range(given(wanted[0]), 0.999)} >= {id}
+    store.update(id, vector=given(wanted[1]))
+    assert store.get(id).vector.tobytes() == wanted[1].tobytes()
+
+
 def test_records_are_equal_by_value(store, make):
     store.add(make(2))
     assert store.get("r0") == store.get("r0") != store.get("r1")

@@ -3,9 +3,9 @@
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from vectorstore.checks import check_vectors, positive_int
+from vectorstore.checks import as_float32, check_vectors, positive_int
 from vectorstore.errors import EmptyStore, InvalidArgument
 from vectorstore.filters import Condition
 from vectorstore.index.ranking import rank
@@ -31,7 +31,7 @@ class Searcher:
         self._cache = RowCache(access.table())
 
     def nearest(
-        self, vectors: NDArray[np.float32], k: int, condition: Condition, exclude: list[str], diversity: float
+        self, vectors: ArrayLike, k: int, condition: Condition, exclude: list[str], diversity: float
     ) -> list[list[Hit]]:
         """Return the `k` nearest records of a condition to each of `vectors [n, dim]`, or to the one of `[dim]`.
 
@@ -42,13 +42,13 @@ class Searcher:
         k = positive_int("k", k)
         if not isinstance(diversity, int | float) or not 0 <= diversity <= 1:
             raise InvalidArgument(f"diversity is {diversity!r}; expected a number from 0 to 1")
-        many = isinstance(vectors, np.ndarray) and vectors.ndim == 2
-        self._check(vectors, ndim=2 if many else 1)
-        return self._hits(vectors if many else vectors[None], k, condition, exclude, diversity)
+        given = as_float32(vectors, "the query")
+        checked = self._checked(given, ndim=2 if given.ndim == 2 else 1)
+        return self._hits(np.atleast_2d(checked), k, condition, exclude, diversity)
 
     def above(
         self,
-        vector: NDArray[np.float32],
+        vector: ArrayLike,
         min_score: float,
         limit: int | None,
         condition: Condition,
@@ -62,18 +62,18 @@ class Searcher:
         if not isinstance(min_score, int | float) or min_score != min_score:
             raise InvalidArgument(f"min_score is {min_score!r}; expected a number")
         most = None if limit is None else positive_int("limit", limit)
-        self._check(vector, ndim=1)
+        query = self._checked(vector, ndim=1)
         # The last of those found must be clearly below, beyond what the rounding of float32 could hide.
         below, k = min_score - 1e-5 * max(1.0, abs(min_score)), min(_RANGE_START, most or _RANGE_START)
         while True:
-            hits = self._hits(vector[None], k, condition, exclude, 0.0)[0]
+            hits = self._hits(query[None], k, condition, exclude, 0.0)[0]
             if len(hits) < k or hits[-1].score < below or k == most:
                 return [hit for hit in hits if hit.score >= min_score]
             k = 4 * k if most is None else min(4 * k, most)
 
-    def _check(self, vectors: NDArray[np.float32], *, ndim: int) -> None:
+    def _checked(self, vectors: ArrayLike, *, ndim: int) -> NDArray[np.float32]:
         meta = self._access.meta
-        check_vectors(vectors, ndim=ndim, dim=meta.dim, metric=meta.metric, what="the query")
+        return check_vectors(vectors, ndim=ndim, dim=meta.dim, metric=meta.metric, what="the query")
 
     def _hits(
         self, queries: NDArray[np.float32], k: int, condition: Condition, exclude: list[str], diversity: float

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from vectorstore.checks import Columns, check_string, check_vectors, draw_ids
 from vectorstore.errors import InvalidArgument
@@ -12,7 +11,7 @@ from vectorstore.types import StoreMeta, dump_extra
 
 
 def batch_columns(
-    vectors: NDArray[np.float32],
+    vectors: ArrayLike,
     texts: Sequence[str],
     meta: StoreMeta,
     *,
@@ -29,8 +28,8 @@ def batch_columns(
         InvalidVector, DimensionMismatch: the vectors do not belong in the store.
         InvalidRecord: an extra is not JSON.
     """
-    check_vectors(vectors, ndim=2, dim=meta.dim, metric=meta.metric, what="vectors")
-    n = len(vectors)
+    rows = check_vectors(vectors, ndim=2, dim=meta.dim, metric=meta.metric, what="vectors")
+    n = len(rows)
     columns = {"texts": texts, "kind": _spread(kind, n), "owner": _spread(owner, n), "ids": ids, "extras": extras}
     for name, column in columns.items():
         if column is None:
@@ -46,7 +45,7 @@ def batch_columns(
         kinds=columns["kind"] or [],
         owners=columns["owner"] or [],
         texts=texts,
-        vectors=vectors,
+        vectors=rows,
         extras=["{}"] * n if extras is None else [dump_extra(extra) for extra in extras],
         created=created,
     )
