@@ -8,7 +8,7 @@ import torch
 from steer.errors import UnsupportedBase
 from steer.heads.bottleneck import LatentHead
 from steer.models.adapters import add_adapters
-from steer.models.base import additive_mask, backbone, load_base
+from steer.models.base import additive_mask, backbone, check_options, load_base
 from steer.models.config import BaseIdentity, LatentConfig
 from steer.models.latent_model import LatentModel
 from steer.models.layouts import LAYOUTS, LayoutName
@@ -51,6 +51,7 @@ def fresh_model(
         UnsupportedBase: see `check_base` and `check_tokenizer`.
         ModelNotFound: see `steer.models.base.load_base`.
     """
+    check_options(options, load_base)
     plain, tokenizer = load_base(base, **options)
     check_base(plain, str(base))
     check_tokenizer(plain, tokenizer, str(base))

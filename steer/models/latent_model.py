@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 from huggingface_hub import ModelHubMixin
 from peft import PeftModel
@@ -30,6 +31,7 @@ from steer.text import check_ids, check_text, check_texts
 logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
+Ids = Sequence[int] | Tensor | np.ndarray  # one row of token ids
 
 FUSE_LIMIT = 3 * 2**30  # bytes of base weights up to which fused copies of the adapters are kept
 
@@ -74,6 +76,13 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         # The mixin would save the constructor's plain arguments as `config.json`; `steer_config.json` holds all there
         # is to know.
         self._hub_mixin_config = None
+
+    def __repr__(self) -> str:
+        config = self.latent_config
+        return (
+            f"LatentModel({config.name!r}, {config.layout}, spans of {config.span_tokens} tokens, latents of "
+            f"{config.z_dim}, {str(self.dtype).removeprefix('torch.')} on {self.device})"
+        )
 
     # -- loading and saving ------------------------------------------------------------------------------------------
 
@@ -295,7 +304,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         return torch.stack([task_vector(z[owner == i]) for i in range(owners[-1] + 1)])
 
     @torch.no_grad()
-    def encode_ids(self, rows: Sequence[Sequence[int]], *, batch_size: int = 64) -> Tensor:
+    def encode_ids(self, rows: Sequence[Ids] | Tensor | np.ndarray, *, batch_size: int = 64) -> Tensor:
         """Latents `[n, z_dim]` (float32, CPU) of token rows of any lengths.
 
         Sorted by length inside so that little is padded.
@@ -305,19 +314,19 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             ArgumentError: `batch_size` is below 1.
             LatentError: the encoder gave NaN or infinity.
         """
-        if batch_size < 1:
-            raise ArgumentError(f"batch_size is the number of rows in a forward pass, at least 1; got {batch_size}")
-        if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ArgumentError(f"batch_size is the number of rows in a forward pass, at least 1; got {batch_size!r}")
+        if isinstance(rows, str | bytes) or not isinstance(rows, Iterable | Tensor):
             raise TextError(f"expected rows of token ids, such as [[5, 6, 7]]; got {rows!r:.80}")
         vocabulary = self.latent_config.base.vocab_size
-        rows = [check_ids(row, vocabulary, f"row {i} of the token rows to encode") for i, row in enumerate(rows)]
-        if empty := [i for i, row in enumerate(rows) if len(row) == 0]:
+        given = [check_ids(row, vocabulary, f"row {i} of the token rows to encode") for i, row in enumerate(rows)]
+        if empty := [i for i, row in enumerate(given) if len(row) == 0]:
             raise TextError(f"row {empty[0]} of the token rows to encode is empty; give at least one token")
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        out = torch.zeros(len(rows), self.latent_config.z_dim)
+        order = sorted(range(len(given)), key=lambda i: len(given[i]))
+        out = torch.zeros(len(given), self.latent_config.z_dim)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            ids, mask = pad_rows([rows[i] for i in chosen], device=self.device)
+            ids, mask = pad_rows([given[i] for i in chosen], device=self.device)
             z = self.encode_tokens(ids, mask).cpu()
             if not torch.isfinite(z).all():
                 raise LatentError(
@@ -359,7 +368,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         spaced = self.latent_config.prefix_space and text and not text[0].isspace()
         return self.to_ids(" " + text if spaced else text)
 
-    def to_text(self, ids: Sequence[int]) -> str:
+    def to_text(self, ids: Ids) -> str:
         """Text of token ids, special tokens left out.
 
         Raises:

@@ -94,6 +94,9 @@ class Tree:
         self._children: dict[tuple[int, int], int] = {}
         self._allocate(capacity)
 
+    def __repr__(self) -> str:
+        return f"Tree({self.size} nodes under {len(self.roots)} roots, spans of {self.span_tokens} tokens)"
+
     @property
     def capacity(self) -> int:
         """Nodes that fit before the arrays are doubled."""
