@@ -106,7 +106,17 @@ def child_key(parent: int, index: int) -> int:
 
 
 def row_seeds(seeds: Sequence[int] | int, rows: int) -> list[int]:
-    """A seed for each of so many rows: those that are given, or derived from one."""
+    """A seed for each of so many rows: those that are given, or derived from one.
+
+    Raises:
+        SamplingError: seeds are no integers, or out of range.
+    """
     if isinstance(seeds, int | np.integer):
         return [derive_seed(int(seeds), row) for row in range(rows)]
-    return [operator.index(seed) for seed in seeds]
+    try:
+        found = [operator.index(seed) for seed in seeds]
+    except TypeError:
+        raise SamplingError(f"seeds are an integer, or one for each row; got {seeds!r:.80}") from None
+    if wrong := [seed for seed in found if not 0 <= seed < 2**64]:
+        raise SamplingError(f"a seed lies in [0, 2**64); got {wrong[0]}; derive_seed(...) makes one")
+    return found

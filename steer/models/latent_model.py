@@ -6,7 +6,8 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,10 @@ from steer.models.layouts import LAYOUTS, Layout
 from steer.models.quiet import quietly
 from steer.models.tokens import colons, inside_words, pad_rows
 from steer.text import check_ids, check_text, check_texts
+
+if TYPE_CHECKING:
+    from steer import generate
+    from steer.latents.pull import Floats, Pull
 
 logger = logging.getLogger(__name__)
 
@@ -376,6 +381,23 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         """
         known = check_ids(ids, self.latent_config.base.vocab_size, "token ids")
         return self.tokenizer.decode(known, skip_special_tokens=True)
+
+    # -- writing, a layer above: looked up when it is asked for, as `steer` itself looks up its names ---------------
+
+    def write(self, context: "generate.Context", **options: Any) -> Any:
+        """Write on from a context, pulled towards goals that the model never reads; see `steer.generate.write`.
+
+        For example `model.write("Tom went to the lake.", toward="They found a gold coin.", spans=6, seed=1).text`.
+        """
+        return import_module("steer.generate").write(self, context, **options)
+
+    def stream(self, context: "generate.Context", **options: Any) -> Iterator[Any]:
+        """`write`, span by span as they are written; see `steer.generate.stream`."""
+        return import_module("steer.generate").stream(self, context, **options)
+
+    def pull(self, goal: "str | Floats", weights: Any = None, **options: Any) -> "Pull":
+        """A pull towards a text or a latent, or with `avoid=True` away from it; see `steer.generate.pull`."""
+        return import_module("steer.generate").pull(self, goal, weights, **options)
 
     # -- teacher-forced logits ---------------------------------------------------------------------------------------
 
