@@ -1,23 +1,30 @@
 """The visible context as a model is fed with it: checked, cut on the left, never empty, and within its positions."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from steer.errors import TextError
 from steer.models.latent_model import LatentModel
+from steer.text import check_ids
+
+logger = logging.getLogger(__name__)
 
 
 def check_contexts(contexts: Sequence[str | Sequence[int]]) -> None:
-    """Raise `TextError` if one text came where a list is expected, whose letters would count as rows."""
-    if isinstance(contexts, str):
+    """Raise `TextError` unless a list came. The letters of one text would count as rows."""
+    if isinstance(contexts, str | bytes):
         raise TextError("contexts is one text; expected a list of texts: pass [text]")
+    if not isinstance(contexts, Sequence):
+        raise TextError(f"contexts is {contexts!r:.80} of {type(contexts).__name__}; expected a list of texts")
 
 
 def visible_ids(model: LatentModel, contexts: Sequence[str | Sequence[int]]) -> list[list[int]]:
     """Token ids of contexts as they are fed: the last `config.max_context` of each, or the token of an empty one.
+
+    Texts that are cut are told as one warning of logging; who gives ids has counted them.
 
     Args:
         model: a `LatentModel`.
@@ -28,12 +35,22 @@ def visible_ids(model: LatentModel, contexts: Sequence[str | Sequence[int]]) -> 
     """
     check_contexts(contexts)
     limit, vocabulary = model.latent_config.max_context, model.latent_config.base.vocab_size
-    rows = []
+    rows, lengths = [], []
     for row, context in enumerate(contexts):
-        ids = model.to_ids(context) if isinstance(context, str) else list(context)
-        if not all(isinstance(i, int | np.integer) and 0 <= i < vocabulary for i in ids):
-            raise TextError(f"context {row} must be text, or token ids from 0 to {vocabulary - 1}; got {context!r:.80}")
-        rows.append([int(i) for i in ids[-limit:]] or [model.layout.begin(model.tokenizer)])
+        if isinstance(context, str):
+            ids = model.to_ids(context)
+            lengths.append(len(ids))
+        else:
+            try:
+                ids = check_ids(context, vocabulary, "context")
+            except TextError:
+                raise TextError(
+                    f"context {row} must be text, or token ids from 0 to {vocabulary - 1}; got {context!r:.80}"
+                ) from None
+        rows.append(ids[-limit:] or [model.layout.begin(model.tokenizer)])
+    if cut := [length for length in lengths if length > limit]:
+        which = f"{len(cut)} of {len(rows)} contexts are" if len(rows) > 1 else "the context is"
+        logger.warning("%s cut: the model sees the last %d tokens of %d", which, limit, max(cut))
     return rows
 
 

@@ -81,3 +81,22 @@ def test_what_is_no_token_is_refused(model: LatentModel, ids: list[int]) -> None
         write_guided(model, [[1], ids], spans=1)
     with pytest.raises(TextError, match=re.escape(message)):
         write_searched(model, [[1], ids], spans=1, budget=Budget(nodes=1), rewards={"fluency": 1.0})
+
+
+def test_a_call_that_cuts_texts_says_so_once(model: LatentModel, caplog: pytest.LogCaptureFixture) -> None:
+    limit = model.latent_config.max_context
+    long = "a" * (limit + 30)
+    length = len(model.to_ids(long))
+    assert visible_ids(model, [long, "b", long])[0] == model.to_ids(long)[-limit:]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"2 of 3 contexts are cut: the model sees the last {limit} tokens of {length}"
+    ]
+    caplog.clear()
+    visible_ids(model, ["a", model.to_ids(long)])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("contexts", [None, 3, b"abc", [None], [5, 6], [["a"]], [[1.5]]])
+def test_what_is_no_context_is_refused(model: LatentModel, contexts: Any) -> None:
+    with pytest.raises(TextError, match="context"):
+        visible_ids(model, contexts)
