@@ -3,7 +3,9 @@
 The heavy parts load on first use, so that `import steer` is quick.
 """
 
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from steer.lazy_exports import lazy_exports as _lazy_exports
 
@@ -28,4 +30,9 @@ if _TYPE_CHECKING:
     from steer.writing.writer import Writer as Writer
     from steer.writing.writer import open_writer as open_writer
 
-__all__, __dir__, __getattr__ = _lazy_exports(__name__)
+__all__, __dir__, _find = _lazy_exports(__name__)
+
+
+def __getattr__(name: str) -> _Any:
+    """An exported name, imported on first use; `__version__` is read from the installed package."""
+    return _import_module("importlib.metadata").version("steer") if name == "__version__" else _find(name)

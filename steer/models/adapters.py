@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.pytorch_utils import Conv1D
 
 from steer.errors import LatentError
-from steer.models.quiet import quietly
+from steer.models.base import quietly
 
 ENCODER, DECODER, ROUTER = "encoder", "decoder", "router"
 

@@ -3,19 +3,46 @@
 import difflib
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.utils as hub
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as bars
 
 from steer.errors import ArgumentError, CheckpointError, ModelNotFound
-from steer.models.quiet import quietly
 
 logger = logging.getLogger(__name__)
+
+
+# Switches of whole processes, which two threads must not set and restore in turns. Loads wait for each other anyway:
+# transformers sets torch's default dtype while it loads.
+_SWITCHES = threading.RLock()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """A block, or as `@quietly()` a function, in which transformers, PEFT and the hub show no bars and warn of nothing.
+
+    Errors are raised as ever, and records of logging pass. One thread is in such a block at a time.
+    """
+    with _SWITCHES, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shown, downloads = bars.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+        bars.disable_progress_bar()
+        try:
+            yield
+        finally:
+            if shown:
+                bars.enable_progress_bar()
+            (hub.enable_progress_bars if downloads else hub.disable_progress_bars)()
 
 
 def resolve_device(device: str | int | torch.device | None = None) -> torch.device:
@@ -30,10 +57,8 @@ def resolve_device(device: str | int | torch.device | None = None) -> torch.devi
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        here = "cpu and cuda" if torch.cuda.is_available() else "cpu alone"
-        raise ArgumentError(
-            f"device {device!r} cannot be used here: {_reason(error)}; this torch has {here}"
-        ) from error
+        expected = "cpu or cuda" if torch.cuda.is_available() else "cpu (this torch sees no GPU)"
+        raise ArgumentError(f"device {device!r} cannot be used: {_reason(error)}; expected {expected}") from error
     return found
 
 

@@ -31,10 +31,9 @@ from steer.heads.prior import PriorHead
 from steer.heads.reach import ReachHead
 from steer.heads.stored import load_head, read_tensors
 from steer.models.adapters import ENCODER
-from steer.models.base import load_base, missing_folder
+from steer.models.base import load_base, missing_folder, quietly
 from steer.models.config import CONFIG_NAME, BaseIdentity, LatentConfig
 from steer.models.layouts import LAYOUTS
-from steer.models.quiet import quietly
 
 logger = logging.getLogger(__name__)
 

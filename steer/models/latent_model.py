@@ -22,10 +22,9 @@ from steer.heads.reach import ReachHead
 from steer.latents.mixing import task_vector
 from steer.models import checkpoint
 from steer.models.adapters import ENCODER, ROUTER, fused_copy, use_adapter
-from steer.models.base import additive_mask, backbone, check_options, load_base
+from steer.models.base import additive_mask, backbone, check_options, load_base, quietly
 from steer.models.config import LatentConfig
 from steer.models.layouts import LAYOUTS, Layout
-from steer.models.quiet import quietly
 from steer.models.tokens import colons, inside_words, pad_rows
 from steer.text import check_ids, check_text, check_texts
 

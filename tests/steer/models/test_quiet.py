@@ -8,9 +8,9 @@ import huggingface_hub.utils as hub
 import pytest
 from transformers.utils import logging
 
+from steer.models.base import quietly
 from steer.models.build import fresh_model
 from steer.models.latent_model import LatentModel
-from steer.models.quiet import quietly
 from tests.steer.tiny import tiny_model
 
 
