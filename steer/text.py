@@ -1,5 +1,6 @@
-"""Checks on text, and on token ids, that come from outside."""
+"""Checks on text, token ids and numbers that come from outside."""
 
+import numbers
 import operator
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,6 +72,11 @@ def check_ids(ids: Any, vocabulary: int, what: str) -> list[int]:
     if outside is not None:
         raise TextError(f"{what}: there is no token id {outside}; expected 0 to {vocabulary - 1}")
     return found
+
+
+def is_number(value: object) -> bool:
+    """Whether something is a number (as the truth values are not) that can be compared with others: not NaN."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
 
 
 def read_text(path: str | Path, what: str = "text file") -> str:

@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from steer.errors import GuidanceError
 from steer.latents.pull import Floats, Pull, as_floats, as_pulls, describe, per_row
 from steer.latents.rows import row_norm, row_sum, slerp_rows, unit_rows, with_norm
+from steer.text import is_number
 
 __all__ = ["apply_op", "mix", "slerp", "task_vector"]
 
@@ -140,6 +141,8 @@ def apply_op(z: Floats, op_source: Floats, op_target: Floats, strength: float = 
         GuidanceError: if a set is empty or the widths differ.
     """
     z = as_floats(z, "the latent to move")
+    if not is_number(strength):
+        raise GuidanceError(f"strength is a number: 0 does nothing, 1 applies the operation; got {strength!r:.80}")
     if strength == 0:
         return z
     moved = z.double() + strength * (_mean_of(op_target, z) - _mean_of(op_source, z))
@@ -198,6 +201,7 @@ def _mean_of(latents: Floats, z: Tensor) -> Tensor:
 def _draw(noise: Tensor | Generator, draft: Tensor) -> Tensor:
     if isinstance(noise, Generator):
         return torch.randn(draft.shape, generator=noise, device=noise.device).to(draft.device)
+    noise = as_floats(noise, "noise")
     if noise.shape != draft.shape:
         raise GuidanceError(f"noise has the draft's shape {list(draft.shape)}; got {describe(noise)}")
     return noise
@@ -217,8 +221,10 @@ def _check_mix(draft: Tensor, pulls: Sequence[Pull], step: int, rescale: str | f
     if isinstance(rescale, str):
         if rescale not in ("mean", "none", "draft"):
             raise GuidanceError(f"unknown rescale {rescale!r}; expected 'mean', 'draft', 'none' or a norm")
-    elif not (math.isfinite(rescale) and rescale > 0):
+    elif not is_number(rescale) or not (math.isfinite(rescale) and rescale > 0):
         raise GuidanceError(f"a norm to rescale to is finite and above 0; got {rescale!r}")
+    if isinstance(step, bool) or not isinstance(step, int):
+        raise GuidanceError(f"a step is an int, counted from 0; got {step!r}")
     batch, width = draft.shape
     for pull in pulls:
         if pull.latent.shape[-1] != width or (pull.latent.ndim == 2 and len(pull.latent) not in (1, batch)):

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError
+from steer.text import is_number
 
 __all__ = [
     "SCHEDULES",
@@ -109,7 +110,7 @@ def make_schedule(name: str, n: int, **options: float) -> Tensor:
     Raises:
         GuidanceError: if the name or an option is unknown, or a value is out of range.
     """
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise GuidanceError(f"unknown schedule {name!r}; expected one of {', '.join(sorted(SCHEDULES))}")
     known = [p.name for p in inspect.signature(SCHEDULES[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     unknown = sorted(set(options) - set(known))
@@ -153,7 +154,7 @@ def _check(n: int, **weights: float) -> None:
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise GuidanceError(f"a schedule needs at least one step, as an int; got n={n!r}")
     for name, weight in weights.items():
-        if not 0 <= weight <= 1:
+        if not is_number(weight) or not 0 <= weight <= 1:
             raise GuidanceError(
                 f"{name}={weight!r} is outside [0, 1]: 0 leaves the draft alone, 1 is the terminal; "
                 "to move away from a latent use Pull(..., avoid=True)"

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from steer.errors import SearchError
 from steer.latents.pull import Pull
+from steer.text import is_number
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Action:
     temperature: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 100 or not 0 <= self.scale <= 20:
+        given = (self.strength, self.scale, 1.0 if self.temperature is None else self.temperature)
+        if not all(map(is_number, given)) or not 0 <= self.strength <= 100 or not 0 <= self.scale <= 20:
             raise SearchError(f"strength lies in [0, 100] and scale in [0, 20]; got {self}")
         if self.temperature is not None and not 1e-4 <= self.temperature <= 100:
             raise SearchError(f"an action's temperature lies in [0.0001, 100]; got {self.temperature!r}")

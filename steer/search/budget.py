@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from steer.errors import SearchError
+from steer.text import is_number
 
 End = Literal["finished", "short", "out_of_tokens", "out_of_nodes", "out_of_time", "interrupted"]
 
@@ -29,8 +30,8 @@ class Budget:
         limits = [x for x in (self.tokens, self.nodes, self.seconds) if x is not None]
         if not limits:
             raise SearchError("a search needs a budget: give tokens, nodes or seconds")
-        if not all(x > 0 for x in limits):
-            raise SearchError(f"a budget is above 0; got {self}")
+        if not all(is_number(x) and x > 0 for x in limits):
+            raise SearchError(f"a budget is above 0, in numbers; got {self}")
 
 
 @dataclass

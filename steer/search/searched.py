@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError, LatentError, SearchError, TextError
-from steer.latents.pull import Pull
+from steer.latents.pull import Floats, Pull, as_floats, as_pulls
 from steer.models.latent_model import LatentModel
 from steer.noise import row_seeds
 from steer.rewards import Rewards, default_rewards
@@ -22,7 +22,7 @@ from steer.search.policies import make_policy
 from steer.search.span_environment import SpanWorld
 from steer.search.tree import Tree
 from steer.writing.config import WritingConfig
-from steer.writing.context import visible_ids
+from steer.writing.context import check_model, visible_ids
 
 Progress = Callable[[int, int | None], None]
 
@@ -67,9 +67,9 @@ def write_searched(
     model: LatentModel,
     contexts: Sequence[str] | Sequence[Sequence[int]],
     *,
-    terminals: Tensor | Sequence[str] | None = None,
-    pulls: Sequence[Pull] | None = None,
-    avoid: Tensor | None = None,
+    terminals: Floats | Sequence[str] | None = None,
+    pulls: Sequence[Pull] | Pull | None = None,
+    avoid: Floats | None = None,
     seeds: Sequence[int] | int = 0,
     config: WritingConfig | None = None,
     search: SearchConfig | None = None,
@@ -100,7 +100,12 @@ def write_searched(
     Raises:
         TextError, GuidanceError, LatentError, SearchError, RewardError: something does not fit; says what.
     """
+    check_model(model)
     how, what = writing_and_search(config, search, options)
+    pulls = None if pulls is None else as_pulls(pulls)
+    avoid = None if avoid is None else as_floats(avoid, "avoid")
+    if tree is not None and not isinstance(tree, Tree):
+        raise SearchError(f"tree is {tree!r:.80} of {type(tree).__name__}; expected that of an earlier search")
     ids, chosen = _rows(model, contexts, seeds)
     latents = _terminals(model, terminals, len(ids))
     deadline = how.spans if what.deadline is None else what.deadline
@@ -178,7 +183,8 @@ def _terminals(model: LatentModel, terminals: Any, rows: int) -> Tensor | None:
         return None
     if isinstance(terminals, str):
         raise TextError("terminals is one text; expected one per context: pass [text]")
-    latents = terminals if isinstance(terminals, Tensor) else model.encode(list(terminals))
+    texts = isinstance(terminals, list | tuple) and all(isinstance(each, str) for each in terminals)
+    latents = model.encode(terminals) if texts else as_floats(terminals, "terminals")
     latents = latents[None] if latents.ndim == 1 else latents
     if latents.ndim != 2 or latents.shape[1] != model.latent_config.z_dim or len(latents) not in (1, rows):
         raise LatentError(

@@ -6,11 +6,20 @@ from typing import Any
 
 from torch import nn
 
-from steer.errors import TextError
+from steer.errors import ArgumentError, TextError
 from steer.models.latent_model import LatentModel
 from steer.text import check_ids
 
 logger = logging.getLogger(__name__)
+
+
+def check_model(model: object) -> None:
+    """Raise `ArgumentError` where something else came for a model, such as its name."""
+    if not isinstance(model, LatentModel):
+        raise ArgumentError(
+            f"model is {model!r:.80} of {type(model).__name__}; expected a LatentModel: "
+            "LatentModel.from_pretrained(...) loads one"
+        )
 
 
 def check_contexts(contexts: Sequence[str | Sequence[int]]) -> None:

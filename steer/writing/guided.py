@@ -13,7 +13,7 @@ from steer.latents.pull import Pull, arrived, as_pulls
 from steer.models.latent_model import LatentModel
 from steer.noise import row_seeds
 from steer.writing.config import WritingConfig, WritingOptions, writing_config
-from steer.writing.context import check_contexts
+from steer.writing.context import check_contexts, check_model
 from steer.writing.writer import Writer, open_writer
 
 Mix = Callable[[Tensor, Sequence[Pull], int], Tensor]
@@ -97,6 +97,7 @@ def write_spans(
     Returns:
         (of the generator) What `write_guided` returns.
     """
+    check_model(model)
     check_contexts(contexts)
     check_pulls(pulls, config.spans, model.latent_config.z_dim, len(contexts))
     scales = config.scales()

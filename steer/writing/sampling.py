@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from steer.errors import SamplingError
+from steer.text import is_number
 
 __all__ = [
     "SamplingConfig",
@@ -231,7 +232,7 @@ def _argmax(scores: Tensor) -> Tensor:
 
 
 def _check_temperature(temperature: float) -> None:
-    if not (temperature == 0 or _MIN_TEMPERATURE <= temperature < math.inf):
+    if not is_number(temperature) or not (temperature == 0 or _MIN_TEMPERATURE <= temperature < math.inf):
         raise SamplingError(f"temperature is 0 (greedy) or finite and at least {_MIN_TEMPERATURE}; got {temperature!r}")
 
 
@@ -241,15 +242,15 @@ def _check_top_k(top_k: int) -> None:
 
 
 def _check_top_p(top_p: float) -> None:
-    if not 0 < top_p <= 1:
+    if not is_number(top_p) or not 0 < top_p <= 1:
         raise SamplingError(f"top_p lies in (0, 1] (1 keeps all tokens); got {top_p!r}")
 
 
 def _check_min_p(min_p: float) -> None:
-    if not 0 <= min_p <= 1:
+    if not is_number(min_p) or not 0 <= min_p <= 1:
         raise SamplingError(f"min_p lies in [0, 1] (0 keeps all tokens); got {min_p!r}")
 
 
 def _check_penalty(penalty: float) -> None:
-    if not 0 < penalty < math.inf:
+    if not is_number(penalty) or not 0 < penalty < math.inf:
         raise SamplingError(f"repetition_penalty is finite and above 0 (1 does nothing); got {penalty!r}")

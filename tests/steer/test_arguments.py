@@ -2,10 +2,24 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from steer import LatentModel, SteerError, fresh_model
+from steer import (
+    LatentModel,
+    SamplingConfig,
+    SteerError,
+    apply_op,
+    fresh_model,
+    make_schedule,
+    mix,
+    slerp,
+    write_guided,
+)
+from steer.search.action import Action
+from steer.search.budget import Budget
+from steer.search.searched import write_searched
 from tests.steer.tiny import tiny_model
 
 
@@ -46,6 +60,53 @@ OF_LOADING: list[tuple[Callable, str]] = [
     (lambda base: LatentModel.from_pretrained(None), "no model folder at 'None'"),  # pyright: ignore
     (lambda base: LatentModel.from_pretrained(3), "no model folder at '3'"),  # pyright: ignore
 ]
+
+
+def searched(model: LatentModel, **options: Any) -> Any:
+    return write_searched(model, ["Tom"], **{"spans": 1, "budget": Budget(nodes=2), "policy": "best_of_n", **options})
+
+
+OF_WRITING: list[tuple[Callable, str]] = [
+    (lambda m: write_guided("llama-fable-6m", ["Tom"]), "model is 'llama-fable-6m' of str; expected a LatentModel"),
+    (lambda m: write_searched(None, ["Tom"]), "model is None of NoneType"),
+    (lambda m: write_guided(m, None), "contexts is None of NoneType; expected a list of texts"),
+    (lambda m: write_guided(m, ["Tom"], pulls=m.encode("A fox.")), "pulls holds .* expected Pull"),
+    (lambda m: write_guided(m, ["Tom"], seeds="abc"), "seeds are an integer, or one for each row; got 'abc'"),
+    (lambda m: write_guided(m, ["Tom"], seeds=1.5), "seeds are an integer"),
+    (lambda m: write_guided(m, ["Tom"], seeds=[-1]), "a seed lies in"),
+    (lambda m: write_guided(m, ["Tom"], sampling={"temperature": 0.5}), "sampling must be a SamplingConfig; got"),
+    (lambda m: write_guided(m, ["Tom"], limits=3), "limits must be a Limits; got 3"),
+    (lambda m: write_guided(m, ["Tom"], guidance_scale=-1), r"guidance_scale lies in \[0, 20\]"),
+    (lambda m: write_guided(m, ["Tom"], guidance_scale="x"), "guidance_scale must be a number"),
+    (lambda m: write_guided(m, ["Tom"], temperature=0.5), "there is no option temperature"),
+    (lambda m: searched(m, budget=8), "a search needs a budget: budget=Budget"),
+    (lambda m: searched(m, menu=[(1, 1.5)]), "a menu is a list of Action"),
+    (lambda m: searched(m, menu=Action(1)), "a menu is a list of Action"),
+    (lambda m: searched(m, pulls=3), "pulls holds 3 of int"),
+    (lambda m: searched(m, policy=3), "unknown policy 3"),
+    (lambda m: searched(m, policy_options=3), "options of a policy are a dict"),
+    (lambda m: searched(m, terminals=3), "expected terminals"),
+    (lambda m: searched(m, avoid="rain"), "avoid is the text 'rain'"),
+    (lambda m: searched(m, tree=3), "tree is 3 of int"),
+    (lambda m: Budget(nodes="x"), "a budget is above 0, in numbers"),  # pyright: ignore
+    (lambda m: Action("x"), "strength lies in"),  # pyright: ignore
+    (lambda m: SamplingConfig(temperature="hot"), "temperature is 0 .* got 'hot'"),  # pyright: ignore
+    (lambda m: SamplingConfig(top_p=None), "top_p lies in .* got None"),  # pyright: ignore
+    (lambda m: SamplingConfig(min_p="x"), "min_p lies in"),  # pyright: ignore
+    (lambda m: SamplingConfig(repetition_penalty="x"), "repetition_penalty is finite"),  # pyright: ignore
+    (lambda m: make_schedule(["bridge"], 4), "unknown schedule"),  # pyright: ignore
+    (lambda m: make_schedule("bridge", 4, end="x"), "end='x' is outside"),  # pyright: ignore
+    (lambda m: mix(m.encode("A fox."), [], 1.5), "a step is an int"),  # pyright: ignore
+    (lambda m: mix(m.encode("A fox."), [], 0, rescale=None), "a norm to rescale to"),  # pyright: ignore
+    (lambda m: slerp([1.0], [2.0], "x"), "expected a number, or one per row; got 'x'"),  # pyright: ignore
+    (lambda m: apply_op([1.0], [1.0], [2.0], "x"), "strength is a number"),  # pyright: ignore
+]
+
+
+@pytest.mark.parametrize(("call", "message"), OF_WRITING)
+def test_writing_refuses(model: LatentModel, call: Callable, message: str):
+    with pytest.raises(SteerError, match=message):
+        call(model)
 
 
 @pytest.mark.parametrize(("call", "message"), OF_A_MODEL)

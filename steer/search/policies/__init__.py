@@ -63,9 +63,11 @@ def make_policy(name: str, options: Mapping[str, Any] | None = None) -> tuple[Po
     Raises:
         SearchError: the name or an option is unknown, or a value is out of its range.
     """
-    if name not in POLICIES:
+    if not isinstance(name, str) or name not in POLICIES:
         raise SearchError(f"unknown policy {name!r}; expected one of {', '.join(POLICIES)}")
     policy, config = POLICIES[name]
+    if not isinstance(options, Mapping | None):
+        raise SearchError(f"options of a policy are a dict of its fields; got {options!r:.80}")
     options = dict(options or {})
     known = [field.name for field in fields(config)]
     unknown = [str(key) for key in options if key not in known]
