@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from steer import LatentModel, Pull, SamplingConfig, make_schedule, slerp, write_guided
+from steer import LatentModel, Pull, SamplingConfig, slerp, write_guided
 
 CONTEXT = "One day, a little girl named Lily went to the park with her dog."
 SUN, RAIN = "They played with a ball in the warm sun.", "It began to rain and they were cold and wet."
@@ -42,9 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"   {share:.2f}  {' '.join(row.text.split())}")
 
     print(f"\n3. The same context continued, towards: {GOAL}")
-    guide = Pull(goal, make_schedule("bridge", SPANS))
-    for name, pulls in (("unguided", []), ("steered", [guide])):
-        row = write_guided(model, [CONTEXT], pulls=pulls, spans=SPANS, seeds=[args.seed], sampling=sampling)[0]
+    for name, toward in (("unguided", ()), ("steered", goal)):
+        row = model.write(CONTEXT, toward=toward, spans=SPANS, seed=args.seed, sampling=sampling)
         print(f"   {name}: {' '.join(row.text.split())}\n")
 
 
