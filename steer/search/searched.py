@@ -48,9 +48,9 @@ class SearchResult:
         tree: all that was written.
     """
 
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = field(repr=False)
     text: str
-    spans: tuple[str, ...]
+    spans: tuple[str, ...] = field(repr=False)
     latents: Tensor = field(repr=False)
     ended: bool
     context: tuple[int, ...] = field(repr=False)
@@ -59,7 +59,7 @@ class SearchResult:
     value: float
     components: dict[str, float]
     spent: Spent
-    node: int
+    node: int = field(repr=False)
     tree: Tree = field(repr=False)
 
 
