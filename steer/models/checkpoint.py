@@ -132,6 +132,7 @@ def encoder_identity(folder: Path, name: str) -> str:
     return f"{name}:{digest[:12]}"
 
 
+@quietly()
 def save(model: Any, folder: Path, *, dtype: torch.dtype | None = None, with_base: bool | None = None) -> None:
     """Write a model folder; `steer_config.json` comes last, so an interrupted save is recognised as incomplete.
 
