@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steer.errors import GuidanceError
+from steer.text import is_number
 
 __all__ = ["ENDLESS", "Floats", "Pull", "arrived", "as_floats", "as_pulls", "describe", "per_row"]
 
@@ -133,6 +134,8 @@ def describe(x: Tensor) -> str:
 
 def per_row(value: float | Tensor, like: Tensor) -> Tensor:
     """A number, `[B]` or `[B, 1]` as something that broadcasts over the last axis of `like`."""
+    if not isinstance(value, Tensor) and not is_number(value):
+        raise GuidanceError(f"expected a number, or one per row; got {value!r:.80} of {type(value).__name__}")
     rows = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     if rows.ndim and rows.ndim < like.ndim:
         rows = rows[..., None]

@@ -137,5 +137,5 @@ def test_token_ids_come_as_lists_arrays_or_tensors(model: LatentModel):
     wanted = model.encode_ids([[5, 6, 7], [8]])
     assert torch.equal(model.encode_ids([np.array([5, 6, 7]), np.array([8])]), wanted)
     assert torch.equal(model.encode_ids([torch.tensor([5, 6, 7]), torch.tensor([8])]), wanted)
-    assert torch.equal(model.encode_ids(np.array([[5, 6, 7]])), wanted[:1])
+    torch.testing.assert_close(model.encode_ids(np.array([[5, 6, 7]])), wanted[:1])
     assert model.to_text(torch.tensor(model.to_ids("A fox."))) == "A fox."
