@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import steer.search
-from steer.errors import GuidanceError, LatentError, RewardError, SearchError, TextError, UnsupportedBase
+from steer.errors import GuidanceError, LatentError, RewardError, SamplingError, SearchError, TextError, UnsupportedBase
 from steer.latents.pull import Pull
 from steer.latents.schedules import make_schedule
 from steer.models.latent_model import LatentModel
@@ -305,7 +305,7 @@ def test_what_is_avoided_counts(model: LatentModel) -> None:
         ({"policy_options": {"n": 3}}, SearchError, "'mcts' has no option n"),
         ({"policy": "best_of_n", "policy_options": {"n": 0}}, SearchError, "n=0"),
         ({"seeds": [1]}, SearchError, "a seed for each of 2 contexts; got 1"),
-        ({"seeds": [1, -1]}, SearchError, "seeds lie in"),
+        ({"seeds": [1, -1]}, SamplingError, "a seed lies in"),
         ({"seeds": [1, 2**63]}, SearchError, "seeds lie in"),
         ({"menu": ()}, SearchError, "menu is empty"),
         ({"menu": (Action(temperature=0.5),), "sampling": SamplingConfig(temperature=0)}, SearchError, "greedy"),
