@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from agents.simulation.sentences import split_sentences
+from steer.sentences import split_sentences
 
 _WORD = re.compile(r"[a-z0-9]+(?:['\u2019][a-z]+)*", re.IGNORECASE)
 _QUOTES = str.maketrans("\u201c\u201d", '""')

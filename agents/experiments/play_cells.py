@@ -21,8 +21,8 @@ from agents.log.events import OpeningEvent, TurnEvent
 from agents.scenarios.schema import Character, Goal, Scenario, goal_key
 from agents.simulation.manifest import logs_of, read_manifest, total_seconds
 from agents.simulation.progress import read_progress
-from agents.simulation.sentences import split_sentences
 from steer.evaluation.evaluate import base_nll
+from steer.sentences import split_sentences
 from steer.writing.guided import Written
 
 DECIMALS = 4

@@ -17,10 +17,10 @@ from agents.log.chain import LogContents, read_log
 from agents.log.events import EndEvent, Event, OpeningEvent, TurnEvent, hash_ids
 from agents.scenarios.schema import Scenario
 from agents.simulation.manifest import LOGS, STORE, Manifest, check_model, read_manifest, read_scenario
-from agents.simulation.sentences import shared_words
 from agents.simulation.state import ArmState
 from agents.simulation.turn import arm_scenario, open_story, write_turn
 from steer.models.latent_model import LatentModel
+from steer.sentences import shared_words
 from vectorstore import VectorStoreError
 
 

@@ -12,8 +12,8 @@ from agents.characters.goals import GoalBook
 from agents.characters.planner import DECIMALS
 from agents.log.events import OpeningEvent, TurnEvent
 from agents.scenarios.schema import Character, Scenario
-from agents.simulation.sentences import split_sentences
 from steer.models.latent_model import LatentModel
+from steer.sentences import split_sentences
 
 DEFAULT_SIMILARITY = 0.6  # of models that were not calibrated
 

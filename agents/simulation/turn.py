@@ -17,11 +17,11 @@ from agents.scenarios.schema import Character, Scenario
 from agents.simulation.manifest import Arm
 from agents.simulation.reached import measure, measure_told
 from agents.simulation.searched_turn import search_turn, turn_rewards
-from agents.simulation.sentences import keep_sentences
 from agents.simulation.state import ArmState
 from steer.models.latent_model import LatentModel
 from steer.noise import derive_seed
 from steer.search.searched import SearchResult
+from steer.sentences import keep_sentences
 from steer.writing.config import WritingConfig
 from steer.writing.guided import Written, write_guided
 from steer.writing.limits import Limits

@@ -1,6 +1,5 @@
 """Context and terminal pairs from stories that a model has not seen: what guided writing is measured on."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from steer.errors import CorpusError
-
-SENTENCE = re.compile(r"[^.!?]*[.!?]+[\"')]*\s*")
+from steer.sentences import full_sentences
 
 
 @dataclass(frozen=True)
@@ -25,11 +23,6 @@ class Pair:
     id: str
     context: str
     terminal: str
-
-
-def split_sentences(text: str) -> list[str]:
-    """Sentences of a text, with their trailing white space; what follows the last full stop is dropped."""
-    return SENTENCE.findall(text)
 
 
 def make_pairs(
@@ -74,7 +67,7 @@ def make_pairs(
 
 
 def _pair(model: Any, number: int, story: str, rng: np.random.Generator, context_tokens: int) -> Pair | None:
-    sentences = split_sentences(story)
+    sentences = full_sentences(story)
     lengths = [len(model.to_ids(s)) for s in sentences]
     taken, used = 0, 0
     while taken < len(sentences) and used < context_tokens:

@@ -341,10 +341,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         return out
 
     def _pieces(self, text: str, long: str) -> list[list[int]]:
-        if self.latent_config.prefix_space and not text[0].isspace():
-            text = " " + text
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        span = self.span_tokens
+        ids, span = self.encoded_ids(text), self.span_tokens
         if len(ids) <= span or long == "truncate":
             return [ids[:span]]
         if long != "mean":

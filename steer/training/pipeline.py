@@ -229,11 +229,11 @@ def calibrate_reached(model: Any, stories: Sequence[str], *, count: int = 400, q
     Returns:
         The cosine, or None where fewer than two stories have a sentence that fits into a span.
     """
-    from steer.data.pairs import split_sentences
+    from steer.sentences import full_sentences
 
     sentences = []
     for story in stories:
-        fitting = [s.strip() for s in split_sentences(story) if 6 <= len(model.to_ids(s)) <= model.span_tokens - 2]
+        fitting = [s.strip() for s in full_sentences(story) if 6 <= len(model.to_ids(s)) <= model.span_tokens - 2]
         if fitting:
             sentences.append(fitting[len(fitting) // 2])
         if len(sentences) == count:

@@ -262,7 +262,7 @@ class Recipe(StrictRecord):
         if self.continues is not None:
             if self.pretrained is not None:
                 raise ValueError("a recipe that continues another has its base; leave out `pretrained`")
-            if self.autoencoder.layout == "minihf":
+            if LAYOUTS[self.autoencoder.layout].has_decoder:
                 raise ValueError("layout minihf cannot continue another recipe's encoder and router; leave it out")
         elif (self.base is None) == (self.pretrained is None):
             raise ValueError("give exactly one of `base` (a base model to train) and `pretrained` (a folder or hub id)")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from steer.data.pairs import Pair, make_pairs, split_sentences
+from steer.data.pairs import Pair, make_pairs
+from steer.sentences import full_sentences
 from steer.errors import CorpusError
 from steer.evaluation.evaluate import ARMS, arrival, base_nll, ending, evaluate, latent_figures, write_arm
 from steer.evaluation.judge import Judge, judge_folder
@@ -37,7 +38,7 @@ def written(*spans: str) -> Written:
 
 
 def test_sentences_keep_their_quotes_and_drop_what_is_cut_off() -> None:
-    assert split_sentences('He ran. "Stop!" she cried. And th') == ["He ran. ", '"Stop!" ', "she cried. "]
+    assert full_sentences('He ran. "Stop!" she cried. And th') == ["He ran. ", '"Stop!" ', "she cried. "]
 
 
 def test_pairs_come_from_one_story_and_do_not_overlap(model: LatentModel) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from agents.simulation.sentences import keep_sentences, sentence_ends, shared_words, split_sentences
+from steer.sentences import keep_sentences, sentence_ends, shared_words, split_sentences
 
 
 def cut(pieces: Sequence[str | bytes], *, single_line: bool = False) -> str:

@@ -7,6 +7,8 @@ _END = re.compile(r"[.!?]+[\"')\]\u2019\u201d]*(?=\s|$)")
 _ABBREVIATIONS = ("mr.", "mrs.", "ms.", "dr.", "st.")
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 
+_FULL = re.compile(r"[^.!?]*[.!?]+[\"')]*\s*")
+
 # Words in a row that make a quotation of a goal, where it has so many; shorter goals count whole, down to three words.
 SHARED_WORDS = 5
 SHARED_WORDS_MIN = 3
@@ -27,6 +29,11 @@ def split_sentences(text: str) -> list[str]:
     starts = [0, *sentence_ends(text)]
     pieces = [text[a:b].strip() for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
     return [piece for piece in pieces if piece]
+
+
+def full_sentences(text: str) -> list[str]:
+    """Sentences of a text, with their trailing white space; what follows the last full stop is dropped."""
+    return _FULL.findall(text)
 
 
 def keep_sentences(ids: Sequence[int], to_text: Callable[[Sequence[int]], str], *, single_line: bool) -> int:
