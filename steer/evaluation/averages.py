@@ -10,6 +10,7 @@ from torch import Tensor
 from steer.evaluation.decoding import Embed, Ids, Progress, decode, nlls
 from steer.evaluation.shares import nearest_own, share_with_interval
 from steer.latents.mixing import task_vector
+from steer.models.latent_model import LatentModel
 
 SIZES = (1, 2, 4, 8)
 REST = 4  # spans of a story that stand for what was not averaged
@@ -17,7 +18,7 @@ FEWEST = 20  # stories without which a size is left out
 
 
 def average_figures(
-    model: Any,
+    model: LatentModel,
     cut: Sequence[Sequence[Ids]],
     embed: Embed,
     *,
@@ -77,7 +78,7 @@ def average_figures(
     return figures
 
 
-def _read(model: Any, embed: Embed, stories: Sequence[Sequence[Ids]]) -> tuple[list[Tensor], list[Tensor]]:
+def _read(model: LatentModel, embed: Embed, stories: Sequence[Sequence[Ids]]) -> tuple[list[Tensor], list[Tensor]]:
     """Latents and embeddings of each story's spans."""
     flat = [ids for story in stories for ids in story]
     sizes = [len(story) for story in stories]

@@ -11,13 +11,13 @@ divergence.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from steer.evaluation.decoding import Ids, Progress, nlls
+from steer.models.latent_model import LatentModel
 from steer.models.likelihood import MAX_LOGITS
 
 
@@ -46,7 +46,7 @@ def importance_bound(weights: Tensor) -> Tensor:
 
 @torch.no_grad()
 def bound_figures(
-    model: Any, spans: Sequence[Ids], *, samples: int = 32, seed: int = 0, progress: Progress | None = None
+    model: LatentModel, spans: Sequence[Ids], *, samples: int = 32, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, float]:
     """Bounds on the NLL of spans without context, nats per token.
 

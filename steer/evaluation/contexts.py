@@ -10,10 +10,11 @@ from steer.data.passages import names_in
 from steer.evaluation.bleu import WORD
 from steer.evaluation.decoding import Embed, Progress, decode, nlls
 from steer.evaluation.shares import nearest_own, share_with_interval
+from steer.models.latent_model import LatentModel
 
 
 def context_figures(
-    model: Any, pairs: Sequence[Pair], embed: Embed, *, progress: Progress | None = None
+    model: LatentModel, pairs: Sequence[Pair], embed: Embed, *, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Write each pair's terminal, from its latent, behind the contexts of the next two pairs of the list.
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from steer.models.base import backbone
+from steer.models.latent_model import LatentModel
 from steer.writing.proposals import read_state
 
 NULL_SHARE = 0.25  # of the spans before a place; as in a text of which some spans were not steered
@@ -78,7 +78,7 @@ def cut_row(
 
 @torch.no_grad()
 def encode_continuations(
-    model: Any, stories: Sequence[str], *, seed: int = 0, first: int = 0, spans: int = 8, batch_size: int = 16
+    model: LatentModel, stories: Sequence[str], *, seed: int = 0, first: int = 0, spans: int = 8, batch_size: int = 16
 ) -> dict[str, Tensor]:
     """Cut stories, encode their spans, and read the state before each. Story i depends on `(seed, first + i)` only.
 
@@ -127,7 +127,7 @@ def encode_continuations(
 
 
 @torch.no_grad()
-def read_hidden(model: Any, rows: Sequence[Row], latents: Sequence[Tensor]) -> list[Tensor]:
+def read_hidden(model: LatentModel, rows: Sequence[Row], latents: Sequence[Tensor]) -> list[Tensor]:
     """Hidden states `[n, d]` float32 on the CPU before each of a row's n spans, from one pass for all rows.
 
     All null latents of a row stand behind its text, each with the positions and the sight that it has before its span.
@@ -157,7 +157,7 @@ def read_hidden(model: Any, rows: Sequence[Row], latents: Sequence[Tensor]) -> l
     return [hidden[r, torch.tensor(places)].float().cpu() for r, (_, _, _, places) in enumerate(pieces)]
 
 
-def _interleaved(model: Any, row: Row, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+def _interleaved(model: LatentModel, row: Row, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """Embeddings `[T, d]`, positions `[T]`, what each place sees `[T, T]`, and the places of the states."""
     null = model.soft(None, 1)[0]
     soft = torch.where(torch.from_numpy(row.null).to(null.device)[:, None, None], null, model.soft(latents))
@@ -176,7 +176,7 @@ def _interleaved(model: Any, row: Row, latents: Tensor) -> tuple[Tensor, Tensor,
     return torch.cat([text, *[null] * count]), positions, sight, places
 
 
-def _plain(model: Any, row: Row) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+def _plain(model: LatentModel, row: Row) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """The same for BigVAE's layout, which keeps no latents before a span."""
     ids = torch.from_numpy(np.concatenate([row.context, row.spans[:-1].reshape(-1)])).to(model.device)
     count, span = row.spans.shape

@@ -18,6 +18,7 @@ from steer.evaluation.scripts import play_figures
 from steer.evaluation.shares import share_with_interval
 from steer.latents.pull import Pull
 from steer.latents.schedules import make_schedule
+from steer.models.latent_model import LatentModel
 from steer.noise import derive_seed
 from steer.writing.guided import Written, write_guided
 from steer.writing.limits import Limits
@@ -38,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def latent_figures(
-    model: Any,
+    model: LatentModel,
     stories: Sequence[str],
     *,
     rows: int = 128,
@@ -92,7 +93,7 @@ def latent_figures(
 
 
 def write_arm(
-    model: Any,
+    model: LatentModel,
     pairs: Sequence[Pair],
     *,
     schedule: str | None,
@@ -147,7 +148,7 @@ def ending(written: Written) -> str:
 
 
 @torch.no_grad()
-def base_nll(model: Any, written: Sequence[Written]) -> np.ndarray:
+def base_nll(model: LatentModel, written: Sequence[Written]) -> np.ndarray:
     """Mean NLL `[n]` of each written text under the bare base behind its context, nats per token."""
     values = []
     for row in written:
@@ -174,7 +175,7 @@ def arrival(endings: Sequence[str], terminals: Sequence[str], embed: Callable[[S
 
 
 def evaluate(
-    model: Any,
+    model: LatentModel,
     stories: Sequence[str],
     *,
     pairs: int = GROUP,

@@ -13,10 +13,11 @@ from steer.evaluation.contexts import context_figures
 from steer.evaluation.decoding import Embed, Progress, cut_spans, draw_spans, encoder_embed
 from steer.evaluation.paths import path_figures
 from steer.evaluation.reconstruction import reconstruction_figures
+from steer.models.latent_model import LatentModel
 
 
 def quality_figures(
-    model: Any,
+    model: LatentModel,
     stories: Sequence[str],
     pairs: Sequence[Pair],
     embed: Embed | None = None,

@@ -10,12 +10,13 @@ from steer.evaluation.decoding import Embed, Progress, decode, nlls
 from steer.evaluation.shares import share_with_interval, spearman
 from steer.latents.mixing import mix
 from steer.latents.pull import Pull
+from steer.models.latent_model import LatentModel
 
 STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def path_figures(
-    model: Any, sentences: Sequence[str], embed: Embed, *, progress: Progress | None = None
+    model: LatentModel, sentences: Sequence[str], embed: Embed, *, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Walk from each sentence (A) to the next one of the list (B), the last one to the first.
 

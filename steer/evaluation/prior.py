@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from steer.errors import CorpusError
 from steer.evaluation.continuations import Row, cut_row, encode_continuations, join_continuations
+from steer.models.latent_model import LatentModel
 from steer.noise import RowNoise, derive_seed
 from steer.writing.sampling import SamplingConfig
 from steer.writing.writer import open_writer
@@ -20,7 +21,7 @@ TEMPERATURE = 0.7
 
 
 def prior_figures(
-    model: Any,
+    model: LatentModel,
     stories: Sequence[str],
     *,
     limit: int = 300,
@@ -58,6 +59,7 @@ def prior_figures(
     found = join_continuations(parts)
     if not len(found.story):
         raise CorpusError(f"no story has two spans of {model.span_tokens} tokens; give longer text")
+    assert model.prior is not None
     head, z = model.prior, head_latents(model, found.latents)
     noise = RowNoise(tuple(derive_seed(seed, "figures", i) for i in range(len(found.story))))
     states = found.states.to(model.device)
@@ -80,13 +82,13 @@ def prior_figures(
     }
 
 
-def head_latents(model: Any, latents: Tensor) -> Tensor:
+def head_latents(model: LatentModel, latents: Tensor) -> Tensor:
     """Latents `[n, z_dim]` as the model's draft head has them, see `PriorHead.standardize`."""
     return model.prior.standardize(latents.to(model.device))
 
 
 @torch.no_grad()
-def written_nearness(model: Any, stories: Sequence[str], *, seed: int = 0, count: int = WRITTEN) -> float:
+def written_nearness(model: LatentModel, stories: Sequence[str], *, seed: int = 0, count: int = WRITTEN) -> float:
     """Mean cosine of drafts by writing with the latents of what really follows, at one place per story.
 
     Args:

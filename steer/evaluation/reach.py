@@ -11,6 +11,7 @@ from steer.data.passages import Passages, encode_passages, find_rivals, join_pas
 from steer.errors import CorpusError
 from steer.evaluation.told import told_figures
 from steer.heads.reach import ReachHead
+from steer.models.latent_model import LatentModel
 
 BINS = 10
 HORIZON = 6  # spans, for the calibration: as many as a guided text has by default
@@ -99,7 +100,7 @@ def measure(head: ReachHead, passages: Passages, *, count: int = 6000, seed: int
 
 
 def reach_figures(
-    model: Any,
+    model: LatentModel,
     stories: Sequence[str],
     *,
     limit: int = 400,
@@ -128,6 +129,7 @@ def reach_figures(
     """
     if not stories:
         raise CorpusError("no stories to evaluate the reach head on")
+    assert model.reach is not None
     chosen = np.random.default_rng((seed, 0)).permutation(len(stories))[:limit]
     texts = [stories[int(i)] for i in chosen]
     parts, size = [], 50

@@ -7,10 +7,11 @@ from steer.evaluation.bleu import corpus_bleu
 from steer.evaluation.decoding import Embed, Ids, Progress, decode, decode_stage_one
 from steer.evaluation.shares import nearest_own, share_with_interval
 from steer.models.adapters import DECODER
+from steer.models.latent_model import LatentModel
 
 
 def reconstruction_figures(
-    model: Any, spans: Sequence[Ids], embed: Embed, *, progress: Progress | None = None
+    model: LatentModel, spans: Sequence[Ids], embed: Embed, *, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Encode spans, write them again greedily from their latents with empty context, and compare.
 

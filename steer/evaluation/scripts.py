@@ -9,6 +9,7 @@ import numpy as np
 
 from steer.evaluation.decoding import Progress, nlls
 from steer.evaluation.shares import share_with_interval
+from steer.models.latent_model import LatentModel
 from steer.noise import derive_seed
 from steer.writing.config import WritingConfig
 from steer.writing.guided import write_guided
@@ -49,7 +50,7 @@ def draw_lines(stories: Sequence[str], count: int, rng: np.random.Generator) -> 
 
 
 def play_figures(
-    model: Any,
+    model: LatentModel,
     stories: Sequence[str],
     *,
     count: int = 100,

@@ -214,7 +214,9 @@ def _figures(model: LatentModel, stories: Sequence[str], pairs: int) -> dict[str
 
 
 @torch.no_grad()
-def calibrate_reached(model: Any, stories: Sequence[str], *, count: int = 400, quantile: float = 0.999) -> float | None:
+def calibrate_reached(
+    model: LatentModel, stories: Sequence[str], *, count: int = 400, quantile: float = 0.999
+) -> float | None:
     """The cosine above which a sentence counts as the arrival of a terminal.
 
     It is the given quantile over sentences of different unseen stories: a turn is compared sentence by sentence, so a

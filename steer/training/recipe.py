@@ -11,6 +11,7 @@ import pydantic
 from steer.errors import RecipeError
 from steer.heads.prior import PriorConfig
 from steer.heads.reach import ReachConfig
+from steer.models.layouts import LAYOUTS
 from steer.models.quantization import LoadIn
 from steer.records import StrictRecord
 from steer.yaml_file import read_yaml

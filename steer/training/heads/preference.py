@@ -7,13 +7,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from steer.errors import CorpusError, TextError
 from steer.heads.preference import CENTER, PreferenceConfig, PreferenceHead, preference_loss
+from steer.models.latent_model import LatentModel
 from steer.text import check_text
 from steer.training.heads.fit import Descent, fit
 
@@ -91,7 +91,7 @@ def held_out_rows(pairs: Sequence[Preference], share: float) -> Tensor:
 
 
 def train_preference(
-    model: Any,
+    model: LatentModel,
     pairs: Sequence[Preference],
     *,
     width: int = 64,

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from steer.data.pairs import Pair, make_pairs
-from steer.sentences import full_sentences
 from steer.errors import CorpusError
 from steer.evaluation.evaluate import ARMS, arrival, base_nll, ending, evaluate, latent_figures, write_arm
 from steer.evaluation.judge import Judge, judge_folder
 from steer.evaluation.shares import share_with_interval
 from steer.models.latent_model import LatentModel
+from steer.sentences import full_sentences
 from steer.writing.guided import Written
 from steer.writing.sampling import SamplingConfig
 from tests.steer.minihf_oracle import make_minihf_folder
