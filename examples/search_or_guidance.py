@@ -11,9 +11,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from agents.experiments.pairs.spec import PairExperiment
 from agents.experiments.report import write_report
-from agents.experiments.runner import run_experiment
-from agents.experiments.spec import Experiment
+from agents.experiments.run import run_experiment
 from agents.experiments.tables import markdown
 from steer import LatentModel
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget", type=float, default=4, help="of searches, in multiples of a text's tokens")
     parser.add_argument("--out", type=Path, default=Path("runs/search-or-guidance"), help="folder of the run")
     args = parser.parse_args(argv)
-    experiment = Experiment.model_validate(
+    experiment = PairExperiment.model_validate(
         {
             "id": "search-or-guidance",
             "title": "Search, guidance, and both",

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from agents.experiments.play_file import holds_scenarios, load_plays
-from agents.experiments.play_spec import Plays
-from agents.experiments.plays import run_plays
-from agents.experiments.runner import run_experiment
-from agents.experiments.spec import Experiment, load_experiment
+from agents.experiments.load import load_experiment
+from agents.experiments.pairs.spec import PairExperiment
+from agents.experiments.run import run_experiment
+from agents.experiments.scenarios.kind import ScenarioKind
+from agents.experiments.scenarios.spec import ScenarioExperiment
+from agents.experiments.spec import Experiment
+from agents.scenarios.schema import override
 from steer.heads.prior import PriorConfig, PriorHead
 from steer.models.latent_model import LatentModel
 from tests.agents.cli.kit import steer
@@ -85,45 +87,48 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "store")
 
 
-def small(loaded: Experiment, store: str, names: list[str]) -> Experiment:
-    """Two pairs, two spans, the first seed, these arms, and of each the smallest budget, at most 2, or 4."""
+def small(loaded: Experiment, folder: Path, store: str, names: list[str]) -> Experiment:
+    """The same with these arms and the first seed, and as little of the rest as shows that each arm can be written."""
     data = json.loads(loaded.model_dump_json())
+    data |= {"seeds": data["seeds"][:1], "arms": [arm for arm in data["arms"] if arm["name"] in names]}
+    if isinstance(loaded, PairExperiment):
+        return small_pairs(data, store)
+    assert isinstance(loaded, ScenarioExperiment)
+    return small_scenarios(loaded, data, folder, store)
+
+
+def small_pairs(data: dict[str, Any], store: str) -> PairExperiment:
+    """Two pairs, two spans, and of each arm the smallest budget, at most 2, or 4."""
     arms = []
-    for arm in (arm for arm in data["arms"] if arm["name"] in names):
+    for arm in data["arms"]:
         most = 4 if arm["method"] == "guided-search" else 2
         budgets = [min(most, *arm.pop("budgets"))] if arm["budgets"] else arm.pop("budgets")
         arms.append(arm | {"budgets": budgets} | ({"store": store} if "store" in arm else {}))
-    changes = {"limit": 2, "spans": 2, "chunk": 2, "seeds": data["seeds"][:1], "arms": arms}
-    return Experiment.model_validate(data | changes)
+    return PairExperiment.model_validate(data | {"limit": 2, "spans": 2, "chunk": 2, "arms": arms})
 
 
-def small_plays(loaded: Plays, store: str, names: list[str]) -> Plays:
-    """Two turns of a span of the first scenario of each relation that an arm asks for, else of the first; one seed."""
-    data = loaded.experiment.model_dump(mode="json")
-    data["arms"] = [arm for arm in data["arms"] if arm["name"] in names]
+def small_scenarios(loaded: ScenarioExperiment, data: dict[str, Any], folder: Path, store: str) -> ScenarioExperiment:
+    """Two turns of a span of the first scenario of each relation that an arm asks for, else of the first."""
     for arm in data["arms"]:
         if "roadmap" in arm["planner"]:
             arm["planner"]["roadmap"]["store"] = store
-    experiment = type(loaded.experiment).model_validate(data | {"seeds": data["seeds"][:1]})
-    chosen = [next(scenario for scenario in loaded.scenarios if arm.plays(scenario)) for arm in experiment.arms]
-    scenarios = {scenario.id: scenario.model_copy(update={"turns": 2, "spans_per_turn": 1}) for scenario in chosen}
-    return Plays(experiment, tuple(scenarios.values()))
+    small = ScenarioExperiment.model_validate(data | {"scenarios": [str(folder)]})
+    for arm in small.arms:
+        scenario = next(scenario for scenario in ScenarioKind.make(loaded).scenarios if arm.runs(scenario))
+        short = override(scenario, turns=2).model_copy(update={"spans_per_turn": 1})
+        (folder / f"{scenario.id}.yaml").write_text(short.to_yaml(), encoding="utf-8")
+    return small
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_file_runs(path: Path, packaged: LatentModel, store: str, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    outcome: Any
-    if holds_scenarios(path):
-        plays = small_plays(load_plays(path), store, CHOSEN[path])
-        outcome = run_plays(plays, run, lambda: packaged, open_judge=Letters)
-        arms = [arm.name for arm in plays.experiment.arms]
-    else:
-        experiment = small(load_experiment(path), store, CHOSEN[path])
-        outcome = run_experiment(experiment, run, lambda: packaged, open_judge=Letters)
-        arms = [variant.name for variant in experiment.variants()]
+    run, folder = tmp_path / "run", tmp_path / "scenarios"
+    folder.mkdir()
+    experiment = small(load_experiment(path), folder, store, CHOSEN[path])
+    outcome = run_experiment(experiment, run, lambda: packaged, open_judge=Letters)
     rows = [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert outcome.written == outcome.cells and {row["arm"] for row in rows} == set(arms)
+    assert outcome.written == outcome.cells
+    assert {row["arm"] for row in rows} == {name for _, name in experiment.arm_names()}
     texts = [row.get("text") or "".join(turn["text"] for turn in row["turns"]) for row in rows]
     assert all(text.strip() for text in texts)

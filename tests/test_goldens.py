@@ -24,10 +24,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from agents.experiments.play_file import load_plays
-from agents.experiments.plays import run_plays
-from agents.experiments.runner import run_experiment
-from agents.experiments.spec import load_experiment
+from agents.experiments.load import load_experiment
+from agents.experiments.run import run_experiment
 from agents.log.events import TurnEvent
 from agents.scenarios.loading import load_scenario, packaged_scenarios
 from agents.scenarios.schema import Scenario
@@ -401,7 +399,8 @@ def experiment_pairs(models: Models) -> Any:
     return {
         "samples": [[s["arm"], s["seed"], s["pair"], s["tokens"], s["ids"]] for s in samples],
         "table": [
-            {"arm": arm.name, "samples": arm.samples, "measures": estimates(arm.measures)} for arm in results.arms
+            {"arm": row.arm, "samples": row.items * len(results.seeds), "measures": estimates(row.measures)}
+            for row in results.rows
         ],
         "tests": significance(results.tests),
     }
@@ -427,19 +426,19 @@ def experiment_scenarios(models: Models) -> Any:
             {"name": "pulled", "planner": {"method": "annealed", "cfg_scale": 1.5}},
         ],
     }
-    results = run_plays(
-        load_plays(yaml_file(folder, data)), folder / "run", lambda: models.tiny, open_judge=Letters
+    results = run_experiment(
+        load_experiment(yaml_file(folder, data)), folder / "run", lambda: models.tiny, open_judge=Letters
     ).results
     samples = [json.loads(line) for line in (folder / "run" / "samples.jsonl").read_text("utf-8").splitlines()]
     return {
         "samples": [[s["arm"], s["scenario"], s["seed"], [t["text"] for t in s["turns"]]] for s in samples],
-        "threshold": results.threshold,
+        "threshold": results.facts["threshold"],
         "table": [
             {
                 "arm": row.arm,
-                "relation": row.relation,
+                "relation": row.group,
                 "role": row.role,
-                "scenarios": row.scenarios,
+                "scenarios": row.items,
                 "measures": estimates(row.measures),
             }
             for row in results.rows

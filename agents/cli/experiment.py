@@ -1,7 +1,7 @@
 """`steer experiment`."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,48 +38,33 @@ def experiment(
     It may be stopped and given again, and given several times at once: the processes share the work.
     """
     say = output(ctx)
-    from agents.experiments.play_file import holds_scenarios
-    from agents.experiments.spec import load_experiment
+    from agents.experiments.load import kind_of, load_experiment
 
-    if holds_scenarios(file):
-        from agents.cli.plays import compare_plays
-
-        compare_plays(say, file, out, limit, dry_run=dry_run, as_json=as_json)
-        return
     loaded = load_experiment(file)
-    folder = out or RUNS / loaded.id
+    words, folder = kind_of(loaded).captions, out or RUNS / loaded.id
     if dry_run:
-        _forecast(say, loaded, folder, limit, as_json)
+        from agents.experiments.forecast import forecast
+
+        model = load_model(say, loaded.model)
+        with say.status("writing a small sample of each arm"):
+            found = forecast(loaded, model, folder, limit=limit)
+        show_forecast(say, found, as_json, unit=words.unit)
         return
-    from agents.experiments.runner import run_experiment
-    from agents.experiments.tables import markdown, rich_tables
+    from agents.experiments.run import run_experiment
 
-    with advice(say, file, folder), board(say) as show:
+    with advice(say, file, folder), board(say, unit=words.counted, success=words.progress) as show:
         outcome = run_experiment(loaded, folder, lambda: load_model(say, loaded.model), limit=limit, on_progress=show)
-    show_outcome(say, outcome, as_json, what="endings", tables=rich_tables, markdown=markdown)
+    show_outcome(say, outcome, as_json)
 
 
-def show_outcome(
-    say: Output,
-    outcome: Any,
-    as_json: bool,
-    *,
-    what: str,
-    tables: Callable[[Any], Iterable[Any]],
-    markdown: Callable[[Any], str],
-) -> None:
-    """Say how a run ended and print its tables.
+def show_outcome(say: Output, outcome: Any, as_json: bool) -> None:
+    """Say how a run (an `agents.experiments.run.Outcome`) ended, and print its tables or one JSON document."""
+    from agents.experiments.tables import captions_of, markdown, rich_tables
 
-    Args:
-        say: where to.
-        outcome: an `agents.experiments.work.Outcome`.
-        as_json: print one document instead of tables.
-        what: is judged.
-        tables, markdown: make tables of `rich`, and text, of the results.
-    """
     if outcome.written + outcome.measured == 0:
         say.note(f"nothing to do: all {outcome.cells} cells of this experiment are done in {outcome.folder}")
     if not outcome.results.judged:
+        what = captions_of(outcome.results).judging
         say.note(f"{what} were not judged: that needs pip install 'steer[judge]'; then give the command again")
     if as_json:
         run = {"run": outcome.folder, "cells": outcome.cells, "written": outcome.written, "measured": outcome.measured}
@@ -88,29 +73,14 @@ def show_outcome(
     if say.lively:
         from rich.console import Console
 
-        Console(stderr=True).print(*tables(outcome.results), sep="\n\n")
+        Console(stderr=True).print(*rich_tables(outcome.results), sep="\n\n")
     if not (say.lively and sys.stdout.isatty()):  # on one terminal, one kind of table is enough
         say.result(markdown(outcome.results))
     say.note("in " + str(outcome.folder) + ": " + ", ".join(path.name for path in outcome.files))
 
 
-def _forecast(say: Output, loaded: Any, folder: Path, limit: int | None, as_json: bool) -> None:
-    from agents.experiments.cells import CellStore
-    from agents.experiments.estimate import forecast
-    from agents.experiments.pairs import load_pairs
-    from agents.experiments.runner import existing_run
-
-    pairs = existing_run(loaded, folder)
-    store = None if pairs is None else CellStore(folder, pairs)
-    model = load_model(say, loaded.model)
-    pairs = pairs or load_pairs(loaded.pairs, lambda: model)
-    with say.status("writing a small sample of each arm"):
-        found = forecast(loaded, model, pairs, store, limit=limit)
-    show_forecast(say, found, as_json)
-
-
-def show_forecast(say: Output, found: Any, as_json: bool, *, unit: str = "texts") -> None:
-    """Print what is left (an `agents.experiments.estimate.Forecast`), of so many units."""
+def show_forecast(say: Output, found: Any, as_json: bool, *, unit: str) -> None:
+    """Print what is left (an `agents.experiments.forecast.Forecast`), of so many units."""
     if as_json:
         say.json(found)
         return
@@ -130,7 +100,7 @@ def show_forecast(say: Output, found: Any, as_json: bool, *, unit: str = "texts"
 
 
 @contextmanager
-def board(say: Output, *, unit: str = "texts", success: str = "nearest") -> Iterator[Any]:
+def board(say: Output, *, unit: str, success: str) -> Iterator[Any]:
     """Shows progress: a live table on a terminal, else a line per cell; see `progress_table`."""
     if not say.lively:
 
@@ -158,11 +128,11 @@ def board(say: Output, *, unit: str = "texts", success: str = "nearest") -> Iter
         live.stop()
 
 
-def progress_table(tallies: Mapping[str, Any], *, unit: str = "texts", success: str = "nearest") -> Any:
+def progress_table(tallies: Mapping[str, Any], *, unit: str, success: str) -> Any:
     """How far each arm is: a rich table.
 
     Args:
-        tallies: `agents.experiments.work.Tally` by name.
+        tallies: `agents.experiments.kind.Tally` by name.
         unit, success: what they count, and what of it counts as a hit.
     """
     from rich.progress_bar import ProgressBar

@@ -11,7 +11,7 @@ from agents.cli._trees import RootOption, WordsOption, find_trees, open_words
 from agents.errors import InputError
 
 # Of `agents.experiments`, named here so that `--help` imports nothing heavy.
-EXPERIMENT, RESULTS = "experiment.json", "results.json"
+EXPERIMENT = "experiment.json"
 
 
 def plot(
@@ -77,11 +77,10 @@ def plot(
 def _plot_experiment(say: Output, run: Path, *, plain_only: bool, as_json: bool) -> None:
     if not plain_only:
         raise typer.BadParameter("--out, --root and --model belong to trees; an experiment's pictures go to its folder")
-    from agents.experiments.figures import save_figures
-    from agents.experiments.results import Results
+    from agents.experiments.figures import plot_results
 
     with say.status("drawing"):
-        drawn = save_figures(Results.load(run / RESULTS), run)
+        drawn = plot_results(run)
     if as_json:
         say.json({"plots": drawn})
         return

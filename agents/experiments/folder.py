@@ -1,15 +1,29 @@
-"""The folder of a run: names that both kinds of experiments use, files that are there whole or not at all, and claims.
+"""The folder of a run: what lies in it, files that are there whole or not at all, and claims.
+
+```
+experiment.json      settings and their hash, identity of the model, versions, revision of the source
+experiment.yaml      the file as it was read
+pairs.jsonl          of pairs: all of them
+runs/CELL/           of scenarios: the folders of their runs
+cells/, claims/      what is done, cell by cell; what a process works on
+samples.jsonl        all that was written, with its measures, when the run is complete; samples.parquet with pyarrow
+results.json, table.md, and figures
+report.html, report.md   where somebody asked for them
+```
 
 A claim is a lock of the operating system on its file (`flock`), so a process that dies, however it dies, lets go of
 its cell at that moment: there are no stale claims to recover, and the next process takes the file over. On Windows
 nothing is locked: there, run one process per folder.
 """
 
+import dataclasses
+import io
 import json
+import math
 import os
 import platform
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +31,7 @@ from typing import Any
 from agents.errors import RunExists, RunWriteError
 from agents.log.chain import write_atomic
 
+MANIFEST, EXPERIMENT = "experiment.json", "experiment.yaml"
 CELLS, CLAIMS = "cells", "claims"
 RESULTS, TABLE, SAMPLES = "results.json", "table.md", "samples.jsonl"
 
@@ -61,6 +76,39 @@ def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> list[Path]
 def json_lines(rows: Iterable[Any]) -> str:
     """Rows as JSON lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def sample_files(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes]:
+    """All that was written as `samples.jsonl`, and as `samples.parquet` where pyarrow is installed."""
+    files: dict[str, str | bytes] = {SAMPLES: json_lines(map(plain_json, rows))}
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return files
+    # One column per measure; `details` differs from method to method, so it stays JSON.
+    flat = [
+        {key: value for key, value in row.items() if key not in ("measures", "details")}
+        | ({"details": json.dumps(plain_json(row["details"]), ensure_ascii=False)} if "details" in row else {})
+        | plain_json(row["measures"])
+        for row in rows
+    ]
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), content)
+    return files | {"samples.parquet": content.getvalue()}
+
+
+def plain_json(value: Any) -> Any:
+    """A value that JSON can hold: what is not finite becomes null, sequences become lists, dataclasses objects."""
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    return value
 
 
 @contextmanager

@@ -1,6 +1,8 @@
-"""What can be counted in a text without any model: words, names and numbers, speech, sentences."""
+"""What can be counted in a text without any model: words, names and numbers, variety, speech, sentences."""
 
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from steer.sentences import split_sentences
@@ -40,6 +42,18 @@ def numbers(text: str) -> set[str]:
     return {word for word in words(text) if word in _NUMBERS or word.isdigit()}
 
 
+def distinct(text: str, size: int) -> float:
+    """Different runs of `size` neighbouring words over all such runs; NaN where there is none."""
+    grams = _grams(text, size)
+    return len(set(grams)) / len(grams) if grams else math.nan
+
+
+def repetition(text: str, size: int = 4) -> float:
+    """Share of a text's runs of `size` words that stand in it more than once; NaN where there is none."""
+    grams = Counter(_grams(text, size))
+    return sum(n for n in grams.values() if n > 1) / grams.total() if grams else math.nan
+
+
 def speech_share(text: str) -> float:
     """Share of a text's words that stand in double quotes; NaN without words.
 
@@ -52,13 +66,13 @@ def speech_share(text: str) -> float:
             count = len(words(part))
             total += count
             spoken += count if place % 2 else 0
-    return spoken / total if total else float("nan")
+    return spoken / total if total else math.nan
 
 
 def sentence_words(text: str) -> float:
     """Mean number of words of a text's sentences; NaN without words. A sentence that was cut off at the end counts."""
     counts = [count for sentence in split_sentences(text) if (count := len(words(sentence)))]
-    return sum(counts) / len(counts) if counts else float("nan")
+    return sum(counts) / len(counts) if counts else math.nan
 
 
 def _inner_words(text: str) -> Iterator[str]:
@@ -66,3 +80,8 @@ def _inner_words(text: str) -> Iterator[str]:
     for sentence in split_sentences(text.translate(_QUOTES)):
         for part in sentence.split('"'):
             yield from _WORD.findall(part)[1:]
+
+
+def _grams(text: str, size: int) -> list[tuple[str, ...]]:
+    found = words(text)
+    return list(zip(*(found[i:] for i in range(size)), strict=False))

@@ -1,15 +1,4 @@
-"""What an experiment was run with: settings, pairs, model and versions, so that it can be continued and repeated.
-
-```
-experiment.json      settings and their hash, identity of the model, versions, revision of the source
-experiment.yaml      the file as it was read
-pairs.jsonl          all pairs
-cells/, claims/      see `agents.experiments.cells`
-samples.jsonl        all samples with their measures, when the run is complete; also samples.parquet, with pyarrow
-results.json, table.md, success_by_budget.png, frontier.png
-report.html, report.md   where somebody asked for them
-```
-"""
+"""What an experiment was run with: settings, items, model and versions, so that it can be continued and repeated."""
 
 import hashlib
 import json
@@ -21,21 +10,24 @@ from typing import Any, Literal, TypeVar, final
 import pydantic
 
 from agents.errors import RunDamaged, RunMismatch
-from agents.experiments.folder import CELLS, CLAIMS, check_empty, write_files
-from agents.experiments.pairs import pairs_text, read_pairs, source_identity
+from agents.experiments.folder import CELLS, CLAIMS, EXPERIMENT, MANIFEST, check_empty, write_files
+from agents.experiments.kind import Kind
 from agents.experiments.spec import Experiment
 from agents.simulation.manifest import model_identity, platform_of, utc_now, versions_here
-from steer.data.pairs import Pair
+from steer.models.latent_model import LatentModel
 
-MANIFEST, EXPERIMENT, PAIRS = "experiment.json", "experiment.yaml", "pairs.jsonl"
+K = TypeVar("K", bound=Kind[Any])
 
 
-class RunManifest(pydantic.BaseModel):
-    """What an experiment of either kind was run with.
+@final
+class Manifest(pydantic.BaseModel):
+    """What an experiment was run with.
 
     Attributes:
+        kind: what it is over.
         experiment, experiment_sha256: its id, and the hash of `settings`.
         settings: all that decides what is written.
+        files: hashes of what the folder keeps of the items, by name.
         model: see `agents.simulation.manifest.model_identity`.
         versions, platform, revision: of packages, machine and source, for whoever repeats the run; `revision` is None
             outside a repository, and ends with `+` where files were changed since.
@@ -49,6 +41,7 @@ class RunManifest(pydantic.BaseModel):
     experiment: str
     experiment_sha256: str
     settings: dict[str, Any]
+    files: dict[str, str]
     model: dict[str, Any]
     versions: dict[str, str]
     platform: dict[str, str]
@@ -60,90 +53,64 @@ class RunManifest(pydantic.BaseModel):
         return self.model_dump_json(indent=2) + "\n"
 
 
-M = TypeVar("M", bound=RunManifest)
-
-
-@final
-class ExperimentManifest(RunManifest):
-    """What an experiment was run with.
-
-    Attributes:
-        pairs_sha256: hash of `pairs.jsonl`.
-    """
-
-    kind: Literal["experiment"] = "experiment"
-    pairs_sha256: str
-
-
-def settings_of(experiment: Experiment) -> dict[str, Any]:
-    """All that decides what is written, the content of the source of pairs included; plain JSON.
-
-    Raises:
-        ExperimentError: that source is not there.
-    """
-    return experiment.settings() | {"pairs": source_identity(experiment.pairs)}
-
-
-def provenance(experiment: str, settings: dict[str, Any], model: Any) -> dict[str, Any]:
-    """What every manifest of an experiment says: its id, settings and their hash, model, versions, machine, time."""
-    return {
-        "experiment": experiment,
-        "experiment_sha256": _hash(json.dumps(settings, sort_keys=True)),
-        "settings": settings,
-        "model": model_identity(model),
-        "versions": versions_here(),
-        "platform": platform_of(model),
-        "revision": _revision(),
-        "started": utc_now(),
-    }
-
-
-def start_run(folder: Path, experiment: Experiment, model: Any, pairs: list[Pair]) -> None:
-    """Write the manifest, the experiment and its pairs into the folder of a new run.
+def start_run(folder: Path, kind: Kind[Any], model: LatentModel) -> None:
+    """Write the manifest, the experiment and its items into the folder of a new run.
 
     Raises:
         RunExists: the folder holds something else.
         RunWriteError: the file system refused.
     """
-    check_empty(folder, {EXPERIMENT, PAIRS, CELLS, CLAIMS})
-    text = pairs_text(pairs)
-    common = provenance(experiment.id, settings_of(experiment), model)
-    manifest = ExperimentManifest(pairs_sha256=_hash(text), **common)
+    files, settings = kind.files(), kind.settings()
+    check_empty(folder, {EXPERIMENT, CELLS, CLAIMS, *files})
+    manifest = Manifest(
+        kind=kind.name,
+        experiment=kind.experiment.id,
+        experiment_sha256=_hash(json.dumps(settings, sort_keys=True)),
+        settings=settings,
+        files={name: _hash(text) for name, text in files.items()},
+        model=model_identity(model),
+        versions=versions_here(),
+        platform=platform_of(model),
+        revision=_revision(),
+        started=utc_now(),
+    )
     # The manifest last: where it is, all the rest is.
-    write_files(folder, {PAIRS: text, EXPERIMENT: experiment.to_yaml(), MANIFEST: manifest.to_json()})
+    write_files(folder, {**files, EXPERIMENT: kind.experiment.to_yaml(), MANIFEST: manifest.to_json()})
 
 
-def read_run(folder: Path) -> tuple[ExperimentManifest, list[Pair]]:
-    """Manifest and pairs of a run.
-
-    Raises:
-        RunDamaged: one of them was changed.
-        OSError: there is no manifest.
-    """
-    manifest = read_manifest(folder / MANIFEST, ExperimentManifest, "is no experiment's")
-    pairs = read_pairs(folder / PAIRS)
-    if _hash(pairs_text(pairs)) != manifest.pairs_sha256:
-        raise RunDamaged(f"{folder / PAIRS} was changed since the run was started; put it back, or start a new run")
-    return manifest, pairs
-
-
-def read_manifest(path: Path, kind: type[M], wrong: str) -> M:
-    """Read what `to_json` gave.
-
-    Args:
-        path: of the file.
-        kind: of manifest.
-        wrong: what to say of a file that holds something else.
+def existing_run(kind: type[K], experiment: Experiment, folder: Path) -> K | None:
+    """The kind, with the items of a run of this experiment that was started in a folder; None where none was.
 
     Raises:
-        RunDamaged: it does.
-        OSError: there is no such file.
+        RunMismatch: it is a run of another experiment; says in what they differ.
+        RunDamaged: its files were changed.
     """
+    if not (folder / MANIFEST).exists():
+        return None
+    manifest = read_manifest(folder)
+    if manifest.kind != kind.name:
+        raise RunMismatch(f"{folder} holds a run over {manifest.kind}, not {kind.name}; choose another --out")
+    found = kind.read(experiment, folder)
+    for name, text in found.files().items():
+        if _hash(text) != manifest.files.get(name):
+            raise RunDamaged(f"{folder / name} was changed since the run was started; put it back, or start a new run")
+    check_settings(manifest.settings, found.settings(), folder)
+    return found
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a run.
+
+    Raises:
+        RunDamaged: it was changed.
+        OSError: there is none.
+    """
+    path = folder / MANIFEST
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(path.read_bytes())
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        raise RunDamaged(f"{path} {wrong}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise RunDamaged(f"{path} is no experiment's: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def check_settings(was: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> None:
@@ -152,28 +119,34 @@ def check_settings(was: Mapping[str, Any], settings: Mapping[str, Any], folder: 
     Raises:
         RunMismatch: they differ; says in what.
     """
-    then, now = dict(_flat(was)), dict(_flat(settings))
     # Names first: of an arm that is gone they say more than its other keys.
-    keys = sorted(then.keys() | now.keys(), key=lambda key: (not key.endswith(".name"), key))
-    if differ := [key for key in keys if then.get(key) != now.get(key)]:
-        shown = "; ".join(f"{key} was {_show(then, key)}, now it is {_show(now, key)}" for key in differ[:3])
+    if differ := sorted(_differences(was, settings), key=lambda item: (not item[0].endswith(".name"), item[0])):
+        shown = "; ".join(said for _, said in differ[:3])
         more = f" (and {len(differ) - 3} more)" if len(differ) > 3 else ""
         raise RunMismatch(f"{folder} holds a run of another experiment: {shown}{more}; choose another --out")
 
 
-def check_model(was: Mapping[str, Any], model: Any) -> None:
+def check_model(was: Mapping[str, Any], model: LatentModel) -> None:
     """Compare a model with the one that a run was started with, `was` (a `model_identity`).
 
     Raises:
         RunMismatch: they differ; says in what.
     """
-    then, now = dict(_flat(was)), dict(_flat(json.loads(json.dumps(model_identity(model)))))
-    for key in sorted(then.keys() | now.keys()):
-        if then.get(key) != now.get(key):
-            raise RunMismatch(
-                f"the run was made with another model: {key} was {_show(then, key)}, now it is {_show(now, key)}; give "
-                f"the model {was.get('name')!r} as it was then, or choose another --out"
-            )
+    for _, said in _differences(was, json.loads(json.dumps(model_identity(model)))):
+        raise RunMismatch(
+            f"the run was made with another model: {said}; give the model {was.get('name')!r} as it was then, or "
+            "choose another --out"
+        )
+
+
+def _differences(was: Mapping[str, Any], is_now: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Dotted names of leaves that are not alike in nested JSON, in their order, and what there was and is."""
+    then, now = dict(_flat(was)), dict(_flat(is_now))
+    return [
+        (key, f"{key} was {_show(then, key)}, now it is {_show(now, key)}")
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+    ]
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

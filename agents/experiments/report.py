@@ -3,24 +3,29 @@
 Both are made of the files that the run left; nothing is computed anew but the figures.
 """
 
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from agents.experiments.bench import glossary
+from agents.errors import RunDamaged, RunNotFound
 from agents.experiments.drawing import as_pngs, as_svgs
-from agents.experiments.figures import BY_BUDGET, FRONTIER, draw_results
-from agents.experiments.folder import make_folder, write_files
-from agents.experiments.measures import MEASURES
-from agents.experiments.play_figures import draw_plays
-from agents.experiments.play_manifest import PLAYS
-from agents.experiments.play_report import plays_html, plays_markdown
-from agents.experiments.play_report_content import read_play_report
-from agents.experiments.report_content import Report, findings, made_with, read_report, totals
-from agents.experiments.report_page import escape_line, points, render
-from agents.experiments.results import HEADLINE
+from agents.experiments.figures import caption, drawings
+from agents.experiments.findings import findings
+from agents.experiments.folder import EXPERIMENT, MANIFEST, RESULTS, SAMPLES, make_folder, write_files
+from agents.experiments.kind import Example
+from agents.experiments.load import KINDS
+from agents.experiments.manifest import Manifest, read_manifest
+from agents.experiments.measures import glossary
+from agents.experiments.results import Results
 from agents.experiments.tables import (
-    VERDICT,
+    Sheet,
+    captions_of,
     describe,
     difference_table,
+    goal_tables,
     markdown_table,
     measures_by_group,
     notes,
@@ -30,16 +35,28 @@ from agents.experiments.tables import (
 
 HTML, MARKDOWN = "report.html", "report.md"
 TEMPLATE = "report.html.j2"
-COST = frozenset(name for name, measure in MEASURES.items() if measure.group == "cost")
-INTERVALS = "Bars are 95 % intervals."
-CAPTIONS = {
-    FRONTIER: "Success against fluency: up is more endings that arrive, left is more fluent text. " + INTERVALS,
-    BY_BUDGET: "Success by budget: what more generated tokens buy. Bands are arms without a budget. " + INTERVALS,
-}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What stands in a report.
+
+    Attributes:
+        results, manifest: of the run.
+        settings: the experiment's file.
+        examples: the first items, and what each arm wrote for them with the first seed.
+        totals: the cost of the whole run in one sentence.
+    """
+
+    results: Results
+    manifest: Manifest
+    settings: str
+    examples: tuple[Example, ...]
+    totals: str
 
 
 def write_report(run: Path, out: Path | None = None) -> list[Path]:
-    """Write `report.html`, `report.md` and the figures of a finished run, of pairs or of scenarios.
+    """Write `report.html`, `report.md` and the figures of a finished run.
 
     Args:
         run: folder of an experiment that has come to its end.
@@ -53,61 +70,138 @@ def write_report(run: Path, out: Path | None = None) -> list[Path]:
         RunDamaged: the run is not finished, or its files were changed.
         RunWriteError: the file system refused.
     """
-    if (run / PLAYS).exists():
-        plays = read_play_report(run)
-        pages, drawings = (plays_html(plays), plays_markdown(plays)), draw_plays(plays.results, plays.courses)
-    else:
-        report = read_report(run)
-        pages, drawings = (as_html(report), as_markdown(report)), draw_results(report.results)
-    out = out or run
-    images = as_pngs(drawings)
+    report, out = read_report(run), out or run
+    files = {HTML: as_html(report), MARKDOWN: as_markdown(report), **as_pngs(drawings(report.results))}
     make_folder(out)
-    return write_files(out, {HTML: pages[0], MARKDOWN: pages[1], **images})
+    return write_files(out, files)
+
+
+def read_report(run: Path) -> Report:
+    """Gather what stands in the report of a finished run.
+
+    Raises:
+        RunNotFound, RunDamaged: see `write_report`.
+    """
+    try:
+        manifest, settings = read_manifest(run), (run / EXPERIMENT).read_text(encoding="utf-8")
+    except OSError as error:
+        missing = Path(error.filename or MANIFEST).name
+        raise RunNotFound(
+            f"{run} holds no run of an experiment ({missing}: {error.strerror}); expected the --out of steer experiment"
+        ) from error
+    results, path = Results.load(run / RESULTS), run / SAMPLES
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        examples = KINDS[results.kind].examples(rows, results.seeds[0])
+        return Report(results, manifest, settings, examples, _totals(rows, captions_of(results).unit))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunDamaged(
+            f"{path} holds no samples of this run ({error}); give the `steer experiment` command of the run again, "
+            "which makes it anew"
+        ) from error
 
 
 def as_html(report: Report) -> str:
     """The report as one page: figures inside, no script, nothing from elsewhere."""
-    results = report.results
-    names = [name for name in results.arms[0].measures if name not in COST]
+    results, words = report.results, captions_of(report.results)
+    figures, whole = drawings(results), results.whole()
     values = {
         "about": describe(results),
-        "bars": [arm.measures[HEADLINE] for arm in results.arms] if results.judged else None,
-        "captions": CAPTIONS,
+        "bars": [row.measures[words.headline] for row in whole] if results.judged else None,
+        "captions": {name: caption(results, name) for name in figures},
+        "examples": report.examples,
         "facts": made_with(report.manifest),
-        "figures": as_svgs(draw_results(results)),
+        "figures": as_svgs(figures),
         "findings": findings(results),
-        "glossary": glossary(results.arms[0].measures, MEASURES),
+        "glossary": glossary(results.measures, KINDS[results.kind].measures),
+        "goals": goal_tables(results),
         "notes": notes(results),
         "reference": results.reference,
-        "samples": report.samples,
         "settings": report.settings,
         "tables": measures_by_group(results),
-        "tests": [sheet for name in names if (sheet := difference_table(results, name))],
-        "title": results.title or results.id,
-        "totals": totals(results),
+        "tests": _tests(results),
+        "title": results.name,
+        "totals": report.totals,
         "verdict": verdict_table(results),
+        "words": words,
     }
-    return render(TEMPLATE, values)
+    return _render(TEMPLATE, values)
 
 
 def as_markdown(report: Report) -> str:
     """The report as Markdown, for a folder that holds the figures."""
-    results = report.results
-    parts = [f"# {plain_line(results.title or results.id)}", describe(results), points(findings(results))]
+    results, words = report.results, captions_of(report.results)
+    parts = [f"# {plain_line(results.name)}", describe(results), _points(findings(results))]
     parts += [markdown_table(verdict_table(results)), *notes(results)]
-    parts += [f"![{CAPTIONS[name]}]({name})" for name in draw_results(results)]
-    parts += [
-        markdown_table(sheet) for name in VERDICT if name not in COST and (sheet := difference_table(results, name))
-    ]
-    parts += ["## Measures", points(f"`{name}`: {line}" for name, line in glossary(results.arms[0].measures, MEASURES))]
-    parts += ["## Cost", totals(results), "## Samples"]
-    for pair, texts in report.samples:
-        parts += [
-            f"### {escape_line(pair.id)}",
-            f"Context: {escape_line(pair.context)}",
-            f"Goal: {escape_line(pair.terminal)}",
-        ]
-        parts += [f"**{escape_line(text.arm)}** ({text.facts}): {escape_line(text.text)}" for text in texts]
-    parts += ["## Versions", points(f"{name}: {value}" for name, value in made_with(report.manifest).items())]
+    parts += [f"![{caption(results, name)}]({name})" for name in drawings(results)]
+    parts += map(markdown_table, (*goal_tables(results), *_tests(results, words.verdict)))
+    known = glossary(results.measures, KINDS[results.kind].measures)
+    parts += ["## Measures", _points(f"`{name}`: {line}" for name, line in known)]
+    parts += ["## Cost", report.totals, "## Samples"]
+    for example in report.examples:
+        parts += [f"### {_escape_line(example.name)}"]
+        parts += [f"{what}: {_escape_line(text)}" for what, text in example.given]
+        parts += [_points(map(_escape_line, example.goals))] if example.goals else []
+        for text in example.texts:
+            parts += [f"**{_escape_line(text.arm)}** ({text.facts})"]
+            parts += [_points(map(_escape_line, text.goals))] if text.goals else []
+            parts += [f"> {f'*{_escape_line(who)}* ' if who else ''}{_escape_line(said)}" for who, said in text.parts]
+    parts += ["## Versions", _points(f"{name}: {value}" for name, value in made_with(report.manifest).items())]
     parts += ["## Settings", f"```yaml\n{report.settings.strip()}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def made_with(manifest: Manifest) -> dict[str, str]:
+    """What the run was made with, for whoever repeats it."""
+    return {
+        "experiment": f"{manifest.experiment} ({manifest.experiment_sha256[:12]})",
+        "model": str(manifest.model.get("name")),
+        "encoder": str(manifest.model.get("encoder_id")),
+        "type": str(manifest.model.get("dtype")),
+        "revision": manifest.revision or "unknown",
+        "started": manifest.started,
+        **manifest.versions,
+        **manifest.platform,
+    }
+
+
+def _tests(results: Results, names: Sequence[str] | None = None) -> list[Sheet]:
+    """The paired tests of measures, by default of all but costs and roles."""
+    measures = KINDS[results.kind].measures
+    chosen = [name for name in names or results.measures if measures[name].group in ("goal", "text")]
+    return [sheet for name in chosen if (sheet := difference_table(results, name))]
+
+
+def _totals(rows: Sequence[Mapping[str, Any]], unit: str) -> str:
+    """The cost of a whole run in one sentence."""
+    tokens, seconds = (sum(row["measures"][name] or 0 for row in rows) for name in ("tokens", "seconds"))
+    return f"In all {len(rows):,} {unit}, {tokens:,.0f} generated tokens and {seconds / 60:,.1f} minutes of writing."
+
+
+def _render(template: str, values: Mapping[str, Any]) -> str:
+    """A page of one of the templates; what was written stays text in it."""
+    import jinja2
+    from markupsafe import Markup, escape
+
+    def ticks(text: str) -> Markup:
+        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["ticks"] = ticks
+    return environment.get_template(template).render(values)
+
+
+def _points(lines: Iterable[str]) -> str:
+    """Lines as a list in Markdown."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _escape_line(text: str) -> str:
+    """Text of a story on one line, none of which is Markdown."""
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(text.split()))

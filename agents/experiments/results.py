@@ -1,168 +1,230 @@
-"""Results of an experiment over pairs: means with intervals for each arm, tests, and all samples in one file."""
+"""Results of an experiment: means with intervals for each arm, by group and by role, and paired tests."""
 
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
+import pydantic
+from numpy.typing import NDArray
 
-from agents.experiments.cells import Cell, CellStore
-from agents.experiments.folder import SAMPLES, json_lines
-from agents.experiments.run_results import RunResults, TestedPair, compare_arms, plain_json, read_measures
-from agents.experiments.spec import Experiment, Variant
-from agents.experiments.statistics import Estimate, bootstrap_weights, estimate, means
-from agents.log.chain import write_atomic
+from agents.errors import RunDamaged
+from agents.experiments.kind import ROLES, ArmInfo, Kind, Observation, Observed
+from agents.experiments.measures import takeable
+from agents.experiments.statistics import (
+    Comparison,
+    Estimate,
+    Number,
+    bootstrap_weights,
+    compare,
+    estimate,
+    holm,
+    means,
+)
 
-HEADLINE = "nearest"  # the measure of success
+ALL = "all"
+Means = Mapping[str, NDArray[np.float64]]  # over seeds `[items]`, by measure
 
 
 @dataclass(frozen=True)
-class ArmResult:
+class Row:
     """One row of the tables.
 
     Attributes:
-        name, arm, method, budget: of the variant; `arm` is its name without the budget.
-        diegetic: whether the goal stood in the visible text.
-        samples: written.
-        measures: mean and interval over pairs, by measure.
+        arm: its name.
+        group: of the items that are counted; `all` for all of them.
+        role: of the characters whose goals are counted; empty for all of them.
+        items: how many.
+        measures: mean and interval over items, by measure.
     """
 
-    name: str
     arm: str
-    method: str
-    budget: float | None
-    diegetic: bool
-    samples: int
+    group: str
+    role: str
+    items: int
     measures: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class TestedPair:
+    """One arm against another on one measure.
+
+    Attributes:
+        measure, first, second: what is compared.
+        comparison: the outcome.
+        p_holm: p adjusted for all arms that are tested against `second` on this measure.
+    """
+
+    measure: str
+    first: str
+    second: str
+    comparison: Comparison
+    p_holm: Number
 
 
 @final
 @dataclass(frozen=True)
-class Results(RunResults):
+class Results:
     """All numbers of a run.
 
     Attributes:
-        id, title, model: of the experiment.
-        pairs, seeds, spans: how many pairs, which seeds, spans per text.
-        group: terminals that a right one is told from.
+        kind: what the experiment is over.
+        id, title, model, seeds: of the experiment.
+        items: ids of the pairs or scenarios in use.
         reference: name of the arm that the others are tested against.
         judged: whether there was a judge.
+        facts: what captions name, such as the number of terminals that a right one is told from.
         arms: in the order of the file.
-        tests: of each other arm against the reference, by measure.
+        rows: see there. An arm has a row for all items, and for a group, if it was written for each of them.
+        tests: of each other arm against the reference, on the items that both were written for, by measure.
+        courses: see `agents.experiments.kind.Observed`.
     """
 
+    kind: str
     id: str
     title: str
     model: str
-    pairs: int
     seeds: tuple[int, ...]
-    spans: int
-    group: int
+    items: tuple[str, ...]
     reference: str
     judged: bool
-    arms: tuple[ArmResult, ...]
+    facts: Mapping[str, Number]
+    arms: tuple[ArmInfo, ...]
+    rows: tuple[Row, ...]
     tests: tuple[TestedPair, ...]
+    courses: Mapping[str, tuple[Number, ...]]
 
-    @staticmethod
-    def _read(data: Mapping[str, Any]) -> dict[str, Any]:
-        return {"arms": tuple(ArmResult(**{**arm, "measures": read_measures(arm["measures"])}) for arm in data["arms"])}
+    @property
+    def name(self) -> str:
+        """The title, or else the id."""
+        return self.title or self.id
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of the measures that were taken."""
+        return list(self.rows[0].measures)
+
+    def arm(self, name: str) -> ArmInfo:
+        """An arm by its name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def row(self, arm: str, group: str = ALL, role: str = "") -> Row | None:
+        """A row; None where the arm has no such row."""
+        return next((r for r in self.rows if (r.arm, r.group, r.role) == (arm, group, role)), None)
+
+    def whole(self) -> list[Row]:
+        """The rows for all items, of the arms that were written for each."""
+        return [row for row in self.rows if (row.group, row.role) == (ALL, "")]
+
+    def groups(self) -> list[str]:
+        """The groups that there are, without `all`."""
+        return sorted({row.group for row in self.rows} - {ALL})
+
+    def roles(self, group: str) -> list[str]:
+        """The roles that there are in a group."""
+        return list(dict.fromkeys(row.role for row in self.rows if row.role and row.group == group))
+
+    def test(self, measure: str, arm: str) -> TestedPair | None:
+        """The test of an arm against the reference; None for the reference itself."""
+        return next((t for t in self.tests if (t.measure, t.first) == (measure, arm)), None)
+
+    def to_json(self) -> str:
+        """As a JSON document; NaN is null."""
+        return pydantic.TypeAdapter(Results).dump_json(self, indent=2).decode() + "\n"
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `to_json` gave.
+
+        Raises:
+            RunDamaged: the file is missing or holds something else.
+        """
+        try:
+            return pydantic.TypeAdapter(cls).validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            what = error.errors()[0]["msg"] if isinstance(error, pydantic.ValidationError) else error
+            raise RunDamaged(
+                f"{path} holds no results of an experiment ({what}); give the `steer experiment` command of the run "
+                "again, which makes it anew"
+            ) from error
 
 
-def gather(
-    experiment: Experiment, store: CellStore, cells: Sequence[Cell], count: int, *, group: int, names: Sequence[str]
-) -> Results:
-    """Compute the results of cells that are all done.
+def summarise(kind: Kind[Any], observed: Observed, *, judged: bool) -> Results:
+    """Compute the results of what was observed.
 
     Args:
-        experiment: whose cells they are.
-        store: holds them.
-        cells: all cells of the first `count` pairs.
-        count: pairs in use.
-        group: terminals that a right one is told from.
-        names: of the measures to take in.
+        kind: with its experiment.
+        observed: in all cells of the items in use.
+        judged: whether there was a judge.
     """
-    variants, weights = experiment.variants(), bootstrap_weights(count)
-    reference = experiment.reference or variants[0].name
-    values = {variant.name: _values(experiment, store, cells, variant, count, names) for variant in variants}
-    arms = tuple(
-        ArmResult(
-            name=variant.name,
-            arm=variant.arm.name,
-            method=variant.arm.method,
-            budget=variant.budget,
-            diegetic=variant.arm.options.diegetic,
-            samples=count * len(experiment.seeds),
-            measures={name: estimate(values[variant.name][name], weights) for name in names},
-        )
-        for variant in variants
-    )
-    by_measure = {name: {arm: measured[name] for arm, measured in values.items()} for name in names}
+    experiment, arms, items = kind.experiment, kind.arms(), list(observed.groups)
+    of_arm: dict[str, list[Observation]] = {arm.name: [] for arm in arms}
+    for observation in observed.observations:
+        of_arm[observation.arm].append(observation)
+    names, weights = takeable(kind.measures, judged=judged), bootstrap_weights(len(items))
+    overall = {arm: _means(found, items, "") for arm, found in of_arm.items()}
+    nothing = np.full(len(items), np.nan)
+    by_measure = {name: {arm: found.get(name, nothing) for arm, found in overall.items()} for name in names}
     return Results(
+        kind=kind.name,
         id=experiment.id,
         title=experiment.title,
         model=experiment.model,
-        pairs=count,
         seeds=experiment.seeds,
-        spans=experiment.spans,
-        group=group,
-        reference=reference,
-        judged=HEADLINE in names,
-        arms=arms,
-        tests=compare_arms(by_measure, reference, weights),
+        items=tuple(items),
+        reference=experiment.reference_name,
+        judged=judged,
+        facts=observed.facts,
+        arms=tuple(arms),
+        rows=tuple(row for found in of_arm.values() for row in _rows(found, observed.groups)),
+        tests=compare_arms(by_measure, experiment.reference_name, weights),
+        courses={arm: tuple(course) for arm, course in observed.courses.items()},
     )
 
 
-def save_samples(folder: Path, store: CellStore, cells: Sequence[Cell], names: Sequence[str]) -> list[Path]:
-    """Write all samples with their measures into `samples.jsonl`, and `samples.parquet` where pyarrow is installed.
+def compare_arms(values: Mapping[str, Means], reference: str, weights: NDArray[np.float64]) -> tuple[TestedPair, ...]:
+    """Test each arm against the reference, by measure.
 
-    Returns:
-        The files.
-
-    Raises:
-        RunWriteError: the file system refused.
+    Args:
+        values: of each measure by arm, `[items]`.
+        reference: name of an arm.
+        weights: see `agents.experiments.statistics.bootstrap_weights`.
     """
-    rows: list[dict[str, Any]] = []
-    for cell in cells:
-        records, numbers = store.records(cell) or [], store.measures(cell)
-        for index, record in enumerate(records):
-            taken = {name: plain_json(float(numbers[name][index])) for name in names}
-            texts = {"context": record.pair.context, "terminal": record.pair.terminal}
-            rows.append(record.fields() | texts | {"measures": taken})
-    path = folder / SAMPLES
-    write_atomic(path, json_lines(rows))
-    return [path, *_save_parquet(folder / "samples.parquet", rows)]
+    tests: list[TestedPair] = []
+    for name, by_arm in values.items():
+        found = {arm: compare(own, by_arm[reference], weights) for arm, own in by_arm.items() if arm != reference}
+        adjusted = holm([comparison.p for comparison in found.values()])
+        tests += [
+            TestedPair(name, arm, reference, comparison, p)
+            for (arm, comparison), p in zip(found.items(), adjusted, strict=True)
+        ]
+    return tuple(tests)
 
 
-def _save_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        return []
-    # One column per measure; `details` differs from method to method, so it stays JSON.
-    flat = [
-        {key: value for key, value in row.items() if key not in ("measures", "details")}
-        | {"details": json.dumps(row["details"], ensure_ascii=False)}
-        | row["measures"]
-        for row in rows
-    ]
-    content = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), content)
-    write_atomic(path, content.getvalue())
-    return [path]
+def _rows(found: Sequence[Observation], groups: Mapping[str, str]) -> Iterator[Row]:
+    """The rows of one arm: for all items and for each group, where there are several; of all goals, and by role."""
+    written, named = {observation.item for observation in found}, sorted(set(groups.values()))
+    roles = sorted({observation.role for observation in found}, key=("", *ROLES).index)
+    for group in [ALL, *(named if len(named) > 1 else [])]:
+        items = [item for item, own in groups.items() if group in (ALL, own)]
+        if not written.issuperset(items):
+            continue
+        weights = bootstrap_weights(len(items))
+        for role in roles:
+            if values := _means(found, items, role):
+                estimates = {name: estimate(value, weights) for name, value in values.items()}
+                yield Row(found[0].arm, group, role, len(items), estimates)
 
 
-def _values(
-    experiment: Experiment, store: CellStore, cells: Sequence[Cell], variant: Variant, count: int, names: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Means over seeds `[pairs]` of one arm, by measure."""
-    by_seed = {name: np.full((len(experiment.seeds), count), np.nan) for name in names}
-    for cell in cells:
-        if cell.variant.name == variant.name:
-            numbers, row = store.measures(cell), experiment.seeds.index(cell.seed)
-            for name in names:
-                by_seed[name][row, cell.start : cell.stop] = numbers[name]
-    return {name: means(values) for name, values in by_seed.items()}
+def _means(found: Sequence[Observation], items: Sequence[str], role: str) -> dict[str, NDArray[np.float64]]:
+    """Means over seeds; NaN where nothing was written, or nobody has the role. Nothing where that is so of all."""
+    seeds: dict[str, list[Mapping[str, float]]] = {item: [] for item in items}
+    for observation in found:
+        if observation.role == role and observation.item in seeds:
+            seeds[observation.item].append(observation.values)
+    names = next((list(own[0]) for own in seeds.values() if own), [])
+    return {
+        name: np.array([float(means(np.array([values[name] for values in own]))) for own in seeds.values()])
+        for name in names
+    }

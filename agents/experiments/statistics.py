@@ -9,10 +9,13 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import BeforeValidator
 
 DRAWS = 10_000
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # in JSON null is NaN
 EXACT_PAIRS = 14  # up to here all 2^n exchanges of a permutation test are enumerated
 
 
@@ -25,9 +28,9 @@ class Estimate:
         pairs: that have one.
     """
 
-    mean: float
-    low: float
-    high: float
+    mean: Number
+    low: Number
+    high: Number
     pairs: int
 
 
@@ -45,11 +48,11 @@ class Comparison:
     """
 
     difference: Estimate
-    p: float
+    p: Number
     test: str
-    effect: float
+    effect: Number
     effect_name: str
-    delta: float = math.nan
+    delta: Number = math.nan
 
 
 def means(values: np.ndarray) -> np.ndarray:

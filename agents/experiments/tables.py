@@ -1,67 +1,72 @@
 """Tables of results: Markdown for files and pipes, rich for terminals, from the same cells."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from agents.experiments.bench import Measure, of_group
-from agents.experiments.measures import MEASURES
-from agents.experiments.results import HEADLINE, ArmResult, Results
-from agents.experiments.run_results import RunResults
+from agents.experiments.kind import Captions
+from agents.experiments.load import KINDS
+from agents.experiments.measures import Measure, of_group
+from agents.experiments.results import ALL, Results, Row
 from agents.experiments.statistics import Comparison, Estimate
 
-TITLES = {"goal": "How often and how near the goal came", "text": "The text", "cost": "The cost of one text"}
 DIEGETIC = " †"
-# What a verdict needs: whether the goal came, whether the text is still one, and what it cost.
-VERDICT = ("nearest", "nearest_five", "overlap", "base_nll", "distinct_3", "repetition", "tokens", "seconds")
 Sheet = tuple[str, list[str], list[list[str]]]
 
 
 def tables(results: Results) -> list[Sheet]:
-    """Title, head and rows of each table: one per group of measures, then the tests of the measure of success."""
-    return [*measures_by_group(results).values(), *([sheet] if (sheet := difference_table(results, HEADLINE)) else [])]
+    """Title, head and rows of each table: by group of measures, by group of items, by role, and the tests."""
+    tests = [difference_table(results, name) for name in captions_of(results).tested]
+    return [*measures_by_group(results).values(), *goal_tables(results), *(sheet for sheet in tests if sheet)]
+
+
+def captions_of(results: Results) -> Captions:
+    """The words of the kind that the results are of."""
+    return KINDS[results.kind].captions
 
 
 def measures_by_group(results: Results) -> dict[str, Sheet]:
     """A table for each group of measures of which any was taken."""
-    names = list(results.arms[0].measures)
-    groups = {group: of_group(names, MEASURES, group) for group in TITLES}
-    return {group: measure_table(results, TITLES[group], chosen) for group, chosen in groups.items() if chosen}
+    measures, titles = KINDS[results.kind].measures, captions_of(results).titles
+    groups = {group: of_group(results.measures, measures, group) for group in titles}
+    return {group: arm_table(results, titles[group], names) for group, names in groups.items() if names}
 
 
 def verdict_table(results: Results) -> Sheet:
-    """The table that answers the question, with the few measures of `VERDICT` that were taken."""
-    return measure_table(results, "Verdict", [name for name in VERDICT if name in results.arms[0].measures])
+    """The table that answers the question, with the few measures of the kind's verdict that were taken."""
+    return arm_table(results, "Verdict", _taken(results, captions_of(results).verdict))
 
 
-def measure_table(results: Results, title: str, names: Sequence[str]) -> Sheet:
-    """A table of measures with their intervals, a row per arm."""
-    rows = [[show_name(arm), *(show(arm.measures[name], name) for name in names)] for arm in results.arms]
+def arm_table(results: Results, title: str, names: Sequence[str]) -> Sheet:
+    """A table of measures with their intervals: a row for each arm that was written for all items."""
+    rows = [[show_name(results, row.arm), *_shown(results, row, names)] for row in results.whole()]
     return title, ["arm", *map(heading, names)], rows
+
+
+def goal_tables(results: Results) -> list[Sheet]:
+    """What became of the goals by their relation, where there are several, and by role in each of them."""
+    words, groups = captions_of(results), results.groups()
+    names = _taken(results, words.by_group)
+    rows = [
+        [f"{group}: {arm.name}", *_shown(results, row, names)]
+        for group in groups
+        for arm in results.arms
+        if (row := results.row(arm.name, group)) is not None
+    ]
+    found = [("By relation of the goals", ["relation: arm", *map(heading, names)], rows)] if rows else []
+    return [*found, *(_role_table(results, group) for group in groups or [ALL] if results.roles(group))]
 
 
 def difference_table(results: Results, measure: str) -> Sheet | None:
     """A table of one measure's paired tests against the reference; None where nothing was tested."""
-    return paired_tests(results, measure, show)
-
-
-def paired_tests(results: RunResults, measure: str, show: Callable[..., str], *, by: str = "") -> Sheet | None:
-    """The same of either kind of results.
-
-    Args:
-        results: of a run.
-        measure: its name.
-        show: see there; of the kind.
-        by: what a pair is, where a column is to say how many there were.
-    """
-    rows = []
+    by, rows = captions_of(results).paired_by, []
     for test in results.tests:
         if test.measure == measure:
             c = test.comparison
-            change, count = show(c.difference, measure, signed=True), [str(c.difference.pairs)] if by else []
+            change, count = show(results, c.difference, measure, signed=True), [str(c.difference.pairs)] if by else []
             rows.append([test.first, change, *count, show_p(c.p), show_p(test.p_holm), show_effect(c), c.test])
     title = f"{heading(measure)}: each arm against {results.reference}, paired" + (f" by {by}" if by else "")
     head = ["arm", "difference", *([f"{by}s"] if by else []), "p", "p (Holm)", "effect", "test"]
@@ -75,7 +80,7 @@ def heading(name: str) -> str:
 
 def markdown(results: Results) -> str:
     """All tables in Markdown, under the title of the experiment."""
-    parts = [f"# {plain_line(results.title or results.id)}", describe(results), *map(markdown_table, tables(results))]
+    parts = [f"# {plain_line(results.name)}", describe(results), *map(markdown_table, tables(results))]
     return "\n\n".join([*parts, *notes(results)]) + "\n"
 
 
@@ -105,40 +110,36 @@ def rich_table(sheet: Sheet) -> Table:
 def describe(results: Results) -> str:
     """What was compared, in one sentence."""
     seeds = "1 seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
-    return (
-        f"{results.pairs} pairs of context and terminal, {seeds}, {results.spans} spans per text, model "
-        f"{plain_line(results.model)}. In brackets: 95 % bootstrap intervals over pairs."
-    )
+    numbers = {"items": len(results.items), "seeds": seeds, "model": plain_line(results.model)}
+    return captions_of(results).about.format(**numbers, **results.facts)
 
 
 def notes(results: Results) -> list[str]:
     """What a reader has to know besides."""
-    found = []
+    found = ["Measures that need a judge are left out: it is not installed (`pip install 'steer[judge]'`)."]
     if results.judged:
-        found.append(
-            f"`nearest`: share of endings whose nearest terminal among {results.group} is the right one, by a sentence "
-            "embedder that no arm and no reward uses; `nearest five`: among the five nearest."
-        )
-    else:
-        found.append("Measures that need a judge are left out: it is not installed (`pip install 'steer[judge]'`).")
+        found = [captions_of(results).judged.format(**results.facts)]
     if any(arm.diegetic for arm in results.arms):
         found.append("† The goal stands in the visible text, where the characters can hear it: a control, no method.")
     return found
 
 
-def show(value: Estimate, name: str, *, signed: bool = False) -> str:
+def show(results: Results, value: Estimate, name: str, *, signed: bool = False) -> str:
     """A mean with its interval, in the measure's own format."""
-    return show_value(value, MEASURES[name], signed=signed)
+    return show_value(value, KINDS[results.kind].measures[name], signed=signed)
 
 
 def show_value(value: Estimate, measure: Measure, *, signed: bool = False) -> str:
-    """A mean with its interval, as a share or with as many digits behind the point as the measure says."""
+    """A mean with its interval, as a share or with as many digits behind the point as the measure says.
+
+    What is of a single pair or scenario has no interval.
+    """
     if not value.pairs:
         return "-"
     sign = "+" if signed else ""
     form = f"{{:{sign}.0f}}" if measure.percent else f"{{:{sign}.{measure.digits}f}}"
     mean, low, high = (form.format(100 * v if measure.percent else v) for v in (value.mean, value.low, value.high))
-    return f"{mean}{' %' if measure.percent else ''} ({low} to {high})"
+    return f"{mean}{' %' if measure.percent else ''}" + (f" ({low} to {high})" if value.pairs > 1 else "")
 
 
 def show_effect(comparison: Comparison) -> str:
@@ -155,11 +156,33 @@ def show_p(p: float) -> str:
     return "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def show_name(arm: ArmResult) -> str:
+def show_name(results: Results, arm: str) -> str:
     """Name of an arm, marked where its goal stood in the visible text."""
-    return arm.name + (DIEGETIC if arm.diegetic else "")
+    return arm + (DIEGETIC if results.arm(arm).diegetic else "")
 
 
 def plain_line(text: str) -> str:
     """Text inside a Markdown table: a bar would end its cell."""
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _role_table(results: Results, group: str) -> Sheet:
+    """What became of the goals of the first character, the second, ...: a line per arm and role."""
+    names = _taken(results, captions_of(results).by_role)
+    lines = [
+        [f"{role}: {arm.name}", str(row.measures[names[0]].pairs), *_shown(results, row, names)]
+        for role in results.roles(group)
+        for arm in results.arms
+        if (row := results.row(arm.name, group, role)) is not None
+    ]
+    where = "all scenarios" if group == ALL else group
+    return f"By role, {where}", ["role: arm", "scenarios", *map(heading, names)], lines
+
+
+def _taken(results: Results, names: Sequence[str]) -> list[str]:
+    """Those of `names` that were measured."""
+    return [name for name in names if name in results.measures]
+
+
+def _shown(results: Results, row: Row, names: Sequence[str]) -> list[str]:
+    return [show(results, row.measures[name], name) for name in names]

@@ -11,6 +11,7 @@ from steer.data.corpus import tokenize_stories
 from steer.data.pairs import Pair, make_pairs
 from steer.data.windows import SpanDataset, collate, sentence_ends
 from steer.errors import CorpusError
+from steer.evaluation.decoding import nlls
 from steer.evaluation.judge import Judge, judge_folder
 from steer.evaluation.latents import quality_figures
 from steer.evaluation.likelihood import compare_interleaved, compare_router, summarize
@@ -142,21 +143,9 @@ def write_arm(
     return written
 
 
-def ending(written: Written) -> str:
-    """The last span that holds any text."""
-    return next((span for span in reversed(written.spans) if span.strip()), "")
-
-
-@torch.no_grad()
-def base_nll(model: LatentModel, written: Sequence[Written]) -> np.ndarray:
-    """Mean NLL `[n]` of each written text under the bare base behind its context, nats per token."""
-    values = []
-    for row in written:
-        ids = torch.tensor([[*row.context, *row.ids]], device=model.device)
-        logits = model.role_logits(None, model.embed(ids))[0, :-1].float()
-        nll = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
-        values.append(float(nll[-len(row.ids) :].mean()) if row.ids else float("nan"))
-    return np.array(values)
+def ending(spans: Sequence[str]) -> str:
+    """The last of a text's spans that holds any text."""
+    return next((span for span in reversed(spans) if span.strip()), "")
 
 
 def arrival(endings: Sequence[str], terminals: Sequence[str], embed: Callable[[Sequence[str]], Tensor]) -> np.ndarray:
@@ -240,12 +229,12 @@ def evaluate(
     samples = [{"context": pair.context, "goal": pair.terminal} for pair in cut[:SAMPLES]]
     for arm, settings in ARMS.items():
         written = write_arm(model, cut, spans=spans, seed=seed, sampling=sampling, progress=progress, **settings)
-        ends = [ending(w) for w in written]
+        ends = [ending(w.spans) for w in written]
         ranks = arrival(ends, [p.terminal for p in cut], judge.embed)
         endings["arms"][arm] = {
             "nearest": share_with_interval(ranks == 1),
             "nearest_five": share_with_interval(ranks <= 5),
-            "base_nll": float(np.nanmean(base_nll(model, written))),
+            "base_nll": float(np.nanmean(nlls(model, [w.context for w in written], [w.ids for w in written]))),
         }
         if arm in SAMPLED:
             for sample, end in zip(samples, ends, strict=False):

@@ -17,11 +17,15 @@ import torch
 import yaml
 from torch import Tensor
 
-from agents.experiments.arms import ARMS, Sample, Task, write_unguided
-from agents.experiments.cells import Record
-from agents.experiments.options import Options
-from agents.experiments.runner import run_experiment
-from agents.experiments.spec import Experiment, load_experiment
+from agents.experiments.kind import ArmInfo
+from agents.experiments.load import load_experiment
+from agents.experiments.pairs.arms import ARMS, Sample, Task, write_unguided
+from agents.experiments.pairs.options import Options
+from agents.experiments.pairs.spec import PairExperiment
+from agents.experiments.results import Results, Row
+from agents.experiments.results import TestedPair as PairTest  # pytest would take the name for a test
+from agents.experiments.run import run_experiment
+from agents.experiments.statistics import Comparison, Estimate
 from steer.data.pairs import Pair
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,9 +51,11 @@ class Letters:
         return torch.nn.functional.normalize(torch.tensor(rows), dim=1)
 
 
-def experiment(folder: Path, **changes: Any) -> Experiment:
+def experiment(folder: Path, **changes: Any) -> PairExperiment:
     """A small experiment whose pairs lie in `folder`; `None` takes a key out."""
-    return load_experiment(write_file(folder, **changes))
+    loaded = load_experiment(write_file(folder, **changes))
+    assert isinstance(loaded, PairExperiment)
+    return loaded
 
 
 def write_file(folder: Path, **changes: Any) -> Path:
@@ -71,12 +77,26 @@ def write_file(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def made_results(rows: Sequence[tuple[ArmInfo, Mapping[str, Estimate]]], **changes: Any) -> Results:
+    """Results of arms with such measures over eight items; the first is the reference."""
+    whole = tuple(Row(arm.name, "all", "", 8, measures) for arm, measures in rows)
+    fields: dict[str, Any] = {
+        **{"kind": "pairs", "id": "id", "title": "A title", "model": "tiny", "seeds": (0, 1)},
+        **{"items": tuple(f"p{i}" for i in range(8)), "reference": rows[0][0].name, "judged": True},
+        **{"facts": {"spans": 6.0, "group": 100.0}, "arms": tuple(arm for arm, _ in rows), "rows": whole},
+        **{"tests": (), "courses": {}},
+    }
+    return Results(**fields | changes)
+
+
+def made_test(measure: str, arm: str, reference: str, difference: float, p: float) -> PairTest:
+    """A test with a small effect."""
+    found = Comparison(Estimate(difference, 0.0, 1.0, 8), p, "sign flips", 0.5, "d", 0.25)
+    return PairTest(measure, arm, reference, found, p)
+
+
 def sample(*spans: str, ended: bool = False) -> Sample:
     return Sample("".join(spans), spans, tuple("".join(spans).encode()), ended, 8, 1)
-
-
-def record(pair: Pair, *spans: str) -> Record:
-    return Record("plain", 0, pair, sample(*spans))
 
 
 def start_child(file: Path, run: Path, log: Path) -> subprocess.Popen[str]:

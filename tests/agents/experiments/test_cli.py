@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agents.cli.experiment import clock, progress_table
-from agents.experiments.work import Tally
+from agents.experiments.kind import Tally
 from tests.agents.cli.kit import document, error_line, steer
 from tests.agents.experiments.kit import write_file
 
@@ -51,7 +51,7 @@ def test_what_is_shown_while_it_runs() -> None:
 
     tallies = {"plain": Tally(cells=4, done=1, texts=20, hits=5, tokens=3000, seconds=30), "rest": Tally(cells=4)}
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(progress_table(tallies))
+    console.print(progress_table(tallies, unit="texts", success="nearest"))
     shown = console.export_text()
     for part in ("plain", "1/4", "25%", "100", "2 min", "0/4"):
         assert part in shown

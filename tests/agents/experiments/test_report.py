@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import re
 import shutil
 from collections import Counter
@@ -13,21 +12,21 @@ from typing import Any
 import pytest
 
 from agents.errors import RunDamaged, RunNotFound, RunWriteError
-from agents.experiments.arms import ARMS, Sample, Task, write_unguided
-from agents.experiments.bench import glossary
 from agents.experiments.drawing import as_svgs
-from agents.experiments.figures import BY_BUDGET, FRONTIER, draw_results
-from agents.experiments.measures import MEASURES
-from agents.experiments.options import Options, SearchOptions
-from agents.experiments.report import as_html, as_markdown, write_report
-from agents.experiments.report_content import findings, read_report, totals
-from agents.experiments.results import ArmResult, Results
-from agents.experiments.results import TestedPair as PairTest  # pytest would take the name for a test
-from agents.experiments.runner import run_experiment
-from agents.experiments.statistics import Comparison, Estimate
+from agents.experiments.figures import BY_BUDGET, FRONTIER, drawings
+from agents.experiments.findings import findings
+from agents.experiments.kind import ArmInfo
+from agents.experiments.measures import glossary
+from agents.experiments.pairs.arms import ARMS, Sample, Task, write_unguided
+from agents.experiments.pairs.measures import MEASURES
+from agents.experiments.pairs.options import Options, SearchOptions
+from agents.experiments.report import as_html, as_markdown, read_report, write_report
+from agents.experiments.results import Results
+from agents.experiments.run import run_experiment
+from agents.experiments.statistics import Estimate
 from agents.experiments.tables import difference_table, show
 from tests.agents.cli.kit import document, error_line, steer
-from tests.agents.experiments.kit import PAIRS, Letters, experiment
+from tests.agents.experiments.kit import PAIRS, Letters, experiment, made_results, made_test
 
 NASTY = '</article><script src="http://example.org/x.js">alert("*hi*")</script> & |so on|'
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -128,19 +127,22 @@ def test_tables_can_be_read_aloud(html: str) -> None:
 def test_both_hold_the_numbers_and_the_first_texts(run: Path, html: str) -> None:
     report, words = read_report(run), " ".join(" ".join(Page(html).words).split())
     told = as_markdown(report)
-    for arm in report.results.arms:
-        assert show(arm.measures["nearest"], "nearest") in words and show(arm.measures["nearest"], "nearest") in told
-    for name, line in glossary(report.results.arms[0].measures, MEASURES):
+    for row in report.results.rows:
+        shown = show(report.results, row.measures["nearest"], "nearest")
+        assert shown in words and shown in told
+    for name, line in glossary(report.results.measures, MEASURES):
         assert f"{name} {line}" in words and f"- `{name}`: {line}" in told
-    for part in (totals(report.results), *findings(report.results)):
+    for part in (report.totals, *findings(report.results)):
         assert part in words and part in told
     rows = [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [pair for pair, _ in report.samples] == PAIRS
-    for pair, texts in report.samples:
+    assert [example.given for example in report.examples] == [
+        (("Context", p.context), ("Goal", p.terminal)) for p in PAIRS
+    ]
+    for pair, example in zip(PAIRS, report.examples, strict=True):
         first = {row["arm"]: row["text"] for row in rows if (row["pair"], row["seed"]) == (pair.id, 3)}
-        assert [text.arm for text in texts] == [arm.name for arm in report.results.arms]
-        assert {text.arm: text.text for text in texts} == first
-        assert all(" ".join(text.text.split()) in words for text in texts)
+        assert [text.arm for text in example.texts] == [arm.name for arm in report.results.arms]
+        assert {text.arm: text.parts[0][1] for text in example.texts} == first
+        assert all(" ".join(text.parts[0][1].split()) in words for text in example.texts)
     assert f"python: {report.manifest.versions['python']}" in told and "chunk: 2" in told
     # Nothing in it is Markdown of a model's.
     assert "\\*hi\\*" in told and "\\<script" in told and not re.search(r"(?<!\\)<script", told)
@@ -154,7 +156,7 @@ def test_the_same_run_gives_the_same_page(run: Path, html: str, tmp_path: Path) 
 
 
 def test_figures_take_the_colours_of_the_page(run: Path) -> None:
-    for name, figure in as_svgs(draw_results(Results.load(run / "results.json"))).items():
+    for name, figure in as_svgs(drawings(Results.load(run / "results.json"))).items():
         assert figure.startswith("<svg ") and figure.rstrip().endswith("</svg>")
         assert "currentColor" in figure and "#000000" not in figure and "#ffffff" not in figure
         assert f'id="{Path(name).stem}-0"' in figure and "metadata" not in figure
@@ -178,16 +180,13 @@ def test_runs_that_cannot_be_told(run: Path, tmp_path: Path) -> None:
 
 
 def test_findings_count_the_tests() -> None:
-    def arm(name: str, share: float, *, diegetic: bool = False) -> ArmResult:
-        return ArmResult(name, name, "any", None, diegetic, 8, {"nearest": Estimate(share, 0.0, 1.0, 8)})
+    def arm(name: str, share: float, *, diegetic: bool = False) -> tuple[ArmInfo, dict[str, Estimate]]:
+        return ArmInfo(name, name, diegetic=diegetic), {"nearest": Estimate(share, 0.0, 1.0, 8)}
 
-    def test(name: str, difference: float, p: float) -> PairTest:
-        found = Comparison(Estimate(difference, 0.0, 1.0, 8), p, "sign flips", 0.5, "d", 0.25)
-        return PairTest("nearest", name, "none", found, p)
-
-    arms = (arm("none", 0.5), arm("up", 0.75), arm("down", 0.0), arm("same", 0.5), arm("told", 1.0, diegetic=True))
-    tests = (test("up", 0.25, 0.01), test("down", -0.5, 0.04), test("same", 0.0, 1.0), test("told", 0.5, 0.001))
-    results = Results("id", "", "m", 8, (0,), 2, 100, "none", True, arms, tests)
+    rows = [arm("none", 0.5), arm("up", 0.75), arm("down", 0.0), arm("same", 0.5), arm("told", 1.0, diegetic=True)]
+    found = (("up", 0.25, 0.01), ("down", -0.5, 0.04), ("same", 0.0, 1.0), ("told", 0.5, 0.001))
+    tests = tuple(made_test("nearest", name, "none", difference, p) for name, difference, p in found)
+    results = made_results(rows, tests=tests)
     first, *rest = findings(results)
     assert "most often with up: 75 % (0 to 100)" in first and "reference none: 50 %" in first
     assert rest == [
@@ -196,21 +195,11 @@ def test_findings_count_the_tests() -> None:
         "It was nearest less often with down.",
     ]
     # A reference that tells the goal is still what the others are told from.
-    told = dataclasses.replace(results, reference="told", arms=arms[-1:], tests=())
-    assert findings(told)[0].count("told: 100 %") == 2
+    assert findings(made_results(rows[-1:]))[0].count("told: 100 %") == 2
     sheet = difference_table(results, "nearest")
     assert sheet is not None and sheet[2][0][4] == "d = +0.50, δ = +0.25"
     unjudged = dataclasses.replace(results, judged=False)
-    assert "not judged" in findings(unjudged)[0] and draw_results(unjudged) == {}
-
-
-def test_results_of_before_there_was_a_delta_are_read(run: Path, tmp_path: Path) -> None:
-    data = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    for one in data["tests"]:
-        del one["comparison"]["delta"]
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(data), encoding="utf-8")
-    assert all(math.isnan(one.comparison.delta) for one in Results.load(path).tests)
+    assert "not judged" in findings(unjudged)[0] and drawings(unjudged) == {}
 
 
 def test_the_command(run: Path, tmp_path: Path) -> None:

@@ -6,25 +6,26 @@ from pathlib import Path
 import pytest
 
 from agents.errors import RunDamaged
-from agents.experiments.results import ArmResult, Results, TestedPair
+from agents.experiments.kind import ArmInfo
+from agents.experiments.results import Results
+from agents.experiments.results import TestedPair as PairTest  # pytest would take the name for a test
 from agents.experiments.statistics import Comparison, Estimate
 from tests.agents.cli.kit import steer
-
-TestedPair.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test's to pytest
+from tests.agents.experiments.kit import made_results
 
 
 def results() -> Results:
-    arms = [
-        ArmResult(name, arm, method, budget, False, 8, {"nearest": Estimate(share, 0.0, 1.0, 8), "base_nll": nll})
-        for name, arm, method, budget, share, nll in (
+    rows = [
+        (ArmInfo(name, family, method, budget), {"nearest": Estimate(share, 0.0, 1.0, 8), "base_nll": nll})
+        for name, family, method, budget, share, nll in (
             ("unguided", "unguided", "unguided", None, 0.125, Estimate(1.2, 1.1, 1.3, 8)),
             ("bon x1", "bon", "search", 1.0, 0.25, Estimate(1.3, 1.1, 1.4, 8)),
             ("bon x4", "bon", "search", 4.0, 0.5, Estimate(math.nan, math.nan, math.nan, 0)),
         )
     ]
     test = Comparison(Estimate(0.375, 0.1, 0.6, 8), 0.25, "McNemar, exact", math.nan, "h")
-    tests = (TestedPair("nearest", "bon x4", "unguided", test, 0.5),)
-    return Results("id", "A title", "tiny", 8, (0, 1), 6, 100, "unguided", True, tuple(arms), tests)
+    courses = {"unguided": (0.5, math.nan)}
+    return made_results(rows, tests=(PairTest("nearest", "bon x4", "unguided", test, 0.5),), courses=courses)
 
 
 def test_results_survive_the_disk(tmp_path: Path) -> None:
@@ -50,6 +51,6 @@ def test_plot_draws_an_experiment(tmp_path: Path) -> None:
     done = steer("plot", str(tmp_path))
     assert done.exit_code == 0
     drawn = [Path(line) for line in done.stdout.split()]
-    assert {path.name for path in drawn} == {"success_by_budget.png", "frontier.png"}
+    assert {path.name for path in drawn} == {"success_by_budget.png", "frontier.png", "nearness.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
     assert steer("plot", str(tmp_path), "--root", "1").exit_code == 2

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from agents.experiments.arms import Task, write_annealed, write_searched_guided
-from agents.experiments.options import AnnealedOptions, FixedOptions, GuidedSearchOptions, MenuItem
+from agents.experiments.pairs.arms import Task, write_annealed, write_searched_guided
+from agents.experiments.pairs.options import AnnealedOptions, FixedOptions, GuidedSearchOptions, MenuItem
 from agents.log.chain import read_log
 from agents.log.events import TurnEvent
 from agents.scenarios.planner_settings import Planner
@@ -18,6 +18,7 @@ from agents.simulation.simulation import resume_run, run_scenario
 from steer.errors import GuidanceError
 from steer.heads.prior import PriorConfig, PriorHead
 from steer.models.latent_model import LatentModel
+from steer.writing.config import WritingConfig
 from steer.writing.sampling import SamplingConfig
 from tests.agents.cli.kit import document, error_line, steer
 from tests.agents.conftest import make_scenario, tiny_model
@@ -80,9 +81,9 @@ def test_a_model_without_a_head_is_told(tiny_llama: Path, tmp_path: Path) -> Non
 
 
 def test_arms_by_head_cost_what_they_write(model: LatentModel) -> None:
-    sampling, size = SamplingConfig(temperature=0.9), model.span_tokens
-    rewards = {"similarity": 1}
-    task = Task(model, PAIRS[:2], PAIRS[:2], [1, 2], 2, sampling, budget=3, rewards=rewards)
+    config = WritingConfig(spans=2, sampling=SamplingConfig(temperature=0.9), guidance_scale=1)
+    size, rewards = model.span_tokens, {"similarity": 1}
+    task = Task(model, PAIRS[:2], PAIRS[:2], [1, 2], config, budget=3, rewards=rewards)
     head, written = (write_annealed(task, AnnealedOptions(drafts=drafts)) for drafts in ("head", "write"))
     for one, other in zip(head, written, strict=True):
         # A bridge over two spans drafts once, and encodes once for it in either way.

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from steer.data.pairs import Pair, make_pairs
 from steer.errors import CorpusError
-from steer.evaluation.evaluate import ARMS, arrival, base_nll, ending, evaluate, latent_figures, write_arm
+from steer.evaluation.decoding import nlls
+from steer.evaluation.evaluate import ARMS, arrival, ending, evaluate, latent_figures, write_arm
 from steer.evaluation.judge import Judge, judge_folder
 from steer.evaluation.shares import share_with_interval
 from steer.models.latent_model import LatentModel
 from steer.sentences import full_sentences
-from steer.writing.guided import Written
 from steer.writing.sampling import SamplingConfig
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import tiny_model, write_guided
@@ -31,10 +31,6 @@ def model(tiny_llama: Path) -> LatentModel:
 
 def unit(angle: float) -> Tensor:
     return torch.tensor([np.cos(angle), np.sin(angle)], dtype=torch.float32)
-
-
-def written(*spans: str) -> Written:
-    return Written(ids=(), text="".join(spans), spans=spans, latents=torch.zeros(0), drafts=torch.zeros(0))
 
 
 def test_sentences_keep_their_quotes_and_drop_what_is_cut_off() -> None:
@@ -102,8 +98,8 @@ def test_share_and_interval() -> None:
 
 
 def test_the_ending_is_the_last_span_with_text() -> None:
-    assert ending(written(" One.", " Two.", " ", "")) == " Two."
-    assert ending(written("", " ")) == ""
+    assert ending((" One.", " Two.", " ", "")) == " Two."
+    assert ending(("", " ")) == ""
 
 
 def test_latent_figures_have_the_laws_of_their_definitions(model: LatentModel) -> None:
@@ -131,7 +127,7 @@ def test_fluency_is_the_mean_nll_under_the_bare_base(model: LatentModel) -> None
         logits = model.peft.get_base_model()(ids).logits[0].log_softmax(-1)
     start = len(row.context)
     wanted = -np.mean([float(logits[start - 1 + i, token]) for i, token in enumerate(row.ids)])
-    assert base_nll(model, [row])[0] == pytest.approx(wanted, abs=1e-4)
+    assert nlls(model, [row.context], [row.ids])[0] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_arms_share_their_seeds_and_do_not_depend_on_the_batch(model: LatentModel) -> None:
@@ -168,7 +164,7 @@ def test_evaluate_gives_every_arm(model: LatentModel) -> None:
     samples = figures["endings"]["samples"]
     assert [(sample["context"], sample["goal"]) for sample in samples] == [(p.context, p.terminal) for p in pairs]
     unguided = write_arm(model, pairs, schedule=None, spans=2, sampling=SamplingConfig(temperature=0.7, top_p=0.95))
-    assert [sample["unguided"] for sample in samples] == [ending(row).strip() for row in unguided]
+    assert [sample["unguided"] for sample in samples] == [ending(row.spans).strip() for row in unguided]
     assert seen[-1][1] == seen[-1][2] == 3
 
 

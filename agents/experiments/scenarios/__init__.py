@@ -1,0 +1,1 @@
+"""Experiments over scenarios: whole simulations in arms that change the planner."""
