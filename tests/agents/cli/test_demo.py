@@ -16,7 +16,7 @@ from tests.agents.cli.kit import record, steer
 def test_demo_shows_goals_both_arms_and_the_outcome(
     play: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.scenarios.schema.packaged_scenarios", lambda: {"demo": play})
+    monkeypatch.setattr("agents.scenarios.loading.packaged_scenarios", lambda: {"demo": play})
     monkeypatch.chdir(tmp_path)
     result = steer("demo")
     assert result.exit_code == 0, result.output
