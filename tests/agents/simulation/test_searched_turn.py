@@ -92,7 +92,7 @@ def test_the_unguided_twin_is_that_of_any_method(model: LatentModel, played: Pat
     plain = make_scenario(planner={"cfg_scale": 1.5, "reached": 0.9})
     run_scenario(plain, model, tmp_path / "run")
     assert logs(tmp_path / "run")[1] == logs(played)[1]
-    assert b'"search"' not in logs(tmp_path / "run")[0] + logs(played)[1]
+    assert b'"search":{' not in logs(tmp_path / "run")[0] + logs(played)[1]
     assert logs(tmp_path / "run")[0] != logs(played)[0]
 
 
