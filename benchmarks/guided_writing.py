@@ -87,7 +87,7 @@ def ours(model: Any, contexts: list[list[int]], terminals: torch.Tensor, spans: 
         model, contexts, seeds=seeds, spans=spans, sampling=SamplingConfig(temperature=0.7), with_null=scale is not None
     )
     for step in range(spans):
-        writer.write(mix(writer.draft(), pulls, step), scale=scale)
+        writer.write(mix(writer.draft(), pulls, step), guidance_scale=scale)
 
 
 @torch.no_grad()

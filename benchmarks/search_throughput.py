@@ -39,7 +39,7 @@ from torch import Tensor
 from steer import LatentModel, SamplingConfig, packaged_model
 from steer.models.adapters import ROUTER
 from steer.noise import child_key
-from steer.search.engines.base import Order
+from steer.search.engines.base import SpanRequest
 from steer.search.engines.paged import PagedEngine
 from steer.search.tree import Tree
 from steer.writing.limits import Limits
@@ -114,12 +114,12 @@ def expand(engine: PagedEngine, leaves: Sequence[int], z: Tensor, fanout: int) -
     requests = [(leaf, index) for leaf in leaves for index in range(fanout)]
     seeds = [child_key(int(tree.key[leaf]), index) for leaf, index in requests]
     latents = z.repeat_interleave(fanout, dim=0)
-    draw = engine.write(Order([leaf for leaf, _ in requests], seeds, latents))
+    draw = engine.write(SpanRequest([leaf for leaf, _ in requests], seeds, latents))
     nodes = [
         tree.add(leaf, index, span, written_from=latent)
         for (leaf, index), span, latent in zip(requests, draw.spans, latents.numpy(), strict=True)
     ]
-    engine.keep(draw, range(len(nodes)), nodes)
+    engine.commit(draw, range(len(nodes)), nodes)
     return nodes
 
 
@@ -154,16 +154,16 @@ def measure(model: Any, length: int, leaves: int, fanout: int, rounds: int, cloc
 
     def prepare(chosen: list[int]) -> Tensor:
         # In a search the leaves' pages are there: their own expansion left them. A draft is not kept.
-        engine.write(Order(chosen, [0] * leaves, z), draft=True)
+        engine.write(SpanRequest(chosen, [0] * leaves, z), draft=True)
         return path_embeds(model, tree, chosen, z)
 
     embeds = prepare(warm_up)
-    forwarded, held = engine.forward_tokens, engine.lane.pool.used_bytes
+    forwarded, held = engine.forward_tokens, engine.prefix.pool.used_bytes
     children = expand(engine, warm_up, z, fanout)
     per_token = (engine.forward_tokens - forwarded) / (nodes * size)
-    page = (engine.lane.pool.used_bytes - held) / nodes
+    page = (engine.prefix.pool.used_bytes - held) / nodes
     assert all(tree.n_tokens[child] == size for child in children)
-    engine.lane.pool.release(children)
+    engine.prefix.pool.release(children)
     # Any: a layer of the library's union of kinds may have neither keys nor values.
     layers: list[Any] = read_path(model.fused(ROUTER), embeds[:1]).layers
     own = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers) / embeds.shape[1] * size
@@ -184,7 +184,7 @@ def measure(model: Any, length: int, leaves: int, fanout: int, rounds: int, cloc
             took, result = seconds(clock, model.device, runs[arm])
             times[arm].append(took)
             if arm == "pages":
-                engine.lane.pool.release(result)
+                engine.prefix.pool.release(result)
     ratios = {
         arm: statistics.median(theirs / ours for theirs, ours in zip(times[arm], times["pages"], strict=True))
         for arm in ARMS[1:]
@@ -212,12 +212,12 @@ def measure_depths(model: Any, depths: Sequence[int], rounds: int, clock: str = 
     for turn in range(rounds + 1):
         node = engine.tree.add_root(random_ids(model, SHORT_PROMPT, generator), seed=turn, horizon=10**6)
         z = random_latents(model, 1, generator)
-        engine.write(Order([node], [0], z), draft=True)  # the prompt is computed once, outside of the measurement
+        engine.write(SpanRequest([node], [0], z), draft=True)  # the prompt is computed once, outside of the measurement
         for depth in range(1, max(depths) + 1):
             took, children = seconds(clock, model.device, lambda n=node, z=z: expand(engine, [n], z, DEPTH_FANOUT))
             if turn and depth in times:
                 times[depth].append(took)
-            engine.lane.pool.release(children[1:])
+            engine.prefix.pool.release(children[1:])
             node = children[0]
     return {depth: DEPTH_FANOUT / statistics.median(times[depth]) for depth in depths}
 
@@ -230,7 +230,7 @@ def difference(model: Any, depth: int, fanout: int) -> float:
     """
     generator = torch.Generator().manual_seed(2)
     engine = open_paged(model)
-    module = engine.lane.module
+    module = engine.prefix.module
     base = module.get_base_model() if hasattr(module, "get_base_model") else module
     seen: list[Tensor] = []
     # Copies: the engine forbids the end token in place.
@@ -242,7 +242,7 @@ def difference(model: Any, depth: int, fanout: int) -> float:
     for _ in range(depth):
         z = random_latents(model, 1, generator)
         before = path_embeds(model, engine.tree, [node], z).expand(fanout, -1, -1)
-        engine.write(Order([node], [0], z), draft=True)
+        engine.write(SpanRequest([node], [0], z), draft=True)
         seen.clear()
         children = expand(engine, [node], z, fanout)
         drawn = torch.stack([logits.expand(fanout, -1) for logits in seen], dim=1)

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         terminals=goal,
         policy="best_of_n",
         budget=Budget(tokens=args.budget * plain_tokens),
-        menu=[Action(strength=1.0, scale=1.5), Action(strength=0.7, scale=1.5)],
+        menu=[Action(strength=1.0, guidance_scale=1.5), Action(strength=0.7, guidance_scale=1.5)],
         **common,
     )[0]
     print(f"Searched, {found.spent.tokens} tokens: {' '.join(found.text.split())}")

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "arms": [
                 {"name": "unguided", "method": "unguided"},
                 {"name": "search", "method": "search", "policy": "best_of_n", "budget": args.budget},
-                {"name": "guidance", "method": "annealed", "scale": 1.5},
+                {"name": "guidance", "method": "annealed", "guidance_scale": 1.5},
                 {"name": "both", "method": "guided-search", "policy": "best_of_n", "budget": args.budget},
             ],
         }

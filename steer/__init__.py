@@ -23,10 +23,10 @@ if _TYPE_CHECKING:
     from steer.models.config import LatentConfig as LatentConfig
     from steer.models.latent_model import LatentModel as LatentModel
     from steer.noise import derive_seed as derive_seed
+    from steer.writing.classifier_free import classifier_free_guidance as classifier_free_guidance
     from steer.writing.guided import Written as Written
     from steer.writing.guided import write_guided as write_guided
     from steer.writing.sampling import SamplingConfig as SamplingConfig
-    from steer.writing.steps import classifier_free_guidance as classifier_free_guidance
     from steer.writing.writer import Writer as Writer
     from steer.writing.writer import open_writer as open_writer
 

@@ -152,7 +152,8 @@ def guided_cases(
         cases["drafts by head"] = {"pulls": [pull], "drafts": "head"}
     found = {}
     for name in names or cases:
-        written = write_guided(model, CONTEXTS, **{"spans": spans, "seeds": [1, 2, 3], **PLAIN, **cases[name]})
+        how: dict[str, Any] = {"spans": spans, "seeds": [1, 2, 3], **PLAIN, **cases[name]}
+        written = write_guided(model, CONTEXTS, **how)
         found[name] = {
             "ids": [row.ids for row in written],
             "texts": [row.text for row in written],
@@ -329,20 +330,20 @@ def packaged_scenario(name: str) -> Scenario:
 
 
 def scenario_guided(models: Models) -> Any:
-    return played(models, models.packaged, packaged_scenario("lost_toy"), seed=3, turns=3, twin=False)
+    return played(models, models.packaged, packaged_scenario("lost_toy"), seed=3, turns=3, baseline=False)
 
 
 def scenario_play(models: Models) -> Any:
     """A script, whose characters have voices."""
-    return played(models, models.packaged, packaged_scenario("hungry_bird"), seed=3, turns=2, twin=False)
+    return played(models, models.packaged, packaged_scenario("hungry_bird"), seed=3, turns=2, baseline=False)
 
 
 def scenario_searched(models: Models) -> Any:
-    return played(models, models.packaged, packaged_scenario("windy_day"), seed=3, turns=2, twin=False)
+    return played(models, models.packaged, packaged_scenario("windy_day"), seed=3, turns=2, baseline=False)
 
 
 def scenario_recalled(models: Models) -> Any:
-    """A tiny model with a memory, and its unguided twin; the context does not hold all of the run."""
+    """A tiny model with a memory, and its unguided baseline; the context does not hold all of the run."""
     data = {
         "id": "tiny",
         "opening": "The sun was up.",
@@ -361,7 +362,7 @@ def scenario_recalled(models: Models) -> Any:
             },
             {"id": "bob", "name": "Bob", "goals": [{"id": "eat", "text": "Cake!"}]},
         ],
-        "planner": {"cfg_scale": 1.5, "reached": 0.9, "memory": {}},
+        "planner": {"guidance_scale": 1.5, "reached": 0.9, "memory": {}},
         "sampling": {"temperature": 0.9, "top_p": 1.0},
     }
     return played(models, models.player, Scenario.model_validate(data))
@@ -388,7 +389,7 @@ def experiment_pairs(models: Models) -> Any:
         "arms": [
             {"name": "plain", "method": "unguided"},
             {"name": "fixed", "method": "fixed", "start": 0.4},
-            {"name": "pulled", "method": "annealed", "scale": 1.5},
+            {"name": "pulled", "method": "annealed", "guidance_scale": 1.5},
             {"name": "best", "method": "guided-search", "policy": "best_of_n", "budget": 2},
         ],
     }
@@ -423,7 +424,7 @@ def experiment_scenarios(models: Models) -> Any:
         "seeds": [1, 2],
         "arms": [
             {"name": "plain", "planner": {"method": "unguided"}},
-            {"name": "pulled", "planner": {"method": "annealed", "cfg_scale": 1.5}},
+            {"name": "pulled", "planner": {"method": "annealed", "guidance_scale": 1.5}},
         ],
     }
     results = run_experiment(

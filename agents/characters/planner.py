@@ -64,13 +64,13 @@ class Plan:
 
     Attributes:
         pulls: with schedules `[spans_per_turn]`, and a weight above 0 somewhere.
-        scale: of classifier-free guidance, 1 where nothing pulls.
+        guidance_scale: of classifier-free guidance, 1 where nothing pulls.
         record: the same for the log.
         hopes: where the turn is searched for.
     """
 
     pulls: tuple[Pull, ...]
-    scale: float
+    guidance_scale: float
     record: PlanRecord
     hopes: Hopes | None = None
 
@@ -139,7 +139,7 @@ def plan_turn(
 
     # Pulls that weigh nothing are left out, so that a run without any weight is the unguided run, bit for bit.
     used = tuple(pull for pull in pulls if bool((pull.weights > 0).any()))
-    scale = scenario.planner.cfg_scale if used else 1.0
+    scale = scenario.planner.guidance_scale if used else 1.0
     record = PlanRecord(
         goal=active[0] if active else None,
         since=active[1] if active else None,

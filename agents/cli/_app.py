@@ -36,8 +36,6 @@ COMMANDS = {
     "doctor": "Check versions, hardware, the packaged model and disk access.",
 }
 
-_MODULES = {"train": "training"}
-
 
 class LazyGroup(GuardedGroup):
     """Knows all commands by name and help; imports the module of one when that one is run or completed."""
@@ -56,7 +54,7 @@ class LazyGroup(GuardedGroup):
 def load_command(name: str) -> Any:
     """Import the module of a command, and make the command."""
     holder = typer.Typer()
-    import_module(f"agents.cli.{_MODULES.get(name, name)}").add_to(holder)
+    import_module(f"agents.cli.{name}").add_to(holder)
     command = typer.main.get_group(holder).commands[name]
     for each in (command, *getattr(command, "commands", {}).values()):
         # typer keeps the line breaks of a docstring, which fit no terminal.

@@ -146,7 +146,7 @@ def check_made(batch: Batch) -> None:
         found = fields.get(MADE)
         for name, now in batch.made.items():
             if not isinstance(found, Mapping) or found.get(name) != now:
-                what = "another model" if name == "model" else "other options (method, spans, scale, seed, ...)"
+                what = "another model" if name == "model" else "other options (method, spans, guidance, seed, ...)"
                 raise InputError(
                     f"{batch.path}: id {key!r} was written with {what}; give those again, choose another --out, or "
                     "pass --overwrite"

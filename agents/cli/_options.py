@@ -34,7 +34,9 @@ ContextFileOption = Annotated[
     Path | None, typer.Option("--context-file", help="Read it from a UTF-8 file; - is standard input.")
 ]
 LongOption = Annotated[Long, typer.Option("--long", help="What to do with a text longer than one span.")]
-ScaleOption = Annotated[float, typer.Option("--scale", help="Classifier-free guidance; 1 does without.")]
+GuidanceScaleOption = Annotated[
+    float, typer.Option("--guidance-scale", help="Classifier-free guidance; 1 does without.")
+]
 TemperatureOption = Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy.")]
 TopPOption = Annotated[float, typer.Option("--top-p", help="Keep the likeliest tokens of this total probability.")]
 

@@ -221,7 +221,7 @@ def _menu(texts: Sequence[str], how: "WriteOptions") -> "tuple[Action, ...]":
 
     guided = how.method.needs_terminal
     if not texts:
-        return guided_menu(how.scale) if guided else UNGUIDED_MENU
+        return guided_menu(how.guidance_scale) if guided else UNGUIDED_MENU
     menu = []
     for text in texts:
         try:
@@ -232,5 +232,5 @@ def _menu(texts: Sequence[str], how: "WriteOptions") -> "tuple[Action, ...]":
             raise typer.BadParameter(f"--menu {text}: expected STRENGTH, STRENGTH:SCALE or STRENGTH:SCALE:TEMPERATURE")
         if numbers[0] != 0 and not guided:
             raise typer.BadParameter(f"--menu {text} pulls, but --method search writes unguided; use guided-search")
-        menu.append(Action(numbers[0], *(numbers[1:2] or [how.scale]), *numbers[2:]))
+        menu.append(Action(numbers[0], *(numbers[1:2] or [how.guidance_scale]), *numbers[2:]))
     return tuple(menu)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agents.cli._models import load_model
-from agents.cli._options import Long, ScaleOption, TemperatureOption, TopPOption
+from agents.cli._options import GuidanceScaleOption, Long, TemperatureOption, TopPOption
 from agents.cli._output import Output
 from agents.cli._search_options import SearchOptions
 
@@ -72,7 +72,7 @@ class WriteOptions:
     weight: Annotated[
         float | None, typer.Option("--weight", min=0, max=1, help="Constant weight (fixed, 0.5), or the last one.")
     ] = None
-    scale: ScaleOption = 1.25
+    guidance_scale: GuidanceScaleOption = 1.25
     drafts: Annotated[
         Drafts, typer.Option("--drafts", help="Write a span as a draft, or ask the model's draft head.")
     ] = Drafts.WRITE
@@ -118,7 +118,7 @@ class WriteOptions:
         return WritingConfig(
             spans=self.spans,
             sampling=SamplingConfig(temperature=self.temperature, top_p=self.top_p),
-            guidance_scale=self.scale,
+            guidance_scale=self.guidance_scale,
             schedule=self.pull_schedule(),
             drafts=self.drafts.value,
         )

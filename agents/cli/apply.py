@@ -8,11 +8,11 @@ from agents.cli._models import load_model
 from agents.cli._options import (
     ContextFileOption,
     ContextOption,
+    GuidanceScaleOption,
     JsonOption,
     Long,
     LongOption,
     ModelOption,
-    ScaleOption,
     SeedOption,
     TemperatureOption,
     TopPOption,
@@ -33,7 +33,7 @@ def apply(
     target: Annotated[list[str] | None, typer.Option("--to", help="A text after the change; may be repeated.")] = None,
     strength: Annotated[float, typer.Option("--strength", help="Factor on the change from --from to --to.")] = 1.0,
     weight: Annotated[float, typer.Option("--weight", min=0, max=1, help="Weight of --op.")] = 0.5,
-    scale: ScaleOption = 1.0,
+    guidance_scale: GuidanceScaleOption = 1.0,
     temperature: TemperatureOption = 0.7,
     top_p: TopPOption = 0.95,
     long: LongOption = Long.ERROR,
@@ -78,7 +78,7 @@ def apply(
             spans=1,
             seeds=[seed],
             sampling=SamplingConfig(temperature=temperature, top_p=top_p),
-            guidance_scale=scale,
+            guidance_scale=guidance_scale,
         )[0]
     if not as_json:
         say.result(written.text)

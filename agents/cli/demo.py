@@ -26,7 +26,7 @@ def demo(ctx: typer.Context, out: OutOption = None, turns: TurnsOption = None) -
     console = Console()
     stage = Stage(console, ("guided", "unguided"))
     with run_folder(out, DEMO) as folder, follow(say, folder, 2 * (turns or scenario.turns), stage) as on_event:
-        summary = run_scenario(scenario, loaded, folder, turns=turns, twin=True, on_event=on_event)
+        summary = run_scenario(scenario, loaded, folder, turns=turns, baseline=True, on_event=on_event)
     picture = draw(say, folder)
     console.print(goal_table(summary.goals))
     say.result(f"The run is in {folder} (transcript.md, {picture.name}); `steer audit {folder}` checks it.")

@@ -10,7 +10,7 @@ import typer
 from agents.cli._models import load_model
 from agents.cli._options import JsonOption, SeedOption
 from agents.cli._output import output
-from agents.cli.heads import read_all
+from agents.cli._train_heads import read_all
 from agents.errors import InputError
 
 

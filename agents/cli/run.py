@@ -18,7 +18,7 @@ def run(
     model: ModelOption = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed, instead of the scenario's.")] = None,
     turns: TurnsOption = None,
-    no_twin: Annotated[bool, typer.Option("--no-twin", help="Leave out the unguided run beside it.")] = False,
+    no_baseline: Annotated[bool, typer.Option("--no-baseline", help="Leave out the unguided run beside it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Play a scenario. Prints the folder of the run."""
@@ -33,12 +33,14 @@ def run(
         name = str(Path(model).resolve()) if Path(model).is_dir() else model
         found = found.model_copy(update={"model": name})
     loaded = load_model(say, found.model)
-    total = (turns or found.turns) * (1 if no_twin else 2)
+    total = (turns or found.turns) * (1 if no_baseline else 2)
     with run_folder(out, path.stem) as folder, follow(say, folder, total) as on_event:
-        summary = run_scenario(found, loaded, folder, seed=seed, turns=turns, twin=not no_twin, on_event=on_event)
+        summary = run_scenario(
+            found, loaded, folder, seed=seed, turns=turns, baseline=not no_baseline, on_event=on_event
+        )
     finish(say, folder, summary, as_json=as_json)
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the command of this module."""
-    app.command(epilog="Example: steer run my-scenario.yaml --seed 7 --no-twin")(run)
+    app.command(epilog="Example: steer run my-scenario.yaml --seed 7 --no-baseline")(run)

@@ -186,7 +186,7 @@ def _line(tree: "Tree", node: int, record: Mapping[str, Any], on_path: bool) -> 
         line.append(f"  {', '.join(given)}", style="magenta")
     colours = {"committed": "green", "pruned": "red", "duplicate": "yellow", "ended": "blue", "complete": "blue"}
     for name in status_names(tree, node):
-        mark = f"duplicate of #{tree.twin[node]}" if name == "duplicate" else name
+        mark = f"duplicate of #{tree.duplicate_of[node]}" if name == "duplicate" else name
         line.append(f"  {mark}", style=colours.get(name, ""))
     if tree.multiplicity[node] > 1:
         line.append(f"  drawn {tree.multiplicity[node]} times", style="yellow")

@@ -75,7 +75,7 @@ class Cutter:
         self.cut: Cut = cut
         self.span_tokens = model.span_tokens
         size = model.latent_config.base.vocab_size
-        self._inside = model.inside_words.cpu().numpy()
+        self._inside = model.continuation_tokens.cpu().numpy()
         # A sentence ends behind a token that ends one and before one that starts a word: not between `.` and `"`.
         self._ends, self._starts = np.zeros(size, bool), np.zeros(size, bool)
         ends = sentence_ends(model.tokenizer)[:size]

@@ -54,12 +54,12 @@ class MenuItem(StrictRecord):
 
     Attributes:
         strength: factor on the pulls' weights, which are then cut at 1; 0 writes unguided.
-        scale: of classifier-free guidance; by default the planner's `cfg_scale`.
+        guidance_scale: of classifier-free guidance; by default the planner's `guidance_scale`.
         temperature: instead of that of `sampling`.
     """
 
     strength: float = Field(ge=0, le=100, allow_inf_nan=False)
-    scale: float | None = Field(default=None, ge=0, le=20, allow_inf_nan=False)
+    guidance_scale: float | None = Field(default=None, ge=0, le=20, allow_inf_nan=False)
     temperature: float | None = Field(default=None, ge=1e-4, le=100, allow_inf_nan=False)
 
 
@@ -113,7 +113,7 @@ class Planner(StrictRecord):
         schedule: one of `steer.latents.schedules.SCHEDULES`, for `annealed` and `guided-search`.
         start, end: of the schedule; by default its own.
         voice_weight: pull towards the character's voice, as far as the goal leaves room for it.
-        cfg_scale: strength of classifier-free guidance; 1 does without, above 1 costs a second forward pass.
+        guidance_scale: strength of classifier-free guidance; 1 does without, above 1 costs a second forward pass.
         candidates: how many open goals are weighed against each other, the nearest; policies of choice that do not go
             by nearness weigh all.
         choose: which open goal becomes active; one of `agents.characters.selection.CHOICES`.
@@ -133,7 +133,7 @@ class Planner(StrictRecord):
     start: Share | None = None
     end: Share | None = None
     voice_weight: Share = 0.1
-    cfg_scale: float = Field(default=WritingConfig().scales()[0], ge=0, le=20, allow_inf_nan=False)
+    guidance_scale: float = Field(default=WritingConfig().scales()[0], ge=0, le=20, allow_inf_nan=False)
     candidates: int = Field(default=4, ge=1)
     choose: str = Field(default="balanced", json_schema_extra={"enum": list(get_args(Choice))})
     arrival: Arrival | None = None
@@ -196,7 +196,11 @@ class Planner(StrictRecord):
             return (Action(),)
         menu = self.menu or (MenuItem(strength=1.0), MenuItem(strength=0.7))
         return tuple(
-            Action(item.strength, self.cfg_scale if item.scale is None else item.scale, item.temperature)
+            Action(
+                item.strength,
+                self.guidance_scale if item.guidance_scale is None else item.guidance_scale,
+                item.temperature,
+            )
             for item in menu
         )
 

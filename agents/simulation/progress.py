@@ -57,7 +57,7 @@ class GoalProgress:
         character, name: id and name of whose goal it is.
         goal, kind, text, by_turn: of the goal; `by_turn` is the run's last turn where the scenario gives none.
         guided: its curve in the guided arm.
-        unguided: in the twin, None where the run has none (or not yet).
+        unguided: in the baseline, None where the run has none (or not yet).
     """
 
     character: str
@@ -102,7 +102,7 @@ def read_progress(run: Path) -> Progress:
         raise RunNotFound(f"nothing was written in {run} yet; go on with `steer resume {run}`")
     opening = guided[0]
     assert isinstance(opening, OpeningEvent)
-    twin = logs["unguided"].events if "unguided" in logs else ()
+    baseline = logs["unguided"].events if "unguided" in logs else ()
     goals = tuple(
         GoalProgress(
             character=info.character,
@@ -112,7 +112,7 @@ def read_progress(run: Path) -> Progress:
             text=info.text,
             by_turn=info.by_turn,
             guided=_curve(guided, info, opening),
-            unguided=_curve(twin, info, opening) if twin else None,
+            unguided=_curve(baseline, info, opening) if baseline else None,
         )
         for info in opening.goals
     )

@@ -54,7 +54,7 @@ class RunSummary:
         status: `finished`; or `unchanged`, when it was to be resumed but had been finished before.
         turns: played in the guided arm.
         goals: for each goal its curves in both arms; `goal.guided.reached` is the turn in which it was reached, or
-            None, `goal.guided.best` its greatest similarity; the same in `goal.unguided`, None without a twin.
+            None, `goal.guided.best` its greatest similarity; the same in `goal.unguided`, None without a baseline.
         tokens: computed in all arms, drafts included.
         seconds: for all turns of all arms, earlier parts of a resumed run included.
     """
@@ -74,10 +74,10 @@ def run_scenario(
     *,
     seed: int | None = None,
     turns: int | None = None,
-    twin: bool = True,
+    baseline: bool = True,
     on_event: OnEvent | None = None,
 ) -> RunSummary:
-    """Play a scenario into a new folder: the guided arm and its unguided twin, turn by turn.
+    """Play a scenario into a new folder: the guided arm and its unguided baseline, turn by turn.
 
     Args:
         scenario: what to play.
@@ -85,8 +85,8 @@ def run_scenario(
         out: folder for the run; must not exist, or be empty.
         seed: instead of the scenario's.
         turns: instead of the scenario's; later deadlines move to the new last turn.
-        twin: play the same scenario and seed without any pull as well, for comparison. A scenario whose method is
-            `unguided` has no twin.
+        baseline: play the same scenario and seed without any pull as well, for comparison. A scenario whose method is
+            `unguided` has no baseline.
         on_event: called with each event and its arm (`guided` or `unguided`), once the event is on the disk. What it
             raises stops the run, which can then be resumed.
 
@@ -104,7 +104,9 @@ def run_scenario(
     scenario = resolve_wishes(override(scenario, seed=seed, turns=turns), model)
     check_texts(scenario, model)
     _make_folder(out)
-    arms: tuple[Arm, ...] = ("guided", "unguided") if twin and scenario.planner.method != "unguided" else ("guided",)
+    arms: tuple[Arm, ...] = (
+        ("guided", "unguided") if baseline and scenario.planner.method != "unguided" else ("guided",)
+    )
     with open_roadmap(scenario, model) as roadmap, GoalBook.create(scenario, model, out / STORE) as book:
         write_atomic(out / SCENARIO, scenario.to_yaml())
         manifest = make_manifest(scenario, model, arms, index=None if roadmap is None else roadmap.identity)

@@ -131,7 +131,7 @@ def turn_config(scenario: Scenario, plan: Plan, turn: int) -> WritingConfig:
     return WritingConfig(
         spans=scenario.spans_per_turn,
         sampling=scenario.sampling.config(),
-        guidance_scale=plan.scale,
+        guidance_scale=plan.guidance_scale,
         limits=Limits(may_end=last, whole_words=True, plays=scenario.format == "script"),
         drafts=scenario.planner.drafts,
     )

@@ -1,4 +1,4 @@
-"""A scenario of your own: play it with its unguided twin, read what became of the goals, and audit the run.
+"""A scenario of your own: play it with its unguided baseline, read what became of the goals, and audit the run.
 
 Started again with the same folder it goes on where it was stopped, or finds that nothing is left to do.
 

@@ -34,7 +34,7 @@ class SpanDataset(Dataset):
         length: rows.
         spans, span_tokens, context_tokens: n, S, C.
         eos_id: fills the context before the first story of the corpus.
-        partial_share: share of spans of which the encoder sees a part.
+        partial_prob: share of spans of which the encoder sees a part.
         ends: `[V]` bool, see `sentence_ends`.
         seed: of all choices.
     """
@@ -49,7 +49,7 @@ class SpanDataset(Dataset):
         span_tokens: int,
         context_tokens: int,
         eos_id: int,
-        partial_share: float,
+        partial_prob: float,
         ends: np.ndarray,
         seed: int,
     ) -> None:
@@ -59,7 +59,7 @@ class SpanDataset(Dataset):
         self.cumulative = np.cumsum(weights / weights.sum())
         self.length = length
         self.spans, self.span_tokens, self.context_tokens = spans, span_tokens, context_tokens
-        self.eos_id, self.partial_share, self.ends, self.seed = eos_id, partial_share, ends, seed
+        self.eos_id, self.partial_prob, self.ends, self.seed = eos_id, partial_prob, ends, seed
 
     def __len__(self) -> int:
         return self.length
@@ -92,7 +92,7 @@ class SpanDataset(Dataset):
         }
 
     def _evidence(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if rng.random() >= self.partial_share or len(ids) < 6:
+        if rng.random() >= self.partial_prob or len(ids) < 6:
             return ids
         kind = rng.random()
         borders = np.flatnonzero(self.ends[ids]) + 1

@@ -11,10 +11,10 @@ from steer.models.adapters import DECODER, ROUTER
 from steer.models.base import backbone
 from steer.models.latent_model import LatentModel
 from steer.models.likelihood import mean_logprobs
+from steer.writing.classifier_free import Step
 from steer.writing.limits import Limits
 from steer.writing.sampling import SamplingConfig
-from steer.writing.spans import greedy, write_span
-from steer.writing.steps import Step
+from steer.writing.span_loop import greedy, write_span
 from steer.writing.stream import Stream
 from steer.writing.writer import open_writer
 

@@ -7,14 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steer.data.corpus import tokenize_stories
 from steer.data.pairs import Pair, make_pairs
-from steer.data.windows import SpanDataset, collate, sentence_ends
-from steer.errors import CorpusError
 from steer.evaluation.decoding import nlls
 from steer.evaluation.judge import Judge, judge_folder
-from steer.evaluation.latents import quality_figures
-from steer.evaluation.likelihood import compare_interleaved, compare_router, summarize
+from steer.evaluation.latents import latent_figures, quality_figures
 from steer.evaluation.scripts import play_figures
 from steer.evaluation.shares import share_with_interval
 from steer.latents.pull import Pull
@@ -37,60 +33,6 @@ ARMS: dict[str, dict[str, Any]] = {
 SAMPLED = ("unguided", "annealed")  # arms of which samples are kept
 
 Progress = Callable[[str, int, int], None]
-
-
-def latent_figures(
-    model: LatentModel,
-    stories: Sequence[str],
-    *,
-    rows: int = 128,
-    spans: int = 6,
-    context: int = 64,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> dict[str, float]:
-    """NLL with own, null and another span's latent, in context and without; reconstruction accuracy; KL; active units.
-
-    See `steer.evaluation.likelihood.summarize` for the names. In the `minihf` layout no latent but the span's own
-    stands in its context, and the null arm is the bare base without a latent, as in MiniHF's guidance.
-
-    Args:
-        model: a `LatentModel`.
-        stories: unseen text.
-        rows: windows of `spans` spans.
-        spans, context: spans per window, tokens before it.
-        seed: chooses the windows.
-        progress: called with what is measured, batches done, and batches in all.
-    """
-    if not stories:
-        raise CorpusError("no stories to evaluate on")
-    tokenizer = model.tokenizer
-    corpus = tokenize_stories(
-        stories,
-        lambda t: tokenizer(t, add_special_tokens=False)["input_ids"],
-        eos_id=tokenizer.eos_token_id,
-        vocab_size=len(tokenizer),
-    )
-    data = SpanDataset(
-        corpus,
-        None,
-        length=rows,
-        spans=spans,
-        span_tokens=model.span_tokens,
-        context_tokens=context,
-        eos_id=tokenizer.eos_token_id,
-        partial_share=0.0,
-        ends=sentence_ends(tokenizer),
-        seed=seed,
-    )
-    compare = compare_interleaved if model.layout.keeps_latents else compare_router
-    parts, size = [], 8
-    for start in range(0, rows, size):
-        batch = collate([data[i] for i in range(start, min(rows, start + size))])
-        parts.append(compare(model, {k: v.to(model.device) for k, v in batch.items()}))
-        if progress:
-            progress("latents", min(rows, start + size), rows)
-    return summarize(parts, model.span_tokens)
 
 
 def write_arm(

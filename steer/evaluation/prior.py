@@ -84,6 +84,7 @@ def prior_figures(
 
 def head_latents(model: LatentModel, latents: Tensor) -> Tensor:
     """Latents `[n, z_dim]` as the model's draft head has them, see `PriorHead.standardize`."""
+    assert model.prior is not None
     return model.prior.standardize(latents.to(model.device))
 
 

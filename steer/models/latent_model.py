@@ -25,7 +25,7 @@ from steer.models.adapters import ENCODER, ROUTER, fused_copy, use_adapter
 from steer.models.base import additive_mask, backbone, check_options, load_base, quietly
 from steer.models.config import LatentConfig
 from steer.models.layouts import LAYOUTS, Layout
-from steer.models.tokens import colons, inside_words, pad_rows
+from steer.models.tokens import colons, continuation_tokens, pad_rows
 from steer.text import check_ids, check_text, check_texts
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         size = sum(p.numel() * p.element_size() for n, p in peft.named_parameters() if "lora_" not in n)
         quantised = getattr(peft.get_base_model(), "is_quantized", False)
         self.fuse = not quantised and (size <= FUSE_LIMIT if fuse is None else fuse)
-        self._derived: dict[Hashable, Any] = {}
+        self._cached: dict[Hashable, Any] = {}
         self._lock = threading.RLock()
         # The mixin would save the constructor's plain arguments as `config.json`; `steer_config.json` holds all there
         # is to know.
@@ -175,14 +175,14 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         """How contexts and latents are laid out, and what follows from it."""
         return LAYOUTS[self.latent_config.layout]
 
-    def derived(self, name: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` makes of the weights, made once and kept under a name until `drop_fused`."""
+    def cached(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` makes of the weights, made once and kept under a name until `invalidate`."""
         with self._lock:
-            if name not in self._derived:
+            if name not in self._cached:
                 # Gradients may have to pass through it later, whoever asks for it first.
                 with torch.inference_mode(False):
-                    self._derived[name] = make()
-            return self._derived[name]
+                    self._cached[name] = make()
+            return self._cached[name]
 
     @contextlib.contextmanager
     def running(self, role: str | None) -> Iterator[Any]:
@@ -208,36 +208,36 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
         Weights that the adapter leaves alone are shared with the base.
         """
-        return self.derived(("fused", role), lambda: fused_copy(self.peft, role))
+        return self.cached(("fused", role), lambda: fused_copy(self.peft, role))
 
-    def drop_fused(self) -> None:
+    def invalidate(self) -> None:
         """Forget fused copies and all else that was derived, after the weights have changed."""
-        self._derived.clear()
+        self._cached.clear()
 
     def train(self, mode: bool = True) -> Self:
         """Training mode; what was derived from the weights is dropped, since the adapters are about to change."""
         if mode:
-            self.drop_fused()
+            self.invalidate()
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # What `to`, `half`, `cuda` and the like are made of: copies derived from the weights are not submodules, so
         # they would stay behind.
-        self.drop_fused()
+        self.invalidate()
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
         # For copies: locks cannot be copied, and what was derived belongs to this model's weights.
-        return {**self.__dict__, "_derived": {}, "_lock": None}
+        return {**self.__dict__, "_cached": {}, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._lock = threading.RLock()
 
     @property
-    def inside_words(self) -> Tensor:
+    def continuation_tokens(self) -> Tensor:
         """`[V]` bool: tokens that go on inside a word."""
-        return self._token_table("inside_words", inside_words)
+        return self._token_table("continuation_tokens", continuation_tokens)
 
     @property
     def colons(self) -> Tensor:
@@ -246,7 +246,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
     def _token_table(self, name: str, make: Callable[[Any, int], Tensor]) -> Tensor:
         vocabulary = self.latent_config.base.vocab_size
-        return self.derived(name, lambda: make(self.tokenizer, vocabulary).to(self.device))
+        return self.cached(name, lambda: make(self.tokenizer, vocabulary).to(self.device))
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ def spellings(tokenizer: Any, vocab_size: int) -> list[str]:
     return [token or "" for token in tokenizer.convert_ids_to_tokens(list(range(vocab_size)))]
 
 
-def inside_words(tokenizer: Any, vocab_size: int) -> Tensor:
+def continuation_tokens(tokenizer: Any, vocab_size: int) -> Tensor:
     """`[V]` bool: tokens that go on inside a word."""
     tokens = spellings(tokenizer, vocab_size)
     return torch.tensor([bool(t) and not t.startswith(WORD_MARKS) and (t[0].isalnum() or t[0] == "'") for t in tokens])

@@ -1,8 +1,8 @@
 """Search over spans: many continuations are looked at, the best is returned.
 
 `write_searched(model, contexts, terminals=..., budget=Budget(tokens=...))` does it all. Below it stand, each usable
-alone: a `Tree` of spans, `run_search` with the `POLICIES` that say what to look at next, a `World` that writes and
-scores spans, and an `Engine` that computes them; `open_engine` chooses one.
+alone: a `Tree` of spans, `run_search` with the `POLICIES` that say what to look at next, an `Environment` that writes
+and scores spans, and an `Engine` that computes them; `open_engine` chooses one.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
@@ -19,19 +19,19 @@ if _TYPE_CHECKING:
     from steer.search.config import SearchConfig as SearchConfig
     from steer.search.config import guided_menu as guided_menu
     from steer.search.driver import run_search as run_search
-    from steer.search.engines.base import Draw as Draw
     from steer.search.engines.base import Engine as Engine
-    from steer.search.engines.base import Order as Order
+    from steer.search.engines.base import SpanRequest as SpanRequest
+    from steer.search.engines.base import SpanSample as SpanSample
     from steer.search.engines.opening import open_engine as open_engine
+    from steer.search.environment import Environment as Environment
     from steer.search.environment import Request as Request
-    from steer.search.environment import World as World
     from steer.search.fields import Status as Status
     from steer.search.policies import POLICIES as POLICIES
     from steer.search.policies import make_policy as make_policy
     from steer.search.problem import Problem as Problem
     from steer.search.searched import SearchResult as SearchResult
     from steer.search.searched import write_searched as write_searched
-    from steer.search.span_environment import SpanWorld as SpanWorld
+    from steer.search.span_environment import SpanEnvironment as SpanEnvironment
     from steer.search.tree import Tree as Tree
     from steer.search.tree_file import load_tree as load_tree
     from steer.search.tree_file import save_tree as save_tree

@@ -16,7 +16,7 @@ class Action:
 
     Attributes:
         strength: factor on the weights of the pulls, which are then cut at 1; 0 writes unguided.
-        scale: of classifier-free guidance where the span is steered; 1 does without.
+        guidance_scale: of classifier-free guidance where the span is steered; 1 does without.
         temperature: instead of that of the sampling settings.
 
     Raises:
@@ -24,13 +24,13 @@ class Action:
     """
 
     strength: float = 0.0
-    scale: float = 1.0
+    guidance_scale: float = 1.0
     temperature: float | None = None
 
     def __post_init__(self) -> None:
-        given = (self.strength, self.scale, 1.0 if self.temperature is None else self.temperature)
-        if not all(map(is_number, given)) or not 0 <= self.strength <= 100 or not 0 <= self.scale <= 20:
-            raise SearchError(f"strength lies in [0, 100] and scale in [0, 20]; got {self}")
+        given = (self.strength, self.guidance_scale, 1.0 if self.temperature is None else self.temperature)
+        if not all(map(is_number, given)) or not 0 <= self.strength <= 100 or not 0 <= self.guidance_scale <= 20:
+            raise SearchError(f"strength lies in [0, 100] and guidance_scale in [0, 20]; got {self}")
         if self.temperature is not None and not 1e-4 <= self.temperature <= 100:
             raise SearchError(f"an action's temperature lies in [0.0001, 100]; got {self.temperature!r}")
 

@@ -59,7 +59,7 @@ class SearchConfig:
         """
         if self.menu is not None:
             if not isinstance(self.menu, Sequence) or not all(isinstance(each, Action) for each in self.menu):
-                raise SearchError(f"a menu is a list of Action(strength, scale); got {self.menu!r:.80}")
+                raise SearchError(f"a menu is a list of Action(strength, guidance_scale); got {self.menu!r:.80}")
             return self.menu
         return guided_menu(config.scales()[0]) if steers else UNGUIDED_MENU
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from steer.errors import SearchError
 from steer.search.budget import Budget, Outcome
-from steer.search.environment import Request, World
+from steer.search.environment import Environment, Request
 from steer.search.problem import Policy, Problem, Steps
 from steer.search.tree import Tree
 
@@ -22,7 +22,7 @@ class _Active:
 
 
 def run_search(
-    world: World,
+    world: Environment,
     tree: Tree,
     roots: Sequence[int],
     policy: Policy,
@@ -95,7 +95,7 @@ def run_search(
     return outcomes
 
 
-def _plan(world: World, tree: Tree, horizon: int, budget: Budget, config: Any) -> int | None:
+def _plan(world: Environment, tree: Tree, horizon: int, budget: Budget, config: Any) -> int | None:
     """How many nodes a budget is good for, drafts counted; None where only time is limited.
 
     A draft serves all children of its node, so it depends on how many a policy asks for at once.
@@ -123,7 +123,7 @@ def _advance(state: _Active, tree: Tree | None) -> bool:
 
 
 def _round(
-    world: World,
+    world: Environment,
     tree: Tree,
     active: list[_Active],
     budget: Budget,
@@ -165,7 +165,7 @@ def _charge(state: _Active, cost: int) -> None:
     state.outcome.spent.nodes += 1
 
 
-def _affordable(world: World, tree: Tree, state: _Active, budget: Budget) -> list[tuple[Request, int]]:
+def _affordable(world: Environment, tree: Tree, state: _Active, budget: Budget) -> list[tuple[Request, int]]:
     """The requests that a policy's budget allows, in order, with their costs; sets the status if there are more."""
     spent, taken = state.outcome.spent, []
     tokens, nodes = spent.tokens, spent.nodes

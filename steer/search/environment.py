@@ -16,7 +16,7 @@ class Request:
     action: int = 0
 
 
-class World(ABC):
+class Environment(ABC):
     """Adds children to a tree."""
 
     @abstractmethod

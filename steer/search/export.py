@@ -35,8 +35,8 @@ def to_networkx(tree: Tree, to_text: ToText | None = None, *, root: int | None =
     Every attribute is a string, an int or a float, so that any writer of networkx takes the graph. Nodes have `root`,
     `depth`, `index`, `action`, `key` (a string: it needs 63 bits), `status` (names, separated by spaces), `tokens`
     (ids, separated by spaces), `logprob`, `value`, `visits`, `mean`, `multiplicity`, a `components.<name>` for each
-    reward component, where there is one a `twin`, and given `to_text`, `text`. Of a root, tokens and text are its
-    context, and `horizon` and `deadline` are there.
+    reward component, where there is one a `duplicate_of`, and given `to_text`, `text`. Of a root, tokens and text are
+    its context, and `horizon` and `deadline` are there.
 
     Raises:
         SearchError: there is no root of that number.
@@ -46,10 +46,10 @@ def to_networkx(tree: Tree, to_text: ToText | None = None, *, root: int | None =
         record = _record(tree, node, to_text)
         record |= {f"components.{name}": value for name, value in record.pop("components").items()}
         record |= {name: " ".join(map(str, record[name])) for name in ("tokens", "status")}
-        twin, parent, name = (record.pop(key) for key in ("twin", "parent", "id"))
+        duplicate_of, parent, name = (record.pop(key) for key in ("duplicate_of", "parent", "id"))
         graph.add_node(name, **{key: math.nan if value is None else value for key, value in record.items()})
-        if twin is not None:
-            graph.nodes[name]["twin"] = twin
+        if duplicate_of is not None:
+            graph.nodes[name]["duplicate_of"] = duplicate_of
         if parent is not None:
             graph.add_edge(parent, name)
     return graph
@@ -77,7 +77,7 @@ def to_json(tree: Tree, to_text: ToText | None = None, *, root: int | None = Non
         `roots`: a list of objects with `id`, `horizon`, `deadline` and `chosen` (see `chosen`);
         `nodes`: a list of objects in the order of their ids, which are their places in the whole tree: `id`, `parent`,
         `root`, `depth`, `index`, `action`, `key` (a string), `status` (list of names), `tokens`, `logprob`, `value`,
-        `visits`, `mean`, `components` (object by name), `twin`, `multiplicity`, and given `to_text`, `text`.
+        `visits`, `mean`, `components` (object by name), `duplicate_of`, `multiplicity`, and given `to_text`, `text`.
 
     Raises:
         SearchError: there is no root of that number.
@@ -224,7 +224,7 @@ def _record(tree: Tree, node: int, to_text: ToText | None) -> dict[str, Any]:
         record["text"] = to_text(ids)
     if is_root:
         record |= {"horizon": tree.horizon(node), "deadline": tree.deadline(node)}
-    twin = int(tree.twin[node])
+    duplicate_of = int(tree.duplicate_of[node])
     components = zip(tree.names, tree.components[node], strict=True)
     return record | {
         "logprob": _finite(tree.logprob[node]),
@@ -232,7 +232,7 @@ def _record(tree: Tree, node: int, to_text: ToText | None) -> dict[str, Any]:
         "visits": int(tree.visits[node]),
         "mean": _finite(tree.mean(node)),
         "components": {name: _finite(value) for name, value in components},
-        "twin": None if twin == NONE else twin,
+        "duplicate_of": None if duplicate_of == NONE else duplicate_of,
         "multiplicity": int(tree.multiplicity[node]),
     }
 

@@ -36,7 +36,7 @@ FIELDS: dict[str, tuple[Any, str, float]] = {
     "has_draft": (np.bool_, "", 0),
     "components": (np.float32, "C", 0),
     "value": (np.float32, "", 0),
-    "twin": (np.int32, "", NONE),
+    "duplicate_of": (np.int32, "", NONE),
     "multiplicity": (np.int32, "", 1),
     "first_child": (np.int32, "", NONE),
     "last_child": (np.int32, "", NONE),

@@ -18,7 +18,7 @@ class Linked(Protocol):
     root: NDArray[np.int32]
     depth: NDArray[np.int32]
     n_tokens: NDArray[np.int32]
-    twin: NDArray[np.int32]
+    duplicate_of: NDArray[np.int32]
 
 
 def check_links(tree: Linked) -> None:
@@ -55,5 +55,7 @@ def check_links(tree: Linked) -> None:
             raise SearchError(
                 f"{name} of node {node} is {getattr(tree, name)[node]}, expected {array[node]}: the tree is damaged"
             )
-    if ((tree.n_tokens < 0) | (tree.n_tokens > tree.span_tokens)).any() or (tree.twin >= nodes).any():
-        raise SearchError("a span of the tree is longer than its tokens, or a twin comes later: the tree is damaged")
+    if ((tree.n_tokens < 0) | (tree.n_tokens > tree.span_tokens)).any() or (tree.duplicate_of >= nodes).any():
+        raise SearchError(
+            "a span of the tree is longer than its tokens, or a duplicate comes later: the tree is damaged"
+        )

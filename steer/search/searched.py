@@ -19,7 +19,7 @@ from steer.search.driver import run_search
 from steer.search.engines.opening import open_engine
 from steer.search.fields import Status
 from steer.search.policies import make_policy
-from steer.search.span_environment import SpanWorld
+from steer.search.span_environment import SpanEnvironment
 from steer.search.tree import Tree
 from steer.writing.config import WritingConfig
 from steer.writing.context import check_model, visible_ids
@@ -132,10 +132,10 @@ def write_searched(
         memory=what.memory,
         paged=what.paged,
         sampling=how.sampling,
-        with_null=any(action.strength > 0 and action.scale != 1 for action in menu),
+        with_null=any(action.strength > 0 and action.guidance_scale != 1 for action in menu),
         limits=how.limits,
     )
-    world = SpanWorld(engine, scorer, menu, aims, drafts=how.drafts)
+    world = SpanEnvironment(engine, scorer, menu, aims, drafts=how.drafts)
     outcomes = _search(world, tree, what, len(menu), on_progress)
     return [_result(model, tree, outcome) for outcome in outcomes]
 
@@ -156,7 +156,7 @@ def _rows(
 
 
 def _search(
-    world: SpanWorld, tree: Tree, config: SearchConfig, actions: int, on_progress: Progress | None
+    world: SpanEnvironment, tree: Tree, config: SearchConfig, actions: int, on_progress: Progress | None
 ) -> list[Outcome]:
     run, policy = make_policy(config.policy, config.policy_options)
     budget = config.budget_or_error()

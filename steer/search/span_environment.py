@@ -13,15 +13,15 @@ from steer.latents.pull import Pull, arrived
 from steer.noise import child_key, derive_seed
 from steer.rewards import Rewards, States
 from steer.search.action import Action, Aim
-from steer.search.engines.base import Engine, Order
-from steer.search.environment import Request, World
+from steer.search.engines.base import Engine, SpanRequest
+from steer.search.environment import Environment, Request
 from steer.search.tree import Tree
 from steer.writing.context import check_positions
 from steer.writing.proposals import Drafts, check_drafts, head_drafts
 
 
 @final
-class SpanWorld(World):
+class SpanEnvironment(Environment):
     """Children are spans of a latent model.
 
     Args:
@@ -56,7 +56,7 @@ class SpanWorld(World):
             raise SearchError("the menu is empty; expected at least one action")
         if len(aims) != len(engine.tree.roots):
             raise SearchError(f"expected an aim for each of {len(engine.tree.roots)} roots; got {len(aims)}")
-        if not engine.with_null and any(a.scale != 1 and a.strength > 0 for a in menu):
+        if not engine.with_null and any(a.guidance_scale != 1 and a.strength > 0 for a in menu):
             raise SearchError("a scale other than 1 needs an engine with a null arm: open it with with_null=True")
         if engine.sampling.temperature == 0 and any(a.temperature is not None for a in menu):
             raise SearchError("the menu has temperatures, but sampling is greedy; give sampling a temperature")
@@ -111,7 +111,7 @@ class SpanWorld(World):
     # -- expanding ---------------------------------------------------------------------------------------------------
 
     def expand(self, tree: Tree, requests: Sequence[Request]) -> list[int]:
-        """Draft, mix, write, encode, score, add; see `World`."""
+        """Draft, mix, write, encode, score, add; see `Environment`."""
         order = sorted(range(len(requests)), key=lambda i: (requests[i].parent, requests[i].index))
         rows = [requests[i] for i in order]
         drafts = self._draft(tree, [r for r in rows if not tree.has_draft[r.parent] and self._drafts(tree, r)])
@@ -121,9 +121,9 @@ class SpanWorld(World):
         if any(a.temperature is not None for a in actions):
             own = self.engine.sampling.temperature
             temperatures = torch.tensor([own if a.temperature is None else a.temperature for a in actions])
-        scales = torch.tensor([a.scale if s else 1.0 for a, s in zip(actions, steered.tolist(), strict=True)])
+        scales = torch.tensor([a.guidance_scale if s else 1.0 for a, s in zip(actions, steered.tolist(), strict=True)])
         draw = self.engine.write(
-            Order(
+            SpanRequest(
                 [r.parent for r in rows],
                 [child_key(int(tree.key[r.parent]), r.index) for r in rows],
                 z if bool(steered.any()) else None,
@@ -151,7 +151,7 @@ class SpanWorld(World):
                 latent=latents[row].numpy(),
                 components=components[row].numpy(),
             )
-        self.engine.keep(draw, range(len(rows)), [nodes[place] for place in order])
+        self.engine.commit(draw, range(len(rows)), [nodes[place] for place in order])
         return nodes
 
     def _draft(self, tree: Tree, requests: Sequence[Request]) -> dict[int, Tensor]:
@@ -165,7 +165,7 @@ class SpanWorld(World):
             visible = [[*tree.context(p), *tree.ids(p)] for p in parents]
             drawn = head_drafts(model, self.engine.hidden(parents), visible, seeds, temperature=temperature)
             return dict(zip(parents, drawn, strict=True))
-        draw = self.engine.write(Order(parents, seeds), draft=True)
+        draw = self.engine.write(SpanRequest(parents, seeds), draft=True)
         self.draft_tokens += tree.span_tokens * len(parents)
         return dict(zip(parents, self.engine.model.encode_ids(draw.spans), strict=True))
 

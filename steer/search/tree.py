@@ -45,7 +45,7 @@ class Tree:
         latent: float32 `[N, z]`, the encoder's of the written span.
         draft: float32 `[N, z]`, proposal for the next span, where `has_draft`.
         components: float32 `[N, C]`, unpooled rewards; value: float32, the estimate made of them.
-        twin: int32, the earlier sibling with the same tokens; multiplicity: int32, how often it was drawn.
+        duplicate_of: int32, the earlier sibling with the same tokens; multiplicity: int32, how often it was drawn.
         visits, inflight, total, logit, gumbel, phi: statistics of policies; see `steer.search.policies`.
     """
 
@@ -65,7 +65,7 @@ class Tree:
     has_draft: NDArray[np.bool_]
     components: NDArray[np.float32]
     value: NDArray[np.float32]
-    twin: NDArray[np.int32]
+    duplicate_of: NDArray[np.int32]
     multiplicity: NDArray[np.int32]
     first_child: NDArray[np.int32]
     last_child: NDArray[np.int32]
@@ -169,11 +169,11 @@ class Tree:
             status |= Status.ENDED
         if ended or depth == self.horizon(parent):
             status |= Status.COMPLETE
-        twin = next((n for n in self.children(parent) if self._same(n, node)), NONE)
-        if twin != NONE:
+        duplicate_of = next((n for n in self.children(parent) if self._same(n, node)), NONE)
+        if duplicate_of != NONE:
             status |= Status.DUPLICATE
-            self.twin[node] = twin
-            self.multiplicity[twin] += 1
+            self.duplicate_of[node] = duplicate_of
+            self.multiplicity[duplicate_of] += 1
         self.status[node] = status
         self.size += 1
         self._link(parent, node)

@@ -70,9 +70,9 @@ def train_autoencoder(
     objective = SpanObjective(
         model,
         context_lengths=latent.context_lengths,
-        isolated_share=latent.isolated_share,
-        null_share=latent.null_share,
-        null_sequence_share=latent.null_sequence_share,
+        isolated_prob=latent.isolated_prob,
+        null_prob=latent.null_prob,
+        null_sequence_prob=latent.null_sequence_prob,
         noise=latent.noise,
         seed=recipe.seed,
         compiled=compiles(latent.train),
@@ -84,7 +84,7 @@ def train_autoencoder(
         corpora,
         spans=latent.spans,
         context=max(latent.context_lengths),
-        partial_share=latent.partial_share,
+        partial_prob=latent.partial_prob,
         seed=recipe.seed,
     )
     return train_objective(objective, recipe, latent.train, data, stage, report_to=report_to)

@@ -6,7 +6,7 @@ from steer.errors import RecipeError
 from steer.training.recipe import Recipe, load_recipe
 
 BEFORE = "before"  # folder of the run that a recipe continues, inside its own
-REHEARSAL = "rehearsal"  # folder of a recipe's rehearsal, inside that of its run
+SMOKE_RUN = "smoke-run"  # folder of a recipe's smoke run, inside that of its run
 KEPT = ("layout", "z_dim", "soft_tokens", "lora_rank")  # shapes of what is taken over
 BEFORE_STAGES = ("base", "autoencoder")  # of a recipe that another continues: its heads would be of no use
 

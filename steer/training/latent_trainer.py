@@ -52,7 +52,7 @@ def span_data(
     *,
     spans: int,
     context: int,
-    partial_share: float = 0.0,
+    partial_prob: float = 0.0,
     seed: int = 0,
 ) -> dict[str, SpanDataset]:
     """Rows to train and to evaluate on, as arguments of `LatentTrainer`.
@@ -63,7 +63,7 @@ def span_data(
         tokenizer: of the base.
         corpora: as `prepare_corpus` gives them.
         spans, context: spans per row, tokens before them.
-        partial_share: see `SpanDataset`; whole spans are evaluated.
+        partial_prob: see `SpanDataset`; whole spans are evaluated.
         seed: of the rows to train on.
     """
     stories, repeats, validation = corpora
@@ -76,8 +76,8 @@ def span_data(
     }
     rows = train.steps * train.batch_size * train.gradient_accumulation_steps * PartialState().num_processes
     return {
-        "train_dataset": SpanDataset(stories, repeats, length=rows, partial_share=partial_share, seed=seed, **shared),
-        "eval_dataset": SpanDataset(validation, None, length=EVAL_ROWS, partial_share=0.0, seed=0, **shared),
+        "train_dataset": SpanDataset(stories, repeats, length=rows, partial_prob=partial_prob, seed=seed, **shared),
+        "eval_dataset": SpanDataset(validation, None, length=EVAL_ROWS, partial_prob=0.0, seed=0, **shared),
     }
 
 

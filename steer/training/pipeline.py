@@ -201,7 +201,8 @@ def package(
 
 def _figures(model: LatentModel, stories: Sequence[str], pairs: int) -> dict[str, Any]:
     """The figures of a card, as far as the stories allow: training is done by now, and must not be lost to them."""
-    from steer.evaluation.evaluate import evaluate, latent_figures
+    from steer.evaluation.evaluate import evaluate
+    from steer.evaluation.latents import latent_figures
 
     try:
         figures = evaluate(model, stories, pairs=pairs, fewest=2)

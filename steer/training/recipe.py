@@ -106,14 +106,14 @@ class LatentRecipe(StrictRecord):
         0.2, ge=0, le=1, description="share of the steps after which beta begins to rise"
     )
     beta_full: float = pydantic.Field(0.7, ge=0, le=1, description="share of the steps at which beta is reached")
-    isolated_share: float = pydantic.Field(
+    isolated_prob: float = pydantic.Field(
         0.4, ge=0, le=1, description="share of batches whose spans have no context, so that z carries all"
     )
-    partial_share: float = pydantic.Field(
+    partial_prob: float = pydantic.Field(
         0.4, ge=0, le=1, description="share of spans of which the encoder sees only a part"
     )
-    null_share: float = pydantic.Field(0.15, ge=0, le=1, description="share of spans written from the null latent")
-    null_sequence_share: float = pydantic.Field(
+    null_prob: float = pydantic.Field(0.15, ge=0, le=1, description="share of spans written from the null latent")
+    null_sequence_prob: float = pydantic.Field(
         0.05, ge=0, le=1, description="share of sequences written from the null latent alone"
     )
     noise: float = pydantic.Field(1.0, ge=0, description="standard deviation of the posterior noise in training")

@@ -1,4 +1,4 @@
-"""A rehearsal: all of a recipe on its real text with few steps, to see in minutes that hours of training would end.
+"""A smoke run: all of a recipe on its real text with few steps, to see in minutes that hours of training would end.
 
 What shows itself late otherwise shows itself here: text that is not there, a head that the stories cannot feed, a
 package that does not fit on the disk.
@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import PartialState
 
 from steer.errors import TrainingError
-from steer.training.chain import REHEARSAL, load_chain
+from steer.training.chain import SMOKE_RUN, load_chain
 from steer.training.defaults import write_recipe
 from steer.training.pipeline import run_recipe
 from steer.training.recipe import MiniHFRecipe, Recipe, TrainRecipe
@@ -26,14 +26,14 @@ STORIES = 64  # for the heads
 PAIRS = 4  # of the evaluation
 
 
-def rehearse(recipe_path: str | Path, out: Path, data_root: Path, *, steps: int = STEPS) -> Path:
+def run_smoke(recipe_path: str | Path, out: Path, data_root: Path, *, steps: int = STEPS) -> Path:
     """Run all stages of a recipe, and of those that it continues, with few steps, anew each time.
 
     Nothing of it is used by the real run, whose folder is `out` itself.
 
     Args:
         recipe_path, data_root: see `run_recipe`.
-        out: folder of the run that is rehearsed; the rehearsal and its recipes are written to `REHEARSAL` inside it.
+        out: folder of the run that is tried; the smoke run and its recipes are written to `SMOKE_RUN` inside it.
         steps: of each stage, at most.
 
     Returns:
@@ -42,19 +42,19 @@ def rehearse(recipe_path: str | Path, out: Path, data_root: Path, *, steps: int 
     Raises:
         RecipeError, CorpusError, TrainingError: what the real run would raise; or something else is in the way.
     """
-    folder, chain = out / REHEARSAL, load_chain(recipe_path)
+    folder, chain = out / SMOKE_RUN, load_chain(recipe_path)
     begin = time.monotonic()
     files = [folder / RECIPES / f"{number}-{path.name}" for number, (path, _) in enumerate(chain, 1)]
     if PartialState().is_main_process:
         if folder.exists() and not (folder / RECIPES).is_dir():
-            raise TrainingError(f"{folder} is no rehearsal; move it away, or choose another folder for the run")
+            raise TrainingError(f"{folder} is no smoke run; move it away, or choose another folder for the run")
         shutil.rmtree(folder, ignore_errors=True)
         for file, earlier, (_, recipe) in zip(files, [None, *files], chain, strict=False):
             small = shortened(recipe, steps).model_copy(update={"continues": earlier and earlier.name})
-            write_recipe(small, file, f"A rehearsal of {recipe.name}.")
+            write_recipe(small, file, f"A smoke run of {recipe.name}.")
     PartialState().wait_for_everyone()
     package = run_recipe(files[-1], folder, data_root)
-    logger.info("the rehearsal went through in %d s; its model is in %s", time.monotonic() - begin, package)
+    logger.info("the smoke run went through in %d s; its model is in %s", time.monotonic() - begin, package)
     return package
 
 

@@ -97,7 +97,7 @@ def check_positions(model: LatentModel, context: Sequence[int], spans: int) -> N
     Raises:
         TextError: they do not fit.
     """
-    limit = model.derived("position limit", lambda: position_limit(model.peft.get_base_model()))
+    limit = model.cached("position limit", lambda: position_limit(model.peft.get_base_model()))
     if limit is None:
         return
     soft, size = model.latent_config.soft_tokens, model.span_tokens

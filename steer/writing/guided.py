@@ -119,7 +119,9 @@ def write_spans(
         steered = torch.zeros(len(contexts), dtype=torch.bool)
         for pull in pulls:
             steered |= pull.weights[..., step].cpu() > 0
-        spans = writer.write(z, scale=None if scale == 1 else scale, steered=None if bool(steered.all()) else steered)
+        spans = writer.write(
+            z, guidance_scale=None if scale == 1 else scale, steered=None if bool(steered.all()) else steered
+        )
         latents.append(_where(steered, z, model.latent_config.z_dim))
         drafts.append(_where(steered, draft, model.latent_config.z_dim))
         yield [model.to_text(span.ids) for span in spans]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
-from steer.writing.steps import Step, guided
+from steer.writing.classifier_free import Step, guided
 from steer.writing.stream import Stream
 
 

@@ -10,7 +10,7 @@ from steer.models.base import backbone
 from steer.models.latent_model import LatentModel
 from steer.models.tokens import pad_rows
 from steer.writing.cache import SpanCache
-from steer.writing.steps import Step
+from steer.writing.classifier_free import Step
 
 
 @final

@@ -26,7 +26,7 @@ def span_noise(seeds: Sequence[int]) -> RowNoise:
 @final
 @dataclass(frozen=True)
 class TokenSampler:
-    """Draws the tokens of one span per row; a `steer.writing.spans.Draw`.
+    """Draws the tokens of one span per row; a `steer.writing.span_loop.Draw`.
 
     Attributes:
         model: whose tokens they are.
@@ -87,7 +87,7 @@ class TokenSampler:
             logits[:, model.tokenizer.eos_token_id] = -torch.inf
         if limits.whole_words and not tokens and self.at_start is not False:
             start = torch.as_tensor(self.at_start, device=logits.device).reshape(-1, 1)
-            logits = logits.masked_fill(start & model.inside_words, -torch.inf)
+            logits = logits.masked_fill(start & model.continuation_tokens, -torch.inf)
         if not limits.plays:
             begins = [begins_script(model.tokenizer, row) for row in self._rows(tokens)]
             named = torch.tensor(begins, device=logits.device)

@@ -16,13 +16,13 @@ from torch import Tensor
 from steer.errors import GuidanceError, LatentError, TextError
 from steer.models.latent_model import LatentModel
 from steer.noise import child_key, derive_seed
+from steer.writing.classifier_free import Step
 from steer.writing.context import check_positions, visible_ids
 from steer.writing.limits import Limits
 from steer.writing.prefix import open_prefix
 from steer.writing.proposals import Drafts, check_drafts, head_drafts
 from steer.writing.sampling import SamplingConfig
-from steer.writing.spans import Draw, Span, WrittenSpans, write_span
-from steer.writing.steps import Step
+from steer.writing.span_loop import Draw, Span, WrittenSpans, write_span
 from steer.writing.token_sampler import TokenSampler, span_noise
 
 
@@ -43,6 +43,7 @@ class Writer:
     Attributes:
         contexts: the token ids that are visible, per row, exactly as they were fed.
         written: spans so far, per row.
+        end: the token that ends a story; None to write on behind it.
 
     Raises:
         GuidanceError: drafts are to come from a head that the model has not.
@@ -73,6 +74,7 @@ class Writer:
         self.drafts: Drafts = drafts
         self.contexts = [list(context) for context in contexts]
         self.written: list[list[Span]] = [[] for _ in contexts]
+        self.end: int | None = model.tokenizer.eos_token_id
         self._keys = list(seeds)  # of what is written so far, per row
         with torch.inference_mode():
             self._prefix = open_prefix(model, self.contexts, spans, with_null=with_null)
@@ -105,13 +107,13 @@ class Writer:
 
     @torch.inference_mode()
     def write(
-        self, z: Tensor | None, *, scale: Tensor | float | None = None, steered: Tensor | None = None
+        self, z: Tensor | None, *, guidance_scale: Tensor | float | None = None, steered: Tensor | None = None
     ) -> list[Span]:
         """Write one span in every row.
 
         Args:
             z: `[B, z_dim]` float, or None for unguided writing.
-            scale: of classifier-free guidance, a number or `[B]`; None (or 1) does without.
+            guidance_scale: of classifier-free guidance, a number or `[B]`; None (or 1) does without.
             steered: `[B]` bool, the rows that are written from `z`; the others are written unguided, as with `z` None.
                 Default: all.
 
@@ -120,13 +122,13 @@ class Writer:
 
         Raises:
             LatentError: `z` is of a wrong shape or holds NaN.
-            GuidanceError: there is a scale, but the writer has no null arm.
+            GuidanceError: there is a guidance_scale, but the writer has no null arm.
         """
         if z is not None:
-            self._check(z, scale)
+            self._check(z, guidance_scale)
         keys = [child_key(key, 0) for key in self._keys]
         before = self.ended
-        written = self._span(self._prefix.step(z, scale, steered), keys)
+        written = self._span(self._prefix.step(z, guidance_scale, steered), keys)
         self._prefix.extend(written.tokens)
         self._keys = keys
         spans = [Span((), True) if over else span for over, span in zip(before, written.spans, strict=True)]
@@ -135,8 +137,7 @@ class Writer:
         return spans
 
     def _span(self, step: Step, seeds: Sequence[int]) -> WrittenSpans:
-        size, end = self.model.span_tokens, self.model.tokenizer.eos_token_id
-        return write_span(step, self._sampler(seeds), size=size, end=end)
+        return write_span(step, self._sampler(seeds), size=self.model.span_tokens, end=self.end)
 
     def _sampler(self, seeds: Sequence[int]) -> Draw:
         return TokenSampler(
@@ -152,14 +153,14 @@ class Writer:
         """The visible tokens of each row: its context and spans."""
         return [[*context, *self.ids(row)] for row, context in enumerate(self.contexts)]
 
-    def _check(self, z: Tensor, scale: Tensor | float | None) -> None:
+    def _check(self, z: Tensor, guidance_scale: Tensor | float | None) -> None:
         if z.shape != (self.rows, self.model.latent_config.z_dim):
             raise LatentError(f"expected latents [{self.rows}, {self.model.latent_config.z_dim}], got {list(z.shape)}")
         if not bool(torch.isfinite(z).all()):
             raise LatentError("latents hold NaN or infinity")
-        if not self.with_null and scale is not None and not bool((torch.as_tensor(scale) == 1).all()):
+        if not self.with_null and guidance_scale is not None and not bool((torch.as_tensor(guidance_scale) == 1).all()):
             raise GuidanceError(
-                f"scale {scale} needs a null arm; open the writer with with_null=True, or leave the scale out"
+                f"guidance_scale {guidance_scale} needs a null arm; open the writer with_null=True, or leave it out"
             )
 
 

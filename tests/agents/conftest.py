@@ -55,7 +55,7 @@ def make_scenario(**changes: object) -> Scenario:
             },
             {"id": "bob", "name": "Bob", "goals": [{"id": "eat", "text": "Cake!"}]},
         ],
-        "planner": {"cfg_scale": 1.5, "reached": 0.9},
+        "planner": {"guidance_scale": 1.5, "reached": 0.9},
         "sampling": {"temperature": 0.9, "top_p": 1.0},
     }
     return Scenario.model_validate(data | changes)

@@ -210,20 +210,23 @@ class MiniHFOracle:
         context_ids: Tensor,
         z: Tensor,
         n: int = 24,
-        cfg_scale: float | None = None,
+        guidance_scale: float | None = None,
         context_mask: Tensor | None = None,
     ) -> Tensor:
         """Context and the n most likely tokens after it, ids [B, C + n]; never stops early.
 
-        With `cfg_scale` s (router only) the next token maximises `base + s * (router - base)` on raw logits, where the
+        With `guidance_scale` s (router only) the next token maximises `base + s * (router - base)` on raw logits, where
+        the
         base arm reads the same visible tokens without adapter and without z.
 
         Raises ValueError for an unknown kind, and for a guided decoder or a guided empty context, which MiniHF lacks.
         """
         if kind not in ("decoder", "router"):
             raise ValueError(f"kind {kind!r} came, expected 'decoder' or 'router'")
-        if cfg_scale is not None and (kind == "decoder" or context_ids.shape[1] == 0):
-            raise ValueError("cfg_scale needs the router and at least one context token: the base arm has no z to read")
+        if guidance_scale is not None and (kind == "decoder" or context_ids.shape[1] == 0):
+            raise ValueError(
+                "guidance_scale needs the router and at least one context token: the base arm has no z to read"
+            )
         context_mask = torch.ones_like(context_ids) if context_mask is None else context_mask
         written = context_ids[:, :0]
         for _ in range(n):
@@ -231,10 +234,10 @@ class MiniHFOracle:
                 logits = self.decoder_logits(z, context_ids, written, context_mask)[:, -1]
             else:
                 logits = self.router_logits(context_ids, z, written, context_mask)[:, -1]
-            if cfg_scale is not None:
+            if guidance_scale is not None:
                 visible = torch.cat([context_ids, written], dim=1)
                 base = self.base_logits(visible, torch.cat([context_mask, torch.ones_like(written)], dim=1))[:, -1]
-                logits = base + cfg_scale * (logits - base)
+                logits = base + guidance_scale * (logits - base)
             written = torch.cat([written, logits.argmax(dim=-1, keepdim=True)], dim=1)
         return torch.cat([context_ids, written], dim=1)
 

@@ -20,7 +20,7 @@ def stir(model: LatentModel, *, seed: int = 0, std: float = 0.2) -> LatentModel:
     for name, parameter in model.peft.named_parameters():
         if "lora_B" in name:
             parameter.data = std * torch.randn(parameter.shape, generator=generator)
-    model.drop_fused()
+    model.invalidate()
     return model
 
 
@@ -33,7 +33,7 @@ def tiny_model(base: str | Path, **options: Any) -> LatentModel:
 def sharpen(model: LatentModel, factor: float = 30.0) -> LatentModel:
     """Multiply the output head: random heads give logits of a tenth, on which an error of 1e-4 would not show."""
     model.peft.get_base_model().get_output_embeddings().weight.data.mul_(factor)
-    model.drop_fused()
+    model.invalidate()
     return model
 
 
@@ -75,4 +75,5 @@ def assert_near(actual: Tensor, wanted: Tensor, atol: float = 1e-4) -> None:
 
 def write_guided(model: LatentModel, contexts: Any, **options: Any) -> list[guided.Written]:
     """`steer.write_guided` without classifier-free guidance, unless it is asked for."""
-    return guided.write_guided(model, contexts, **{"guidance_scale": 1.0, **options})
+    how: dict[str, Any] = {"guidance_scale": 1.0, **options}
+    return guided.write_guided(model, contexts, **how)

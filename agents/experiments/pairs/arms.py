@@ -76,7 +76,7 @@ def write_in_voice(task: Task, options: VoiceOptions) -> list[Sample]:
     0.15 is BigVAE's topic mix (`steer.latents.bigvae.topic_sentence`), no goal and 0.15 its task mix.
     """
     model, samples = task.model, options.samples
-    voice = model.derived(("task_vector", samples), lambda: task_vector(model.encode(samples, long="mean")))
+    voice = model.cached(("task_vector", samples), lambda: task_vector(model.encode(samples, long="mean")))
     weights = options.schedule_config().weights(task.spans) if options.goal else torch.zeros(task.spans)
     pulls = [Pull(voice, (1 - weights).clamp(0, options.weight))]
     pulls += [Pull(task.terminals(), weights)] if options.goal else []
@@ -118,7 +118,7 @@ def write_by_vectors(task: Task, options: VectorOptions) -> list[Sample]:
     layer = middle_layer(path) if options.layer is None else options.layer
     known = tuple(dict.fromkeys(pair.terminal for pair in task.every))
     # Of all pairs, whichever are written together, so that a text depends on its own pair alone.
-    means, norm = model.derived(("mean_residuals", layer, known), lambda: mean_residuals(model, known, layer))
+    means, norm = model.cached(("mean_residuals", layer, known), lambda: mean_residuals(model, known, layer))
     own = [known.index(pair.terminal) for pair in task.pairs]
     vectors = [control_vector(means[i][None], torch.cat([means[:i], means[i + 1 :]]), norm=norm) for i in own]
     contexts = [model.to_ids(pair.context) for pair in task.pairs]

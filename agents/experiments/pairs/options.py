@@ -58,11 +58,11 @@ class DraftOptions(Options):
 class PullOptions(DraftOptions):
     """Options of methods that pull, besides how hard: the scale of classifier-free guidance (1: without)."""
 
-    scale: Scale = 1.0
+    guidance_scale: Scale = 1.0
 
     def writing(self, config: WritingConfig) -> WritingConfig:
         """How an arm with these options writes: with this guidance."""
-        return replace(super().writing(config), guidance_scale=self.scale)
+        return replace(super().writing(config), guidance_scale=self.guidance_scale)
 
 
 class FixedOptions(PullOptions):
@@ -137,7 +137,7 @@ class MenuItem(Options):
     """One action that a guided search may take: factor on the schedule, scale, temperature (None: as in sampling)."""
 
     strength: float = 1.0
-    scale: float = 1.0
+    guidance_scale: float = 1.0
     temperature: float | None = None
 
     @pydantic.model_validator(mode="after")
@@ -151,13 +151,15 @@ class MenuItem(Options):
         Raises:
             SearchError: a value is out of range.
         """
-        return Action(strength=self.strength, scale=self.scale, temperature=self.temperature)
+        return Action(strength=self.strength, guidance_scale=self.guidance_scale, temperature=self.temperature)
 
 
 class GuidedSearchOptions(ScheduleOptions, SearchOptions, DraftOptions):
     """Options of `guided-search`: policy, schedule, and the menu of pulls that the search tries."""
 
-    menu: tuple[MenuItem, ...] = Field(default=(MenuItem(scale=1.5), MenuItem(strength=0.7, scale=1.5)), min_length=1)
+    menu: tuple[MenuItem, ...] = Field(
+        default=(MenuItem(guidance_scale=1.5), MenuItem(strength=0.7, guidance_scale=1.5)), min_length=1
+    )
 
     def actions(self) -> Sequence[Action]:
         """The menu."""

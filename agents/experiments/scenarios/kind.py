@@ -174,7 +174,7 @@ class ScenarioKind(Kind[ScenarioCell]):
         if run.exists():  # it was stopped before its first turn; nobody else has the claim
             shutil.rmtree(run)
         scenario = scenario_of(self.experiment, cell.arm, cell.scenario, cell.seed)
-        run_scenario(scenario, model, run, twin=False)
+        run_scenario(scenario, model, run, baseline=False)
         return True
 
     def observe(self, folder: Path, cells: Sequence[ScenarioCell], *, judged: bool) -> Observed:
@@ -204,7 +204,7 @@ class ScenarioKind(Kind[ScenarioCell]):
         turns = min(cell.scenario.turns, len(cell.scenario.characters))
         scenario = override(scenario_of(self.experiment, cell.arm, cell.scenario, cell.seed), turns=turns)
         with tempfile.TemporaryDirectory() as folder:
-            summary = run_scenario(scenario, model, Path(folder) / "run", twin=False)
+            summary = run_scenario(scenario, model, Path(folder) / "run", baseline=False)
         return summary.tokens / summary.turns, summary.seconds / summary.turns
 
     def cached_tokens(self, cells: Sequence[ScenarioCell], model: LatentModel, tokens: float) -> float:

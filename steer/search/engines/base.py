@@ -11,16 +11,16 @@ from torch import Tensor
 from steer.errors import LatentError
 from steer.models.latent_model import LatentModel
 from steer.search.tree import Tree
+from steer.writing.classifier_free import Step, guided
 from steer.writing.limits import Limits
 from steer.writing.sampling import SamplingConfig
-from steer.writing.spans import Draw as TokenDraw
-from steer.writing.spans import write_span
-from steer.writing.steps import Step, guided
+from steer.writing.span_loop import Draw as TokenDraw
+from steer.writing.span_loop import write_span
 from steer.writing.token_sampler import PENALTY_WINDOW, TokenSampler, span_noise
 
 
 @dataclass(frozen=True)
-class Order:
+class SpanRequest:
     """Spans to write, R of them; equal parents stand side by side.
 
     Attributes:
@@ -46,13 +46,13 @@ class Order:
             return torch.zeros(len(self.parents), dtype=torch.bool)
         return torch.ones(len(self.parents), dtype=torch.bool) if self.steered is None else self.steered.cpu()
 
-    def rows(self, chosen: Sequence[int]) -> "Order":
+    def rows(self, chosen: Sequence[int]) -> "SpanRequest":
         """Some of the rows, in that order."""
 
         def part(x: Tensor | None) -> Tensor | None:
             return None if x is None else x[list(chosen)]
 
-        return Order(
+        return SpanRequest(
             [self.parents[row] for row in chosen],
             [self.seeds[row] for row in chosen],
             part(self.z),
@@ -63,7 +63,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Draw:
+class SpanSample:
     """What was written for an order.
 
     Attributes:
@@ -113,10 +113,10 @@ class Engine(ABC):
         """Positions computed so far in order to write and to rebuild, all arms; without `base_logprobs`."""
 
     @abstractmethod
-    def write(self, order: Order, *, draft: bool = False) -> Draw:
+    def write(self, order: SpanRequest, *, draft: bool = False) -> SpanSample:
         """Write one span per row. A draft is for looking at only: it cannot be kept, and runs without a null arm."""
 
-    def keep(self, draw: Draw, rows: Sequence[int], nodes: Sequence[int]) -> None:
+    def commit(self, draw: SpanSample, rows: Sequence[int], nodes: Sequence[int]) -> None:
         """Keep rows of a draw as the states of nodes that were just added to the tree."""
         return None
 
@@ -133,8 +133,8 @@ class Engine(ABC):
 
     # -- what engines share ------------------------------------------------------------------------------------------
 
-    def _write_span(self, order: Order, step: Step) -> Draw:
-        """Draw the rows of an order from the logits of a step."""
+    def _write_span(self, order: SpanRequest, step: Step) -> SpanSample:
+        """SpanSample the rows of an order from the logits of a step."""
 
         def checked(ids: Tensor | None) -> Tensor:
             logits = step(ids)
@@ -143,9 +143,11 @@ class Engine(ABC):
             return logits
 
         written = write_span(checked, self._sampler(order), size=self.tree.span_tokens, end=self.eos)
-        return Draw([list(span.ids) for span in written.spans], [s.ended for s in written.spans], written.logprobs)
+        return SpanSample(
+            [list(span.ids) for span in written.spans], [s.ended for s in written.spans], written.logprobs
+        )
 
-    def _sampler(self, order: Order) -> TokenDraw:
+    def _sampler(self, order: SpanRequest) -> TokenDraw:
         return TokenSampler(
             self.model,
             self.sampling,
@@ -157,8 +159,8 @@ class Engine(ABC):
             with_logprobs=True,
         )
 
-    def _guided(self, order: Order, step: Step, null: Step | None = None) -> Step:
-        """A step under classifier-free guidance by an order's scales; see `steer.writing.steps.guided`."""
+    def _guided(self, order: SpanRequest, step: Step, null: Step | None = None) -> Step:
+        """A step under classifier-free guidance by an order's scales; see `steer.writing.classifier_free.guided`."""
         return guided(step, 1.0 if order.scales is None else order.scales.to(self.model.device), null)
 
     def _visible(self, parents: Sequence[int]) -> list[list[int]]:

@@ -12,7 +12,7 @@ from steer.models.latent_model import LatentModel
 from steer.search.engines.base import Engine
 from steer.search.engines.paged import PagedEngine
 from steer.search.engines.prefill import PrefillEngine
-from steer.search.engines.prefix_cache import Lane
+from steer.search.engines.prefix_cache import PrefixCache
 from steer.search.tree import Tree
 from steer.writing.cache import SpanCache
 
@@ -29,7 +29,7 @@ def paging_problem(model: LatentModel) -> str:
     The base's cache must be of plain layers, and a probe must agree: a span behind a prompt and another span, computed
     over segments and at once. It is found out once per model.
     """
-    return model.derived(("paging problem", model.fuse), lambda: _problem(model))
+    return model.cached(("paging problem", model.fuse), lambda: _problem(model))
 
 
 def _problem(model: LatentModel) -> str:
@@ -61,12 +61,12 @@ def _probe(model: LatentModel) -> tuple[float, float]:
     root = tree.add_root(tokens[:5].tolist(), seed=0, horizon=3)
     node = tree.add(root, 0, tokens[5 : 5 + size].tolist())
     last = tokens[None, 5 + size : 4 + 2 * size].to(model.device)
-    lane = Lane(model, ROUTER, tree)
-    lane.ensure([node])
+    prefix = PrefixCache(model, ROUTER, tree)
+    prefix.ensure([node])
     null = model.soft(None, 1)
-    segments, start = lane.prefix([node])
-    chunk = lane.chunk([node], null, last)
-    paged = lane.forward(chunk, SpanCache(lane.layers, 1, chunk.shape[1]), segments, start, keep=chunk.shape[1])
+    segments, start = prefix.prefix([node])
+    chunk = prefix.chunk([node], null, last)
+    paged = prefix.forward(chunk, SpanCache(prefix.layers, 1, chunk.shape[1]), segments, start, keep=chunk.shape[1])
     first = model.embed(tokens[None, : 5 + size].to(model.device))
     whole = torch.cat([first[:, :5], null, first[:, 5:], null, model.embed(last)], dim=1)
     plain = model.role_logits(ROUTER, whole)[:, -chunk.shape[1] :]

@@ -10,8 +10,8 @@ from torch import Tensor
 from steer.errors import SearchError
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
-from steer.search.engines.base import Draw, Engine, Order
-from steer.search.engines.prefix_cache import Lane
+from steer.search.engines.base import Engine, SpanRequest, SpanSample
+from steer.search.engines.prefix_cache import PrefixCache
 from steer.search.tree import Tree
 from steer.writing.cache import SpanCache
 
@@ -38,26 +38,26 @@ class PagedEngine(Engine):
         super().__init__(model, tree, **options)
         self.memory = memory
         self.arms = 2 if self.with_null else 1
-        self.lane = Lane(model, ROUTER, tree, arms=self.arms, limit=memory)
-        self._base: Lane | None = None
+        self.prefix = PrefixCache(model, ROUTER, tree, arms=self.arms, limit=memory)
+        self._base: PrefixCache | None = None
 
     @property
     def forward_tokens(self) -> int:
         """See `Engine`."""
-        return self.lane.forward_tokens
+        return self.prefix.forward_tokens
 
     @torch.inference_mode()
-    def write(self, order: Order, *, draft: bool = False) -> Draw:
+    def write(self, order: SpanRequest, *, draft: bool = False) -> SpanSample:
         """See `Engine`. Rows whose paths do not fit into memory at once are written in parts."""
         half = len(order.parents) // 2
         try:
-            self.lane.ensure(order.parents)
+            self.prefix.ensure(order.parents)
         except SearchError:
             if not half:
                 raise
             halves = (range(half), range(half, len(order.parents)))
             parts = [self.write(order.rows(rows), draft=draft) for rows in halves]
-            return Draw(
+            return SpanSample(
                 [span for part in parts for span in part.spans],
                 [ended for part in parts for ended in part.ended],
                 torch.cat([part.logprobs for part in parts]),
@@ -65,8 +65,8 @@ class PagedEngine(Engine):
             )
         return self._write_part(order, draft)
 
-    def _write_part(self, order: Order, draft: bool) -> Draw:
-        lane = self.lane
+    def _write_part(self, order: SpanRequest, draft: bool) -> SpanSample:
+        prefix = self.prefix
         arms = 1 if draft else self.arms
         # Siblings of one latent share everything before their first token.
         heads: dict[tuple[int, bytes], int] = {}
@@ -79,29 +79,29 @@ class PagedEngine(Engine):
                 first.append(row)
             index.append(heads[name])
         parents = [order.parents[row] for row in first]
-        chunk = lane.chunk(parents, self._soft(order, first), None)
+        chunk = prefix.chunk(parents, self._soft(order, first), None)
         if arms == 2:
-            chunk = torch.cat([chunk, lane.chunk(parents, self.model.soft(None, len(first)), None)])
-        segments, start = lane.prefix(parents, arms)
-        head = SpanCache(lane.layers, len(chunk), chunk.shape[1])
-        logits = lane.forward(chunk, head, segments, start)[:, -1]
+            chunk = torch.cat([chunk, prefix.chunk(parents, self.model.soft(None, len(first)), None)])
+        segments, start = prefix.prefix(parents, arms)
+        head = SpanCache(prefix.layers, len(chunk), chunk.shape[1])
+        logits = prefix.forward(chunk, head, segments, start)[:, -1]
 
         spread = torch.tensor([i + arm * len(first) for arm in range(arms) for i in index], device=self.model.device)
-        own = head.spread(spread, lane.width)
-        if lane.share_alike(parents, order.parents):
-            start = lane.starts(order.parents, arms)
+        own = head.spread(spread, prefix.width)
+        if prefix.share_alike(parents, order.parents):
+            start = prefix.starts(order.parents, arms)
         else:
-            segments, start = lane.prefix(order.parents, arms)
+            segments, start = prefix.prefix(order.parents, arms)
 
         def step(ids: Tensor | None) -> Tensor:
             if ids is None:
                 return logits[spread]
-            return lane.forward(self.model.embed(ids[:, None]), own, segments, start)[:, -1]
+            return prefix.forward(self.model.embed(ids[:, None]), own, segments, start)[:, -1]
 
         drawn = self._write_span(order, self._guided(order, step) if arms == 2 else step)
         return dataclasses.replace(drawn, states=[] if draft else [own])
 
-    def _soft(self, order: Order, rows: list[int]) -> Tensor:
+    def _soft(self, order: SpanRequest, rows: list[int]) -> Tensor:
         """Soft tokens of some rows, `[n, k, d]`."""
         null = self.model.soft(None, len(rows))
         if order.z is None:
@@ -112,19 +112,19 @@ class PagedEngine(Engine):
     @torch.inference_mode()
     def hidden(self, parents: Sequence[int]) -> Tensor:
         """See `Engine`."""
-        lane, half = self.lane, len(parents) // 2
+        prefix, half = self.prefix, len(parents) // 2
         try:
-            lane.ensure(parents)
+            prefix.ensure(parents)
         except SearchError:
             if not half:
                 raise
             return torch.cat([self.hidden(parents[:half]), self.hidden(parents[half:])])
-        chunk = lane.chunk(parents, self.model.soft(None, len(parents)), None)
-        segments, start = lane.prefix(parents)
-        return lane.hidden(chunk, SpanCache(lane.layers, len(parents), chunk.shape[1]), segments, start)
+        chunk = prefix.chunk(parents, self.model.soft(None, len(parents)), None)
+        segments, start = prefix.prefix(parents)
+        return prefix.hidden(chunk, SpanCache(prefix.layers, len(parents), chunk.shape[1]), segments, start)
 
     @torch.inference_mode()
-    def keep(self, draw: Draw, rows: Sequence[int], nodes: Sequence[int]) -> None:
+    def commit(self, draw: SpanSample, rows: Sequence[int], nodes: Sequence[int]) -> None:
         """Store the pages of nodes that may be expanded, as far as they fit; the others are computed again."""
         first = 0
         for own in draw.states:
@@ -138,35 +138,36 @@ class PagedEngine(Engine):
             if not chosen:
                 continue
             keys, values = own.states()
-            chosen = chosen[: self.lane.pool.fits(keys, values)]
+            chosen = chosen[: self.prefix.pool.fits(keys, values)]
             picked = [r + arm * count for arm in range(self.arms) for r, _ in chosen]
             index = torch.tensor(picked, dtype=torch.long, device=self.model.device)
-            self.lane.pool.store([n for _, n in chosen], keys[:, index], values[:, index])
+            self.prefix.pool.store([n for _, n in chosen], keys[:, index], values[:, index])
 
     @torch.inference_mode()
     def base_logprobs(self, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:
         """See `Engine`."""
         if self._base is None:
-            self._base = Lane(self.model, None, self.tree, limit=self.memory)
-        lane = self._base
+            self._base = PrefixCache(self.model, None, self.tree, limit=self.memory)
+        prefix = self._base
         vocabulary = self.model.latent_config.base.vocab_size
         step = max(1, _LOGITS_AT_ONCE // (vocabulary * self.tree.span_tokens))
         parts = [
-            self._base_part(lane, parents[at : at + step], spans[at : at + step]) for at in range(0, len(parents), step)
+            self._base_part(prefix, parents[at : at + step], spans[at : at + step])
+            for at in range(0, len(parents), step)
         ]
         return torch.cat(parts)
 
-    def _base_part(self, lane: Lane, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:
+    def _base_part(self, prefix: PrefixCache, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:
         half = len(parents) // 2
         try:
-            lane.ensure(parents)
+            prefix.ensure(parents)
         except SearchError:
             if not half:
                 raise
             return torch.cat(
                 [
-                    self._base_part(lane, parents[:half], spans[:half]),
-                    self._base_part(lane, parents[half:], spans[half:]),
+                    self._base_part(prefix, parents[:half], spans[:half]),
+                    self._base_part(prefix, parents[half:], spans[half:]),
                 ]
             )
         size = max(map(len, spans))
@@ -176,8 +177,8 @@ class PagedEngine(Engine):
             targets[row, : len(span)] = torch.as_tensor(span)
             mask[row, : len(span)] = True
         targets, mask = targets.to(self.model.device), mask.to(self.model.device)
-        segments, start = lane.prefix(parents)
-        own = SpanCache(lane.layers, len(spans), size)
-        logits = lane.forward(lane.chunk(parents, None, targets[:, :-1]), own, segments, start, keep=size).float()
+        segments, start = prefix.prefix(parents)
+        own = SpanCache(prefix.layers, len(spans), size)
+        logits = prefix.forward(prefix.chunk(parents, None, targets[:, :-1]), own, segments, start, keep=size).float()
         logprobs = logits.gather(2, targets[..., None])[..., 0] - logits.logsumexp(2)
         return ((logprobs * mask).sum(1) / mask.sum(1)).cpu()

@@ -14,9 +14,9 @@ from steer.models.adapters import ROUTER
 from steer.models.base import backbone
 from steer.models.latent_model import LatentModel
 from steer.models.likelihood import mean_logprobs
-from steer.search.engines.base import Draw, Engine, Order
+from steer.search.engines.base import Engine, SpanRequest, SpanSample
 from steer.search.tree import Tree
-from steer.writing.steps import Step
+from steer.writing.classifier_free import Step
 
 
 @final
@@ -42,7 +42,7 @@ class PrefillEngine(Engine):
         return self._computed
 
     @torch.inference_mode()
-    def write(self, order: Order, *, draft: bool = False) -> Draw:
+    def write(self, order: SpanRequest, *, draft: bool = False) -> SpanSample:
         """See `Engine`."""
         # Without padding no base can go wrong, so rows go by the length of their prefix.
         by_length: dict[tuple[int, int, bool], list[int]] = {}
@@ -58,9 +58,9 @@ class PrefillEngine(Engine):
             part = self._write_part(order.rows(rows), draft)
             for at, row in enumerate(rows):
                 spans[row], ended[row], logprobs[row] = part.spans[at], part.ended[at], part.logprobs[at]
-        return Draw(spans, ended, logprobs)
+        return SpanSample(spans, ended, logprobs)
 
-    def _write_part(self, order: Order, draft: bool) -> Draw:
+    def _write_part(self, order: SpanRequest, draft: bool) -> SpanSample:
         """Rows whose prefixes are of one length (and, in BigVAE's layout, all with a latent or all without)."""
         embeds, role = self._prefix(order, null=False)
         step = _Stream(self, role).step(embeds)
@@ -69,7 +69,7 @@ class PrefillEngine(Engine):
             step = self._guided(order, step, _Stream(self, role).step(embeds))
         return self._write_span(order, step)
 
-    def _prefix(self, order: Order, *, null: bool) -> tuple[Tensor, str | None]:
+    def _prefix(self, order: SpanRequest, *, null: bool) -> tuple[Tensor, str | None]:
         """Embeddings `[R, L, d]` of all that stands before the spans, and the role that reads them."""
         model, tree, steered = self.model, self.tree, order.from_latent
         if not self.model.layout.keeps_latents:
@@ -94,7 +94,7 @@ class PrefillEngine(Engine):
         """See `Engine`."""
         states = []
         for parent in parents:
-            embeds, role = self._prefix(Order([parent], [0]), null=False)
+            embeds, role = self._prefix(SpanRequest([parent], [0]), null=False)
             states.append(_Stream(self, role).hidden(embeds))
         return torch.cat(states)
 

@@ -24,7 +24,7 @@ def hooked_copy(model: LatentModel, role: str | None) -> Any:
     All weights are shared; it costs no memory to speak of. An adapter that is not merged in is in force for good, so
     the copy has no state and may run in any thread.
     """
-    return model.derived(("hooked", role, model.fuse), lambda: _copy(model, role))
+    return model.cached(("hooked", role, model.fuse), lambda: _copy(model, role))
 
 
 def _copy(model: LatentModel, role: str | None) -> Any:
@@ -53,7 +53,7 @@ def run_lengths(ids: Sequence[int]) -> tuple[list[int], int]:
 
 
 @final
-class Lane:
+class PrefixCache:
     """A role of the model over a tree.
 
     A node's page holds the keys and values of the token before it (the last of its parent, which no pass had as input

@@ -40,7 +40,7 @@ def is_last(problem: Problem, node: int) -> bool:
 
 def original(tree: Tree, node: int) -> int:
     """The earliest sibling with the same tokens: the node itself, or the one that it duplicates."""
-    return node if tree.twin[node] == NONE else int(tree.twin[node])
+    return node if tree.duplicate_of[node] == NONE else int(tree.duplicate_of[node])
 
 
 def draws(problem: Problem, node: int) -> dict[int, int]:

@@ -98,7 +98,7 @@ def effective_size(log_weights: Floats) -> float:
 
 
 def systematic(log_weights: Floats, uniform: float) -> NDArray[np.intp]:
-    """Draw n of n particles by one uniform number: int `[n]`, not falling.
+    """SpanSample n of n particles by one uniform number: int `[n]`, not falling.
 
     Particle i is drawn `floor` or `ceil` of `n * w_i` times, `n * w_i` on average (Kitagawa, 1996).
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steer.models.adapters import DECODER, ENCODER, ROUTER
 from steer.models.latent_model import LatentModel
-from steer.training.estimate.meta import Peak, hollow_model, peak_of
+from steer.training.estimate.meta import Peak, meta_model, peak_of
 from steer.training.estimate.probe import autoencoder_step, decoder_step, router_step
 from steer.training.estimate.report import (
     KEPT,
@@ -130,7 +130,7 @@ def _estimate(recipe: Recipe, phase: Phase, config: Any, device: torch.device) -
     vocabulary = config.get_text_config().vocab_size
 
     def build(of: Any) -> LatentModel:
-        return hollow_model(
+        return meta_model(
             of,
             rank=latent.lora_rank,
             z_dim=latent.z_dim,

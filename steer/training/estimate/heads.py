@@ -7,7 +7,7 @@ import torch
 
 from steer.models.config import LatentConfig
 from steer.models.latent_model import FUSE_LIMIT
-from steer.training.estimate.meta import hollow_model
+from steer.training.estimate.meta import meta_model
 from steer.training.estimate.report import Estimate, base_count, finish, trained_count
 from steer.training.heads.stage import HeadStage
 from steer.training.recipe import PriorRecipe, ReachRecipe
@@ -37,7 +37,7 @@ def estimate_head(
     width = config.get_text_config().hidden_size
     head, kept = kind.sizes(recipe, latent, width)
     sizes: dict[str, Any] = {"rank": rank, "z_dim": latent.z_dim, "soft_tokens": latent.soft_tokens}
-    model = hollow_model(config, span_tokens=latent.span_tokens, layout=latent.layout, **sizes)
+    model = meta_model(config, span_tokens=latent.span_tokens, layout=latent.layout, **sizes)
     count, adapters = base_count(model), trained_count(model)
     size = 4 if device.type == "cpu" else 2  # as `LatentModel.from_pretrained` loads it
     fused = count * size if count * size <= FUSE_LIMIT else 0

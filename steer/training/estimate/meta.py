@@ -56,7 +56,7 @@ def hollow_base(config: Any, dtype: torch.dtype = torch.float32) -> Any:
         ) from error
 
 
-def hollow_model(
+def meta_model(
     config: Any,
     *,
     rank: int,

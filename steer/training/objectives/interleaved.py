@@ -71,7 +71,7 @@ class SpanObjective(LatentObjective):
 
     Args:
         model: the latent model; its adapters and head are trained.
-        context_lengths, isolated_share, null_share, null_sequence_share, noise: see `LatentRecipe`.
+        context_lengths, isolated_prob, null_prob, null_sequence_prob, noise: see `LatentRecipe`.
         seed, compiled: see `LatentObjective`.
     """
 
@@ -80,17 +80,17 @@ class SpanObjective(LatentObjective):
         model: LatentModel,
         *,
         context_lengths: Sequence[int] = (24, 64, 160),
-        isolated_share: float = 0.4,
-        null_share: float = 0.15,
-        null_sequence_share: float = 0.05,
+        isolated_prob: float = 0.4,
+        null_prob: float = 0.15,
+        null_sequence_prob: float = 0.05,
         noise: float = 1.0,
         seed: int = 0,
         compiled: bool = False,
     ) -> None:
         super().__init__(model, seed=seed, compiled=compiled)
         self.context_lengths = tuple(context_lengths)
-        self.isolated_share = isolated_share
-        self.null_share, self.null_sequence_share = null_share, null_sequence_share
+        self.isolated_prob = isolated_prob
+        self.null_prob, self.null_sequence_prob = null_prob, null_sequence_prob
         self.noise = noise
 
     def span_losses(self, context: Tensor, spans: Tensor, span_mask: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,8 +117,8 @@ class SpanObjective(LatentObjective):
         z = mean + self.noise * torch.randn(mean.shape, generator=generator).to(device)
         soft = self.model.head.soft(z).unflatten(0, (rows, n))
         draw = torch.rand(rows, n, generator=generator)
-        nulls = (draw < self.null_share) | (torch.rand(rows, 1, generator=generator) < self.null_sequence_share)
-        isolated = bool(torch.rand((), generator=generator) < self.isolated_share)
+        nulls = (draw < self.null_prob) | (torch.rand(rows, 1, generator=generator) < self.null_sequence_prob)
+        isolated = bool(torch.rand((), generator=generator) < self.isolated_prob)
         if isolated:
             nulls = torch.zeros_like(nulls)  # without context and without latent there is nothing to learn from
         null = self.model.head.null_soft(1)[None]

@@ -63,7 +63,7 @@ def index(model: LatentModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def everything(index: Path) -> Scenario:
     """All that a planner can do, at once; long enough for turns to leave the context of 48 tokens."""
     planner = {
-        "cfg_scale": 1.5,
+        "guidance_scale": 1.5,
         "reached": 0.999,
         "choose": "reach",
         "arrival": {"target": 1.0, "hurry": 1.0},
@@ -110,7 +110,7 @@ def test_a_setting_that_is_left_out_leaves_no_trace(
     first = turns_of(played)[0].plan
     for part, keys in KEYS.items():
         less = everything.model_copy(update={"planner": everything.planner.model_copy(update={part: None})})
-        run = run_scenario(less, model, tmp_path / part, twin=False, turns=5).path
+        run = run_scenario(less, model, tmp_path / part, baseline=False, turns=5).path
         records = [turn.plan.model_dump() for turn in turns_of(run)]
         assert not any(record.get(key) for record in records for key in keys)
         other = turns_of(run)[0].plan
@@ -294,7 +294,7 @@ def test_wishes_become_goals_of_the_run(model: LatentModel, index: Path, tmp_pat
 
 def test_without_an_index_the_sentences_are_the_goals(model: LatentModel, tmp_path: Path) -> None:
     """A sentence that is longer than a span cannot be one."""
-    run = run_scenario(wishful(), model, tmp_path / "run", twin=False).path
+    run = run_scenario(wishful(), model, tmp_path / "run", baseline=False).path
     goals = read_scenario(run, read_manifest(run)).characters[0].goals
     assert [(goal.text, goal.source) for goal in goals] == [("A cat.", "of ann's description")]
     with pytest.raises(GoalError, match="wish 1 of 'ann' is for 2 goals, and its sentences gave 1"):

@@ -95,9 +95,9 @@ def test_methods(long_scenario: Scenario, book: GoalBook) -> None:
     unguided = long_scenario.model_copy(update={"planner": Planner(method="unguided")})
     assert plan(unguided, book, ann, 1) == Plan((), 1.0, plan(unguided, book, ann, 1).record)
     assert plan(unguided, book, ann, 1).record.candidates == ()
-    fixed = long_scenario.model_copy(update={"planner": Planner(method="fixed", start=0.25, cfg_scale=2)})
+    fixed = long_scenario.model_copy(update={"planner": Planner(method="fixed", start=0.25, guidance_scale=2)})
     assert plan(fixed, book, ann, 3, active=("hill", 1)).record.weights == pytest.approx((0.2, 0.2))
-    assert plan(fixed, book, ann, 3).scale == 2
+    assert plan(fixed, book, ann, 3).guidance_scale == 2
 
 
 def test_planning_changes_nothing(long_scenario: Scenario, book: GoalBook) -> None:

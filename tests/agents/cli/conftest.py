@@ -9,7 +9,10 @@ from steer.search.tree_file import save_tree
 from tests.steer.search.tree_kit import small_tree, wide_tree
 
 GOALS = ("A boat.", "Cake!", "Rain.")
-MENU = [{"strength": 0.0, "scale": 1.0, "temperature": None}, {"strength": 0.5, "scale": 1.5, "temperature": 0.7}]
+MENU = [
+    {"strength": 0.0, "guidance_scale": 1.0, "temperature": None},
+    {"strength": 0.5, "guidance_scale": 1.5, "temperature": 0.7},
+]
 
 
 @pytest.fixture

@@ -122,8 +122,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], message: str) -> None:
 def test_every_command_is_a_module() -> None:
     """And every module is a command, unless its name begins with an underscore."""
     modules = {path.stem for path in (ROOT / "agents" / "cli").glob("[a-z]*.py")}
-    helpers = {"estimates", "heads", "plays", "recipes", "training"}  # of `steer train` and `experiment`
-    assert modules - helpers == set(COMMANDS) - {"train"}
+    assert modules == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -24,7 +24,7 @@ def test_audit_of_a_good_and_of_a_changed_run(play: Path, tmp_path: Path) -> Non
 
 def test_audit_tells_of_a_changed_scenario_even_with_a_replay(play: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    steer("run", play, "--out", run, "--no-twin")
+    steer("run", play, "--out", run, "--no-baseline")
     scenario = run / "scenario.yaml"
     scenario.write_text(scenario.read_text(encoding="utf-8").replace("A boat.", "A ship."), encoding="utf-8")
     result = steer("audit", run, "--replay")

@@ -25,7 +25,7 @@ def test_run_prints_the_folder_alone(play: Path, tmp_path: Path) -> None:
 
 
 def test_run_as_json(play: Path, tmp_path: Path) -> None:
-    answer = document(steer("run", play, "--out", tmp_path / "run", "--json", "--turns", 1, "--no-twin"))
+    answer = document(steer("run", play, "--out", tmp_path / "run", "--json", "--turns", 1, "--no-baseline"))
     assert answer["run"] == str(tmp_path / "run")
     assert (answer["summary"]["turns"], answer["summary"]["status"]) == (1, "finished")
     assert [goal["text"] for goal in answer["summary"]["goals"]] == ["A boat.", "Rain.", "Cake!"]
@@ -34,14 +34,14 @@ def test_run_as_json(play: Path, tmp_path: Path) -> None:
 
 def test_the_seed_of_the_command_line_wins(play: Path, tmp_path: Path) -> None:
     for name, options in (("a", []), ("b", ["--seed", 0]), ("c", ["--seed", 1])):
-        assert steer("run", play, "--out", tmp_path / name, "--no-twin", *options).exit_code == 0
+        assert steer("run", play, "--out", tmp_path / name, "--no-baseline", *options).exit_code == 0
     assert log(tmp_path / "a") == log(tmp_path / "b") != log(tmp_path / "c")
 
 
 def test_runs_are_numbered(play: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in (1, 2):
-        assert steer("run", play, "--turns", 1, "--no-twin").stdout == f"runs/play-{number}\n"
+        assert steer("run", play, "--turns", 1, "--no-baseline").stdout == f"runs/play-{number}\n"
 
 
 def test_a_stopped_run_is_resumed_to_the_same_bytes(

@@ -46,7 +46,7 @@ def test_train_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     result = steer("train", "all", "recipe.yaml", "--data-root", tmp_path, "--out", tmp_path / "out")
     assert result.exit_code == 130
     assert "stopped before a checkpoint" in result.stderr
-    for stage, number in (("base", 40), ("autoencoder", 20), ("rehearsal/base", 60)):
+    for stage, number in (("base", 40), ("autoencoder", 20), ("smoke-run/base", 60)):
         (tmp_path / "out" / stage / "checkpoints" / f"checkpoint-{number}").mkdir(parents=True)
     (tmp_path / "out" / "autoencoder" / "done.json").touch()  # its checkpoints are of no more use
     result = steer("train", "all", "recipe.yaml", "--data-root", tmp_path, "--out", tmp_path / "out")

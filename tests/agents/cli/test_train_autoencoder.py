@@ -146,16 +146,16 @@ def test_a_rehearsal_is_of_all_stages(
 ) -> None:
     calls: list[Any] = []
 
-    def rehearse(*arguments: Any) -> Path:
+    def run_smoke(*arguments: Any) -> Path:
         calls.append(arguments)
         return tmp_path / "package"
 
-    fake_module(monkeypatch, "steer.training.smoke_run", rehearse=rehearse)
+    fake_module(monkeypatch, "steer.training.smoke_run", run_smoke=run_smoke)
     out, data = tmp_path / "out", tmp_path / "stories.txt"
-    result = steer("train", "autoencoder", "--base", base, "--data", data, "--out", out, "--rehearse")
+    result = steer("train", "autoencoder", "--base", base, "--data", data, "--out", out, "--smoke-run")
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'package'}\n")
     path = out / "recipe.yaml"
-    assert steer("train", "all", path, "--data-root", tmp_path, "--out", out, "--rehearse").exit_code == 0
+    assert steer("train", "all", path, "--data-root", tmp_path, "--out", out, "--smoke-run").exit_code == 0
     assert calls == [(path, out, Path(".")), (path, out, tmp_path)] and not ran
 
 
@@ -178,7 +178,7 @@ def test_a_run_that_came_to_nothing_may_be_tried_otherwise(base: Path, ran: list
     ("options", "message"),
     [
         (("--probe",), "--probe goes with --dry-run"),
-        (("--dry-run", "--rehearse"), "not both"),
+        (("--dry-run", "--smoke-run"), "not both"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(

@@ -32,9 +32,9 @@ def test_show_a_tree(tree: Path) -> None:
     assert [line.rsplit("  ")[-1] for line in lines[3:]] == ["a w", "olf.", "olf.", "!?", "the"]
     assert [line.split("#")[1].split()[0] for line in lines[3:]] == ["2", "4", "5", "6", "3"]
     assert "0.500" in lines[3] and "visits 4, mean 0.625" in lines[3] and "committed" in lines[3]
-    assert "strength 0, scale 1" in lines[3] and "temperature" not in lines[3]
+    assert "strength 0, guidance_scale 1" in lines[3] and "temperature" not in lines[3]
     assert "complete" in lines[4] and "drawn 2 times" in lines[4]
-    assert "duplicate of #4" in lines[5] and "strength 0.5, scale 1.5, temperature 0.7" in lines[5]
+    assert "duplicate of #4" in lines[5] and "strength 0.5, guidance_scale 1.5, temperature 0.7" in lines[5]
     assert "ended" in lines[6] and "pruned" in lines[7]
     assert result.stderr.strip() == "root 0 of 2; --root N shows another"
 

@@ -44,7 +44,13 @@ def test_the_seed_and_the_method_decide(model: Path) -> None:
         return document(steer(*fixed, *options))["text"]
 
     assert text() == text("--seed", 0)
-    texts = [text(), text("--seed", 1), text("--method", "fixed"), text("--method", "unguided"), text("--scale", 2)]
+    texts = [
+        text(),
+        text("--seed", 1),
+        text("--method", "fixed"),
+        text("--method", "unguided"),
+        text("--guidance-scale", 2),
+    ]
     assert len(set(texts)) == len(texts)
     assert text("--method", "fixed", "--weight", 0) == text("--method", "unguided")
     assert text("--schedule", "bridge", "--weight", 1) == text()
@@ -64,7 +70,7 @@ def test_writing_agrees_with_the_library(model: Path) -> None:
     wanted = write_guided(
         loaded, ["The fox. "], pulls=[pull], spans=3, seeds=[5], sampling=sampling, guidance_scale=1.5
     )[0]
-    options = ("--schedule", "cosine", "--temperature", 0.5, "--top-p", 0.9, "--seed", 5, "--scale", 1.5)
+    options = ("--schedule", "cosine", "--temperature", 0.5, "--top-p", 0.9, "--seed", 5, "--guidance-scale", 1.5)
     answer = document(steer("write", "-c", "The fox. ", "-t", "A hen.", "-n", 3, "-m", model, "--json", *options))
     assert answer["spans"] == list(wanted.spans)
 

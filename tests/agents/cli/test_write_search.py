@@ -84,7 +84,9 @@ def test_options_reach_the_search(model: Path, tmp_path: Path) -> None:
     more = ("--policy", "beam", "--policy-option", "width=1", "--policy-option", "expand=3")
     menu = ("--menu", "0", "--menu", "0.5:1", "--menu", "1:2:0.9")
     options = (*more, *menu, "--rewards", tmp_path / "rewards.yaml", "--tree", tree, "--schedule", "linear")
-    answer = document(steer(*GUIDED, *options, "--weight", 0.5, "--scale", 3, "--budget", 12, "-m", model, "--json"))
+    answer = document(
+        steer(*GUIDED, *options, "--weight", 0.5, "--guidance-scale", 3, "--budget", 12, "-m", model, "--json")
+    )
     assert set(answer["components"]) == {"fluency"}
     _, record = load_tree(tree)
     assert record["policy_options"] == {"width": 1, "expand": 3}

@@ -243,7 +243,7 @@ def test_searching_arms_keep_their_budget(tmp_path: Path, model: Any) -> None:
     arms = [
         {"name": "plain", "method": "unguided"},
         {"name": "best", "method": "search", "policy": "best_of_n", "budgets": [1, 3]},
-        {"name": "tree", "method": "guided-search", "policy": "mcts", "budget": 4, "menu": [{"scale": 1.5}]},
+        {"name": "tree", "method": "guided-search", "policy": "mcts", "budget": 4, "menu": [{"guidance_scale": 1.5}]},
     ]
     outcome = go(tmp_path, model, arms=arms, limit=2, rewards={"similarity": 1.0})
     assert [arm.name for arm in outcome.results.arms] == ["plain", "best x1", "best x3", "tree"]

@@ -115,10 +115,10 @@ def test_stopped_after_any_batch_it_goes_on_to_the_same(model: LatentModel, whol
 
 
 def test_empty_documents_are_counted_and_twins_stored_once(model: LatentModel, tmp_path: Path) -> None:
-    twin = Document("twin.txt", "Same.")
+    baseline = Document("baseline.txt", "Same.")
     with open_index(tmp_path / "store", model, create=True) as store:
         report = build_index(
-            model, store, [twin, Document("again.txt", "Same."), Document("no.txt", "")], Cutter(model)
+            model, store, [baseline, Document("again.txt", "Same."), Document("no.txt", "")], Cutter(model)
         )
         assert (report.documents, report.known, report.empty, len(store)) == (3, 1, 1, report.spans)
 

@@ -24,7 +24,7 @@ from tests.agents.cli.kit import document, error_line, steer
 from tests.agents.conftest import make_scenario, tiny_model
 from tests.agents.experiments.kit import PAIRS
 
-PLANNER = {"cfg_scale": 1.5, "reached": 0.9, "drafts": "head"}
+PLANNER = {"guidance_scale": 1.5, "reached": 0.9, "drafts": "head"}
 SEARCHED = {**PLANNER, "method": "guided-search", "budget": 3, "policy": "best_of_n", "rewards": {"similarity": 1}}
 
 
@@ -51,9 +51,9 @@ def test_a_run_resumes_and_replays_to_the_same_bytes(
             raise Stop
 
     scenario = make_scenario(planner=planner, turns=3)
-    whole = run_scenario(scenario, model, tmp_path / "whole", twin=False).path
+    whole = run_scenario(scenario, model, tmp_path / "whole", baseline=False).path
     with pytest.raises(Stop):
-        run_scenario(scenario, model, tmp_path / "cut", twin=False, on_event=stop)
+        run_scenario(scenario, model, tmp_path / "cut", baseline=False, on_event=stop)
     resume_run(tmp_path / "cut", model)
     log = LOGS["guided"]
     assert (whole / log).read_bytes() == (tmp_path / "cut" / log).read_bytes()
@@ -61,7 +61,7 @@ def test_a_run_resumes_and_replays_to_the_same_bytes(
     turns = [event for event in read_log(whole / log).events if isinstance(event, TurnEvent)]
     assert len(turns) == 3 and all(t.drafts == 0 and t.tokens == t.spans * model.span_tokens for t in turns)
     other = make_scenario(planner={**planner, "drafts": "write"}, turns=3)
-    written = run_scenario(other, model, tmp_path / "written", twin=False).path
+    written = run_scenario(other, model, tmp_path / "written", baseline=False).path
     found = [event for event in read_log(written / log).events if isinstance(event, TurnEvent)]
     assert any(turn.drafts for turn in found)
 
@@ -77,7 +77,7 @@ def test_a_planner_says_so_only_where_it_does() -> None:
 
 def test_a_model_without_a_head_is_told(tiny_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(GuidanceError, match="train one with `steer train prior`"):
-        run_scenario(make_scenario(planner=PLANNER), tiny_model(tiny_llama), tmp_path / "run", twin=False)
+        run_scenario(make_scenario(planner=PLANNER), tiny_model(tiny_llama), tmp_path / "run", baseline=False)
 
 
 def test_arms_by_head_cost_what_they_write(model: LatentModel) -> None:

@@ -48,7 +48,7 @@ def test_the_transcript_holds_the_story_in_order(played: Path) -> None:
 
 def test_markup_is_escaped(model: LatentModel, tmp_path: Path) -> None:
     scenario = make_scenario(opening="*Stars* and <b>bold</b>\n# not a title", turns=2, title="$a_b$")
-    text = render_transcript(run_scenario(scenario, model, tmp_path / "run", twin=False).path)
+    text = render_transcript(run_scenario(scenario, model, tmp_path / "run", baseline=False).path)
     assert "\\*Stars\\* and \\<b\\>bold\\</b\\>\n\\# not a title" in text
     assert "# $a\\_b$" in text
 
@@ -58,9 +58,9 @@ def test_plots(played: Path, model: LatentModel, tmp_path: Path) -> None:
     assert path == played / "progress.png"
     width, height = png_size(path)
     assert width > 1000 and height > 600
-    # Nothing in a title is taken for mathematics, and a run without goals or twin has a figure, too.
+    # Nothing in a title is taken for mathematics, and a run without goals or baseline has a figure, too.
     odd = make_scenario(title="$\\bad{", turns=1, characters=[{"id": "eve", "name": "Eve"}])
-    png_size(plot_progress(run_scenario(odd, model, tmp_path / "run", twin=False).path))
+    png_size(plot_progress(run_scenario(odd, model, tmp_path / "run", baseline=False).path))
 
 
 def test_nothing_to_read(tmp_path: Path, played: Path) -> None:

@@ -33,9 +33,9 @@ GUIDED = {
     "method": "guided-search",
     "policy": "best_of_n",
     "budget": 4,
-    "cfg_scale": 1.5,
+    "guidance_scale": 1.5,
     "reached": 0.9,
-    "menu": [{"strength": 1.0}, {"strength": 0.5, "scale": 1.0, "temperature": 1.0}],
+    "menu": [{"strength": 1.0}, {"strength": 0.5, "guidance_scale": 1.0, "temperature": 1.0}],
 }
 LOGS = ("events.jsonl", "unguided.jsonl")
 
@@ -89,7 +89,7 @@ def test_searched_runs_pass_the_audit_and_are_replayed_exactly(model: LatentMode
 
 
 def test_the_unguided_twin_is_that_of_any_method(model: LatentModel, played: Path, tmp_path: Path) -> None:
-    plain = make_scenario(planner={"cfg_scale": 1.5, "reached": 0.9})
+    plain = make_scenario(planner={"guidance_scale": 1.5, "reached": 0.9})
     run_scenario(plain, model, tmp_path / "run")
     assert logs(tmp_path / "run")[1] == logs(played)[1]
     assert b'"search":{' not in logs(tmp_path / "run")[0] + logs(played)[1]
@@ -145,7 +145,7 @@ def test_killed_in_the_middle_it_resumes_to_the_same_bytes(tiny_llama: Path, tmp
     folder = model_folder(tiny_llama, tmp_path / "model")
     scenario = searching(menu=[]).model_copy(update={"model": str(folder), "turns": 8})
     (tmp_path / "play.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
-    command = [sys.executable, "-m", "agents.cli", "run", "play.yaml", "--out", "killed", "--no-twin"]
+    command = [sys.executable, "-m", "agents.cli", "run", "play.yaml", "--out", "killed", "--no-baseline"]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -163,7 +163,7 @@ def test_killed_in_the_middle_it_resumes_to_the_same_bytes(tiny_llama: Path, tmp
     model = LatentModel.from_pretrained(folder)
     assert 2 <= len(turns_of(tmp_path / "killed"))
     resume_run(tmp_path / "killed", model)
-    whole = run_scenario(load_scenario(tmp_path / "play.yaml"), model, tmp_path / "whole", twin=False)
+    whole = run_scenario(load_scenario(tmp_path / "play.yaml"), model, tmp_path / "whole", baseline=False)
     assert (tmp_path / "killed" / LOGS[0]).read_bytes() == (whole.path / LOGS[0]).read_bytes()
 
 
@@ -198,7 +198,7 @@ def test_only_the_story_is_fed(model: LatentModel, tmp_path: Path, monkeypatch: 
     base: Any = model.peft.get_base_model()
     hook = base.get_input_embeddings().register_forward_pre_hook(spy)
     try:
-        run_scenario(searching(policy="mcts", budget=6), model, tmp_path / "run", twin=False)
+        run_scenario(searching(policy="mcts", budget=6), model, tmp_path / "run", baseline=False)
     finally:
         hook.remove()
     visible = model.to_ids(OPENING)
@@ -222,7 +222,7 @@ def _cut(row: tuple[int, ...]) -> tuple[int, ...]:
 
 def test_search_without_pulls(model: LatentModel, tmp_path: Path) -> None:
     planner = {"method": "search", "budget": 3, "policy": "beam", "policy_options": {"expand": 2}, "reached": 0.9}
-    run = run_scenario(make_scenario(planner=planner), model, tmp_path / "run", twin=False).path
+    run = run_scenario(make_scenario(planner=planner), model, tmp_path / "run", baseline=False).path
     for turn in turns_of(run):
         assert (turn.plan.weights, turn.plan.voice, turn.plan.avoid, turn.drafts) == ((), (), {}, 0)
         assert turn.plan.search is not None and turn.plan.search.method == "search"
@@ -234,7 +234,7 @@ def test_turns_that_lack_what_rewards_look_at_are_not_searched(model: LatentMode
     """Only similarity counts: once Ann has no goal left, there is nothing to compare her turns by."""
     characters = [{"id": "ann", "name": "Ann", "goals": [{"id": "sea", "text": "A boat.", "by_turn": 1}]}]
     scenario = make_scenario(characters=characters, turns=2, planner=GUIDED | {"rewards": {"similarity": 1.0}})
-    run = run_scenario(scenario, model, tmp_path / "run", twin=False).path
+    run = run_scenario(scenario, model, tmp_path / "run", baseline=False).path
     first, second = turns_of(run)
     assert first.plan.search is not None and first.plan.search.components.keys() == {"similarity"}
     assert second.plan.search is None
@@ -244,7 +244,7 @@ def test_turns_that_lack_what_rewards_look_at_are_not_searched(model: LatentMode
 def test_goals_that_weigh_nothing_are_not_compared_with(model: LatentModel, tmp_path: Path) -> None:
     characters = [{"id": "ann", "name": "Ann", "goals": [{"id": "sea", "text": "A boat.", "weight": 0}]}]
     scenario = make_scenario(characters=characters, turns=1, planner=GUIDED)
-    turn = turns_of(run_scenario(scenario, model, tmp_path / "run", twin=False).path)[0]
+    turn = turns_of(run_scenario(scenario, model, tmp_path / "run", baseline=False).path)[0]
     assert turn.plan.goal == "sea" and turn.drafts == 0
     assert turn.plan.search is not None and turn.plan.search.components.keys() == {"fluency", "repetition"}
 
@@ -291,7 +291,7 @@ def test_scenarios_round_trip(tmp_path: Path) -> None:
 
 def test_menus() -> None:
     assert searching().planner.actions() == (Action(1.0, 1.5), Action(0.5, 1.0, 1.0))
-    assert Planner(method="guided-search", cfg_scale=2).actions() == (Action(1.0, 2.0), Action(0.7, 2.0))
+    assert Planner(method="guided-search", guidance_scale=2).actions() == (Action(1.0, 2.0), Action(0.7, 2.0))
     assert Planner(method="search").actions() == (Action(),)
 
 

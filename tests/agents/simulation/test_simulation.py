@@ -74,7 +74,7 @@ def test_a_run_again_gives_the_same_bytes(
 def test_seeds_and_turns_can_be_given(
     scenario: Scenario, model: LatentModel, played: RunSummary, tmp_path: Path
 ) -> None:
-    other = run_scenario(scenario, model, tmp_path / "a", seed=6, turns=2, twin=False)
+    other = run_scenario(scenario, model, tmp_path / "a", seed=6, turns=2, baseline=False)
     assert (other.turns, other.goals[0].unguided) == (2, None)
     assert not (tmp_path / "a" / LOGS[1]).exists()
     assert [t.text for t in turns_of(tmp_path / "a")] != [t.text for t in turns_of(played.path)[:2]]
@@ -117,7 +117,7 @@ def test_goals_matter_to_what_is_written(played: RunSummary) -> None:
 
 
 def test_weights_of_zero_give_the_unguided_run(model: LatentModel, tmp_path: Path) -> None:
-    scenario = make_scenario(planner={"voice_weight": 0, "cfg_scale": 1.5})
+    scenario = make_scenario(planner={"voice_weight": 0, "guidance_scale": 1.5})
     data = scenario.model_dump()
     for character in data["characters"]:
         for goal in character["goals"]:
@@ -148,7 +148,7 @@ def test_only_the_story_is_fed(scenario: Scenario, model: LatentModel, tmp_path:
     base: Any = model.peft.get_base_model()
     hook = base.get_input_embeddings().register_forward_pre_hook(spy)
     try:
-        run_scenario(scenario, model, tmp_path / "run", twin=False)
+        run_scenario(scenario, model, tmp_path / "run", baseline=False)
     finally:
         hook.remove()
     visible, contexts = model.to_ids(OPENING), []
@@ -182,7 +182,7 @@ def test_cut_off_at_any_byte_it_resumes_to_the_same_bytes(
     scenario: Scenario, model: LatentModel, played: RunSummary, tmp_path: Path
 ) -> None:
     with pytest.raises(Stop):
-        run_scenario(scenario, model, tmp_path / "run", on_event=stop_at(10), twin=False)
+        run_scenario(scenario, model, tmp_path / "run", on_event=stop_at(10), baseline=False)
     whole = (tmp_path / "run" / LOGS[0]).read_bytes()
     assert whole == files(played.path)[0]
     ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
@@ -294,7 +294,7 @@ def fake_writing(monkeypatch: pytest.MonkeyPatch, model: LatentModel, texts: Seq
 
 def test_the_end_token_is_never_visible(model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_writing(monkeypatch, model, [" ran home. |Once", " sat. And then", "|", " No stop here"])
-    summary = run_scenario(make_scenario(), model, tmp_path / "run", twin=False)
+    summary = run_scenario(make_scenario(), model, tmp_path / "run", baseline=False)
     turns = turns_of(tmp_path / "run")
     assert [t.text for t in turns] == [" ran home.", " sat.", "", " No stop here"]
     assert [t.ended for t in turns] == [True, False, True, False]
@@ -309,7 +309,7 @@ def test_the_end_token_is_never_visible(model: LatentModel, tmp_path: Path, monk
 
 def test_stop_at_end(model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_writing(monkeypatch, model, [" ran.", " sat. Off he|", " ran.", " sat.|"])
-    run_scenario(make_scenario(turns=9, stop_at_end=True), model, tmp_path / "run", twin=False)
+    run_scenario(make_scenario(turns=9, stop_at_end=True), model, tmp_path / "run", baseline=False)
     events = read_log(tmp_path / "run" / LOGS[0]).events
     # In turn 2 the end stood behind half a sentence, which was cut away with it.
     assert isinstance(events[-1], EndEvent)
@@ -321,7 +321,7 @@ def test_reaching(model: LatentModel, tmp_path: Path, monkeypatch: pytest.Monkey
     """A goal written word for word is reached, by whoever wrote it; then the next one is active."""
     fake_writing(monkeypatch, model, [" sat.", ":\nA boat.\nCake! Hm.", " was up top. Up top.", "'s Rain. Rain."])
     scenario = make_scenario(format="prose", planner={"reached": 0.999})
-    summary = run_scenario(scenario, model, tmp_path / "run", twin=False)
+    summary = run_scenario(scenario, model, tmp_path / "run", baseline=False)
     outcomes = {g.goal: (g.guided.outcome, g.guided.settled, g.guided.reached) for g in summary.goals}
     assert outcomes == {
         "sea": ("failed", 2, None),  # "Bob:\nA boat." is not "A boat."
@@ -334,7 +334,7 @@ def test_reaching(model: LatentModel, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_script(model: LatentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_writing(monkeypatch, model, [" Hi there\nBob: No", " Well. Wait", "\n", " Bye."])
-    run_scenario(make_scenario(format="script"), model, tmp_path / "run", twin=False)
+    run_scenario(make_scenario(format="script"), model, tmp_path / "run", baseline=False)
     turns = turns_of(tmp_path / "run")
     assert [t.cue + t.text for t in turns] == ["\nAnn: Hi there", "\nBob: Well.", "\nAnn:", "\nBob: Bye."]
 

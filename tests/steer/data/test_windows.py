@@ -30,7 +30,7 @@ def dataset(corpus: TokenCorpus | None = None, repeats: np.ndarray | None = None
         "span_tokens": S,
         "context_tokens": C,
         "eos_id": EOS,
-        "partial_share": 0.5,
+        "partial_prob": 0.5,
         "ends": ENDS,
         "seed": 0,
     }
@@ -75,7 +75,7 @@ def test_spans_are_consecutive_text_of_one_story_and_context_is_what_stands_befo
 
 def test_evidence_is_a_part_of_its_span_in_order() -> None:
     partial = whole = 0
-    rows = dataset(partial_share=1.0)
+    rows = dataset(partial_prob=1.0)
     for i in range(100):
         row = rows[i]
         for span, mask, seen, seen_mask in zip(
@@ -93,7 +93,7 @@ def test_evidence_is_a_part_of_its_span_in_order() -> None:
 
 
 def test_without_partial_share_the_evidence_is_the_span() -> None:
-    rows = dataset(partial_share=0.0)
+    rows = dataset(partial_prob=0.0)
     for i in range(30):
         assert np.array_equal(rows[i]["evidence"], rows[i]["spans"])
         assert np.array_equal(rows[i]["evidence_mask"], rows[i]["span_mask"])
@@ -101,7 +101,7 @@ def test_without_partial_share_the_evidence_is_the_span() -> None:
 
 def test_some_evidence_is_one_whole_sentence() -> None:
     corpus = corpus_of(["He ran. She hid. It ate. We sat. " * 4])
-    rows = dataset(corpus, span_tokens=24, spans=1, partial_share=1.0, length=200)
+    rows = dataset(corpus, span_tokens=24, spans=1, partial_prob=1.0, length=200)
     texts = ["".join(map(chr, r["evidence"][0][r["evidence_mask"][0] == 1])) for r in map(rows.__getitem__, range(200))]
     assert sum(text.strip() in ("He ran.", "She hid.", "It ate.", "We sat.") for text in texts) > 60
 

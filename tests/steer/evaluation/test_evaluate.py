@@ -11,8 +11,9 @@ from torch import Tensor
 from steer.data.pairs import Pair, make_pairs
 from steer.errors import CorpusError
 from steer.evaluation.decoding import nlls
-from steer.evaluation.evaluate import ARMS, arrival, ending, evaluate, latent_figures, write_arm
+from steer.evaluation.evaluate import ARMS, arrival, ending, evaluate, write_arm
 from steer.evaluation.judge import Judge, judge_folder
+from steer.evaluation.latents import latent_figures
 from steer.evaluation.shares import share_with_interval
 from steer.models.latent_model import LatentModel
 from steer.sentences import full_sentences

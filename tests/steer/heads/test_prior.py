@@ -222,7 +222,7 @@ def test_engines_read_what_a_writer_reads(model: LatentModel, paged: bool) -> No
     before = engine.forward_tokens
     found = engine.hidden([*nodes, other])
     assert_near(found[:3], torch.cat(wanted))
-    assert_near(found[3:], open_writer(model, [CONTEXTS[2]], seeds=[1], spans=1)._hidden())
+    assert_near(found[3:], open_writer(model, [CONTEXTS[2]], seeds=[1], spans=1)._prefix.hidden())
     assert engine.forward_tokens > before
 
 
@@ -238,7 +238,7 @@ def test_drafts_by_head_leave_no_trace(model: LatentModel, minihf: LatentModel, 
             if drafting:
                 first, second = writer.draft(), writer.draft()
                 assert torch.equal(first, second) and first.shape == z.shape
-            writer.write(z, scale=1.5 if with_null else None)
+            writer.write(z, guidance_scale=1.5 if with_null else None)
         texts.append([writer.ids(row) for row in range(3)])
     assert texts[0] == texts[1]
 

@@ -17,7 +17,7 @@ from steer.latents.bigvae import annealed_blends, guide, topic_sentence
 from steer.latents.mixing import apply_op, mix, slerp, task_vector
 from steer.latents.pull import Pull
 from steer.latents.schedules import bridge, constant, linear
-from steer.writing.steps import classifier_free_guidance
+from steer.writing.classifier_free import classifier_free_guidance
 
 RESCALES = ["mean", "none", "draft", 50.0]
 METHODS: list[Literal["linear", "slerp"]] = ["linear", "slerp"]

@@ -96,7 +96,7 @@ def test_saving_changes_nothing_in_the_model(tiny_llama: Path, tmp_path: Path) -
     assert model.dtype == torch.float32
     assert model.latent_config is config
     assert not any(c.inference_mode for c in model.peft.peft_config.values())
-    model.drop_fused()
+    model.invalidate()
     assert torch.equal(model.encode(TEXTS), before)
 
 

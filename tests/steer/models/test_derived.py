@@ -9,7 +9,7 @@ import torch
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
 from steer.search.engines import opening
-from steer.search.engines.base import Engine, Order
+from steer.search.engines.base import Engine, SpanRequest
 from steer.search.engines.opening import open_engine
 from steer.search.engines.prefix_cache import hooked_copy
 from steer.search.tree import Tree
@@ -17,7 +17,7 @@ from steer.writing.sampling import SamplingConfig
 from tests.steer.tiny import SPAN, Z_DIM, sharpen, stir, tiny_model
 
 CHANGES: dict[str, Callable[[LatentModel], object]] = {
-    "drop_fused": lambda m: m.drop_fused(),
+    "invalidate": lambda m: m.invalidate(),
     "train": lambda m: m.train().eval(),
     "to": lambda m: m.to(torch.float64),
 }
@@ -45,17 +45,17 @@ def test_it_is_made_once_per_name_until_it_is_dropped(model: LatentModel) -> Non
         made.append(len(made))
         return made[-1]
 
-    assert [model.derived(name, make) for name in ("a", "a", ("a", 1), "a")] == [0, 0, 1, 0]
+    assert [model.cached(name, make) for name in ("a", "a", ("a", 1), "a")] == [0, 0, 1, 0]
     model.eval()
-    assert model.derived("a", make) == 0
-    model.drop_fused()
-    assert model.derived("a", make) == 2 and made == [0, 1, 2]
+    assert model.cached("a", make) == 0
+    model.invalidate()
+    assert model.cached("a", make) == 2 and made == [0, 1, 2]
 
 
 def test_what_failed_is_tried_again(model: LatentModel) -> None:
     with pytest.raises(ZeroDivisionError):
-        model.derived("a", lambda: 1 // 0)
-    assert model.derived("a", lambda: 3) == 3
+        model.cached("a", lambda: 1 // 0)
+    assert model.cached("a", lambda: 3) == 3
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
@@ -92,7 +92,7 @@ def test_copies_with_adapters_on_the_fly_are_others(model: LatentModel) -> None:
 def test_a_search_after_a_change_writes_with_the_new_weights(tiny_llama: Path, fuse: bool) -> None:
     model = sharpen(tiny_model(tiny_llama))
     model.fuse = fuse
-    order = Order([0, 0], [1, 2], torch.ones(2, Z_DIM), torch.tensor([True, False]))
+    order = SpanRequest([0, 0], [1, 2], torch.ones(2, Z_DIM), torch.tensor([True, False]))
 
     def write(paged: bool) -> list[list[int]]:
         return engine_for(model, paged=paged).write(order).spans
@@ -106,9 +106,9 @@ def test_a_search_after_a_change_writes_with_the_new_weights(tiny_llama: Path, f
 def test_gradients_pass_through_what_was_first_asked_for_without_them(model: LatentModel) -> None:
     with torch.inference_mode():
         model.fused(ROUTER)
-        assert model.inside_words.any()
+        assert model.continuation_tokens.any()
     z = torch.ones(1, Z_DIM, requires_grad=True)
     ids = torch.tensor([[1, 2, 3]])
     model.router_logits(ids, z, ids).sum().backward()
     assert z.grad is not None and bool(z.grad.any())
-    assert not model.inside_words.is_inference()
+    assert not model.continuation_tokens.is_inference()

@@ -300,6 +300,6 @@ def test_a_fresh_model_writes_like_its_base_and_depends_on_its_seed_alone(tiny_l
 def test_tokens_by_their_first_character(tiny_llama: Path) -> None:
     model = tiny_model(tiny_llama)
     tokens = model.tokenizer.convert_ids_to_tokens(range(model.latent_config.base.vocab_size))
-    inside = {token for token, flag in zip(tokens, model.inside_words.tolist(), strict=True) if flag}
+    inside = {token for token, flag in zip(tokens, model.continuation_tokens.tolist(), strict=True) if flag}
     assert {"e", "7", "'"} <= inside and not inside & {"\u0120", ".", ",", "!", ":", "\u010a"}
     assert [token for token, flag in zip(tokens, model.colons.tolist(), strict=True) if flag] == [":"]

@@ -37,8 +37,8 @@ def router_greedy(model: LatentModel, z: Tensor, context: Tensor, scale: float |
     writer = open_writer(
         model, contexts, seeds=[0] * len(contexts), spans=1, sampling=GREEDY, with_null=scale is not None
     )
-    writer.eos = -1  # the reference code never stops early
-    spans = writer.write(z, scale=scale)
+    writer.end = None  # the reference code never stops early
+    spans = writer.write(z, guidance_scale=scale)
     return [[*row, *span.ids] for row, span in zip(contexts, spans, strict=True)]
 
 
@@ -99,7 +99,7 @@ def test_greedy_text_is_that_of_the_oracle(model: LatentModel, oracle: MiniHFOra
     context = ids[:, :9]
     assert decoder_greedy(model, z, context) == oracle.greedy("decoder", context, z).tolist()
     assert router_greedy(model, z, context) == oracle.greedy("router", context, z).tolist()
-    assert router_greedy(model, z, context, 1.5) == oracle.greedy("router", context, z, cfg_scale=1.5).tolist()
+    assert router_greedy(model, z, context, 1.5) == oracle.greedy("router", context, z, guidance_scale=1.5).tolist()
 
 
 def test_several_spans_are_those_of_the_oracle_span_by_span(
@@ -109,10 +109,10 @@ def test_several_spans_are_those_of_the_oracle_span_by_span(
     zs = torch.randn(3, 2, 16, generator=torch.Generator().manual_seed(5))
     visible = ids[:, :5]
     writer = open_writer(model, visible.tolist(), seeds=[0, 0], spans=3, sampling=GREEDY, with_null=True)
-    writer.eos = -1
+    writer.end = None
     for z in zs:
-        writer.write(z, scale=1.5)
-        visible = oracle.greedy("router", visible, z, n=6, cfg_scale=1.5)
+        writer.write(z, guidance_scale=1.5)
+        visible = oracle.greedy("router", visible, z, n=6, guidance_scale=1.5)
     assert [writer.ids(row) for row in range(2)] == visible[:, 5:].tolist()
 
 

@@ -78,7 +78,7 @@ def test_greedy_continuations_are_the_recorded_ones(reference: MiniHFOracle, exp
     z, context = expected["z"][:1], expected["context_ids"]
     assert reference.greedy("decoder", context, z).tolist() == expected["decoder_greedy"].tolist()
     assert reference.greedy("router", context, z).tolist() == expected["router_greedy"].tolist()
-    guided = reference.greedy("router", context, z, cfg_scale=1.5)
+    guided = reference.greedy("router", context, z, guidance_scale=1.5)
     assert guided.tolist() == expected["router_cfg_greedy_1.5"].tolist()
 
 
@@ -218,9 +218,9 @@ def test_guidance_of_one_is_the_router_and_of_zero_the_base(oracle: MiniHFOracle
 def test_router_may_begin_without_context(oracle: MiniHFOracle, ids: Tensor, z: Tensor) -> None:
     assert oracle.greedy("router", ids[:, :0], z, n=3).shape == (2, 3)
     with pytest.raises(ValueError, match="at least one context token"):
-        oracle.greedy("router", ids[:, :0], z, n=3, cfg_scale=1.5)
-    with pytest.raises(ValueError, match="cfg_scale needs the router"):
-        oracle.greedy("decoder", ids, z, n=3, cfg_scale=1.5)
+        oracle.greedy("router", ids[:, :0], z, n=3, guidance_scale=1.5)
+    with pytest.raises(ValueError, match="guidance_scale needs the router"):
+        oracle.greedy("decoder", ids, z, n=3, guidance_scale=1.5)
 
 
 def test_first_stage_folder_routes_with_its_decoder(tmp_path: Path, ids: Tensor, z: Tensor) -> None:

@@ -10,9 +10,9 @@ from torch import Tensor
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
 from steer.noise import RowNoise, child_key, derive_seed
-from steer.search.engines.base import Draw, Engine, Order
+from steer.search.engines.base import Engine, SpanRequest, SpanSample
 from steer.search.tree import Tree
-from steer.writing.spans import Draw as TokenDraw
+from steer.writing.span_loop import Draw as TokenDraw
 from tests.steer.tiny import Z_DIM, forced_logits
 
 CONTEXTS = [list(b"Once upon a time"), [65], list(b"The fox"), list(b"the dog")]
@@ -43,10 +43,10 @@ class Wish:
     scale: float = 1.0
 
 
-def order_of(tree: Tree, wishes: Sequence[Wish], *, scales: bool = False) -> Order:
+def order_of(tree: Tree, wishes: Sequence[Wish], *, scales: bool = False) -> SpanRequest:
     """An order of children; a child's seed is its key, as in a search."""
     z = torch.stack([torch.zeros(tree.z_dim) if w.z is None else w.z for w in wishes])
-    return Order(
+    return SpanRequest(
         [w.parent for w in wishes],
         [child_key(int(tree.key[w.parent]), w.index) for w in wishes],
         z if any(w.z is not None for w in wishes) else None,
@@ -55,7 +55,7 @@ def order_of(tree: Tree, wishes: Sequence[Wish], *, scales: bool = False) -> Ord
     )
 
 
-def grow(engine: Engine, wishes: Sequence[Wish], *, keep: bool = True) -> tuple[list[int], Draw]:
+def grow(engine: Engine, wishes: Sequence[Wish], *, keep: bool = True) -> tuple[list[int], SpanSample]:
     """Write children and add them to the engine's tree; returns the nodes, and what was drawn."""
     tree = engine.tree
     draw = engine.write(order_of(tree, wishes, scales=engine.with_null))
@@ -71,7 +71,7 @@ def grow(engine: Engine, wishes: Sequence[Wish], *, keep: bool = True) -> tuple[
         for wish, span, ended, logprob in zip(wishes, draw.spans, draw.ended, draw.logprobs, strict=True)
     ]
     if keep:
-        engine.keep(draw, range(len(nodes)), nodes)
+        engine.commit(draw, range(len(nodes)), nodes)
     return nodes, draw
 
 
@@ -80,7 +80,7 @@ def spy(engine: Engine) -> list[Tensor]:
     seen: list[Tensor] = []
     inner = engine._sampler
 
-    def recording(order: Order) -> TokenDraw:
+    def recording(order: SpanRequest) -> TokenDraw:
         draw = inner(order)
 
         def record(logits: Tensor, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

@@ -12,7 +12,7 @@ from steer.errors import SearchError
 from steer.noise import child_key
 from steer.search.budget import Budget, Outcome
 from steer.search.driver import run_search
-from steer.search.environment import Request, World
+from steer.search.environment import Environment, Request
 from steer.search.fields import FIELDS, Status
 from steer.search.links import check_links
 from steer.search.policies import POLICIES, make_policy
@@ -23,7 +23,7 @@ from tests.steer.search.tree_kit import below
 S = 4
 
 
-class MadeUp(World):
+class MadeUp(Environment):
     """Spans, ends and values are functions of the child's key. Where `drafts`, the first child of a node costs more."""
 
     def __init__(self, *, drafts: bool = False, ends: float = 0.1, letters: int = 3) -> None:
@@ -94,7 +94,7 @@ def run(
 def nodes_of(tree: Tree, root: int) -> dict[tuple[int, ...], dict[str, Any]]:
     """What the tree says of each node below a root, by its path of child indices; ids are replaced by paths."""
     names = {n: tuple(int(tree.index[m]) for m in tree.path(n)) for n in [root, *below(tree, root)]}
-    links = ("parent", "root", "twin", "first_child", "last_child", "next_sibling")
+    links = ("parent", "root", "duplicate_of", "first_child", "last_child", "next_sibling")
     return {
         name: {f: names.get(int(tree.arrays()[f][n])) if f in links else tree.arrays()[f][n].tolist() for f in FIELDS}
         for n, name in names.items()

@@ -52,7 +52,7 @@ def test_the_graph_is_the_tree() -> None:
     assert (node["visits"], node["multiplicity"], node["action"]) == (1, 2, 0)
     assert node["key"] == str(int(tree.key[4]))
     assert [node[f"components.{name}"] for name in COMPONENTS] == [float(np.float32(0.9)), -1.5]
-    assert graph.nodes[5]["twin"] == 4 and "twin" not in node
+    assert graph.nodes[5]["duplicate_of"] == 4 and "duplicate_of" not in node
     assert graph.nodes[0]["text"] == "Once" and graph.nodes[1]["deadline"] == 4
     assert "text" not in to_networkx(tree).nodes[4]
 
@@ -94,7 +94,7 @@ def test_json_holds_every_node() -> None:
     assert value["roots"][0] == {"id": 0, "horizon": 2, "deadline": 2, "chosen": 4}
     assert value["roots"][1]["chosen"] == 7  # nothing is complete: the furthest
     node = value["nodes"][5]
-    assert node["status"] == ["complete", "duplicate"] and node["twin"] == 4
+    assert node["status"] == ["complete", "duplicate"] and node["duplicate_of"] == 4
     assert node["components"] == {"similarity": float(np.float32(0.9)), "fluency": -1.5}
     assert node["tokens"] == list(b"olf.") and node["text"] == "olf."
     assert value["nodes"][3]["value"] is None

@@ -36,8 +36,9 @@ ENDLESS = Limits(may_end=False)
 
 
 def search(model: LatentModel, contexts: Any = CONTEXTS, **options: Any) -> list[SearchResult]:
-    settings = {"terminals": TERMINALS, "spans": 3, "budget": Budget(nodes=24), "seeds": [5, 6], "limits": ENDLESS}
-    return write_searched(model, contexts, **{**settings, "menu": guided_menu(1.5), **options})
+    settings: dict[str, Any] = {"terminals": TERMINALS, "spans": 3, "budget": Budget(nodes=24), "seeds": [5, 6]}
+    settings |= {"limits": ENDLESS, "menu": guided_menu(1.5), **options}
+    return write_searched(model, contexts, **settings)
 
 
 def check_result(model: LatentModel, result: SearchResult, spans: int) -> None:

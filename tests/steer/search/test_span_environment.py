@@ -17,12 +17,12 @@ from steer.rewards import Rewards
 from steer.search.action import Action, Aim
 from steer.search.budget import Budget
 from steer.search.driver import run_search
-from steer.search.engines.base import Draw, Engine, Order
+from steer.search.engines.base import Engine, SpanRequest, SpanSample
 from steer.search.engines.opening import open_engine
 from steer.search.engines.paged import PagedEngine
 from steer.search.environment import Request
 from steer.search.policies import make_policy
-from steer.search.span_environment import SpanWorld
+from steer.search.span_environment import SpanEnvironment
 from steer.search.tree import Tree
 from steer.writing.limits import Limits
 from steer.writing.sampling import SamplingConfig
@@ -45,13 +45,13 @@ def make_world(
     temperature: float = 0.9,
     horizon: int = 4,
     **options: Any,
-) -> SpanWorld:
+) -> SpanEnvironment:
     """A world with a terminal per root, and roots that end nowhere."""
     scorer = Rewards(rewards or REWARDS, model)
     tree = Tree(SPAN, Z_DIM, scorer.names)
     for number, context in enumerate(contexts):
         tree.add_root(context, seed=40 + number, horizon=horizon)
-    with_null = any(a.scale != 1 for a in menu)
+    with_null = any(a.guidance_scale != 1 for a in menu)
     settings = {
         "sampling": SamplingConfig(temperature=temperature, top_p=1.0),
         "limits": Limits(may_end=False),
@@ -62,10 +62,10 @@ def make_world(
     for number in range(len(contexts)):
         terminal = latent(70 + number)
         aims.append(Aim([Pull(terminal, WEIGHTS)] if pulls is None else pulls, terminal))
-    return SpanWorld(engine, scorer, menu, aims)
+    return SpanEnvironment(engine, scorer, menu, aims)
 
 
-def requests_for(world: SpanWorld, parents: Sequence[int], *, children: int = 3) -> list[Request]:
+def requests_for(world: SpanEnvironment, parents: Sequence[int], *, children: int = 3) -> list[Request]:
     tree = world.engine.tree
     return [
         Request(p, i, i % len(world.menu))
@@ -74,12 +74,12 @@ def requests_for(world: SpanWorld, parents: Sequence[int], *, children: int = 3)
     ]
 
 
-def orders_of(engine: Engine) -> list[tuple[Order, bool, Draw]]:
+def orders_of(engine: Engine) -> list[tuple[SpanRequest, bool, SpanSample]]:
     """Record what an engine is asked for, and what it drew."""
-    seen: list[tuple[Order, bool, Draw]] = []
+    seen: list[tuple[SpanRequest, bool, SpanSample]] = []
     inner = engine.write
 
-    def record(order: Order, *, draft: bool = False) -> Draw:
+    def record(order: SpanRequest, *, draft: bool = False) -> SpanSample:
         drawn = inner(order, draft=draft)
         seen.append((order, draft, drawn))
         return drawn
@@ -88,7 +88,7 @@ def orders_of(engine: Engine) -> list[tuple[Order, bool, Draw]]:
     return seen
 
 
-def grown(world: SpanWorld, depth: int = 2, *, children: int = 3) -> list[int]:
+def grown(world: SpanEnvironment, depth: int = 2, *, children: int = 3) -> list[int]:
     tree = world.engine.tree
     level = list(tree.roots)
     for _ in range(depth):
@@ -123,7 +123,7 @@ def test_children_are_written_from_the_mix_of_draft_and_pulls(model: LatentModel
         else:
             pull = Pull(aim.pulls[0].latent, WEIGHTS * action.strength)
             assert torch.equal(written_from, mix(draft[None], [pull], 1)[0])
-        wanted = wanted_logits(model, tree, node, action.scale)
+        wanted = wanted_logits(model, tree, node, action.guidance_scale)
         wanted[:, engine.eos] = -torch.inf
         ids, logprob = drawn(tree, node, wanted, 0.9)
         assert ids == span and float(tree.logprob[node]) == pytest.approx(logprob, abs=5e-3)
@@ -196,7 +196,7 @@ def test_a_latent_of_zeros_steers_nothing_as_zeros_in_the_tree_say(model: Latent
     for world in worlds:
         node = world.expand(world.engine.tree, [Request(0, 0, 0)])[0]
         assert isinstance(world.engine, PagedEngine)
-        world.engine.lane.pool.release([node])  # it is computed again from what the tree says
+        world.engine.prefix.pool.release([node])  # it is computed again from what the tree says
         world.expand(world.engine.tree, [Request(node, 0, 0)])
     first, second = (world.engine.tree.tokens[:4] for world in worlds)
     np.testing.assert_array_equal(first, second)
@@ -277,10 +277,12 @@ def test_children_do_not_depend_on_what_is_expanded_with_them(model: LatentModel
     for request in requests[::-1]:
         again[request] = split.expand(other, [request])[0]
     for node, request in zip(nodes, requests, strict=True):
-        twin = again[request]
-        assert tree.span(node) == other.span(twin)
+        duplicate_of = again[request]
+        assert tree.span(node) == other.span(duplicate_of)
         for name in ("written_from", "latent", "components", "value", "logprob"):
-            np.testing.assert_allclose(getattr(tree, name)[node], getattr(other, name)[twin], atol=2e-3, err_msg=name)
+            np.testing.assert_allclose(
+                getattr(tree, name)[node], getattr(other, name)[duplicate_of], atol=2e-3, err_msg=name
+            )
 
 
 @pytest.mark.parametrize("policy", ["best_of_n", "beam", "mcts"])
@@ -351,7 +353,7 @@ def test_ctrl_c_in_a_batch_ends_a_search(model: LatentModel) -> None:
     whole, cut = make_world(model), make_world(model)
     policy, budget = make_policy("mcts"), Budget(nodes=24)
     run_search(whole, whole.engine.tree, whole.engine.tree.roots, *policy, budget, actions=3)
-    tree, inner = cut.engine.tree, cut.engine.keep
+    tree, inner = cut.engine.tree, cut.engine.commit
     calls = 0
 
     def interrupt(*args: Any) -> None:
@@ -361,7 +363,7 @@ def test_ctrl_c_in_a_batch_ends_a_search(model: LatentModel) -> None:
             raise KeyboardInterrupt
         inner(*args)
 
-    cut.engine.keep = interrupt  # type: ignore[method-assign]
+    cut.engine.commit = interrupt  # type: ignore[method-assign]
     outcomes = run_search(cut, tree, tree.roots, *policy, budget, actions=3)
     assert [o.status for o in outcomes] == ["interrupted"] * 2
     check_whole(tree)
@@ -383,7 +385,7 @@ def test_latents_that_are_no_numbers_are_refused(model: LatentModel, monkeypatch
     [
         ({"strength": -0.1}, "strength lies in"),
         ({"strength": float("nan")}, "strength lies in"),
-        ({"scale": 21.0}, "scale in"),
+        ({"guidance_scale": 21.0}, "scale in"),
         ({"temperature": 0.0}, "temperature lies in"),
         ({"temperature": float("inf")}, "temperature lies in"),
     ],
@@ -413,9 +415,9 @@ def test_worlds_that_make_no_sense(model: LatentModel, options: dict[str, Any], 
 def test_aims_and_null_arms_must_be_there(model: LatentModel) -> None:
     world = make_world(model, (Action(),))
     with pytest.raises(SearchError, match="an aim for each of 2 roots; got 1"):
-        SpanWorld(world.engine, world.rewards, world.menu, world.aims[:1])
+        SpanEnvironment(world.engine, world.rewards, world.menu, world.aims[:1])
     with pytest.raises(SearchError, match="null arm"):
-        SpanWorld(world.engine, world.rewards, (Action(1.0, 1.5),), world.aims)
+        SpanEnvironment(world.engine, world.rewards, (Action(1.0, 1.5),), world.aims)
     bad: list[tuple[Tensor | None, Tensor | None, str]] = [
         (torch.full((Z_DIM,), torch.nan), None, "terminal of root 1 must be finite"),
         (torch.ones(3), None, r"must be finite and \[6\]; got \[3\]"),
@@ -423,7 +425,7 @@ def test_aims_and_null_arms_must_be_there(model: LatentModel) -> None:
     ]
     for terminal, avoid, match in bad:
         with pytest.raises(SearchError, match=match):
-            SpanWorld(world.engine, world.rewards, world.menu, [world.aims[0], Aim((), terminal, avoid)])
-    mixed = SpanWorld(world.engine, world.rewards, world.menu, [world.aims[0], Aim()])
+            SpanEnvironment(world.engine, world.rewards, world.menu, [world.aims[0], Aim((), terminal, avoid)])
+    mixed = SpanEnvironment(world.engine, world.rewards, world.menu, [world.aims[0], Aim()])
     with pytest.raises(SearchError, match="either all roots of one search have a terminal"):
         mixed.expand(world.engine.tree, [Request(0, 0), Request(1, 0)])

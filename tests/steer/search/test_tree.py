@@ -90,7 +90,7 @@ def test_twins_are_siblings_with_the_same_tokens_and_counted_once(tree: Tree) ->
         for place, child in enumerate(children):
             first = children[spans.index(spans[place])]
             assert tree.has(child, Status.DUPLICATE) == (first != child)
-            assert tree.twin[child] == (NONE if first == child else first)
+            assert tree.duplicate_of[child] == (NONE if first == child else first)
             assert tree.multiplicity[child] == (spans.count(spans[place]) if first == child else 1)
 
 

@@ -196,7 +196,7 @@ def test_other_headers(saved: Path, header: dict[str, Any], message: str) -> Non
         ("next_sibling", 5, 4, "next_sibling of node 5"),  # a ring: walking it would never end
         ("depth", 4, 1, "depth of node 4"),
         ("n_tokens", 4, 9, "longer than its tokens"),
-        ("twin", 5, 6, "a twin comes later"),
+        ("duplicate_of", 5, 6, "a duplicate comes later"),
         ("context_offsets", 1, 99, "do not fit their offsets"),
     ],
 )

@@ -25,7 +25,7 @@ def below(tree: Tree, node: int) -> list[int]:
 
 
 def small_tree(to_ids: Callable[[bytes], Sequence[int]] = tuple) -> Tree:
-    """Two roots, every status, a twin, an ended span that is short; `to_ids` gives a token for each byte.
+    """Two roots, every status, a duplicate, an ended span that is short; `to_ids` gives a token for each byte.
 
     ```
     0 (horizon 2)  2 .5 committed   4 .9 complete committed, 5 .9 its duplicate, 6 .2 ended after 2 tokens

@@ -25,7 +25,7 @@ FAMILIES = ("llama", "mistral_window", "qwen2", "qwen3", "gemma", "gemma2", "gpt
 def gradients(base: Path, *, again: bool, isolated: float) -> dict[str, Tensor]:
     model = tiny_model(base).train()
     unfreeze(model, (ENCODER, ROUTER))
-    objective = objective_of(model, null_share=0.3, isolated_share=isolated)
+    objective = objective_of(model, null_prob=0.3, isolated_prob=isolated)
     if again:
         objective.activation_checkpointing_enable()
     torch.manual_seed(0)  # of dropout, which some families have

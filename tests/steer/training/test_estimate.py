@@ -12,7 +12,7 @@ from steer.errors import ModelNotFound, RecipeError, TrainingError
 from steer.models.build import fresh_model
 from steer.training.estimate import report as estimates
 from steer.training.estimate.autoencoder import estimate_autoencoder, phases
-from steer.training.estimate.meta import _Counter, hollow_model, peak_of
+from steer.training.estimate.meta import _Counter, meta_model, peak_of
 from steer.training.estimate.plan import advice, config_of, plan, probe
 from steer.training.estimate.report import Estimate, estimate_base, read_config
 from steer.training.latent_trainer import unfreeze
@@ -46,7 +46,7 @@ def test_a_model_without_weights_is_counted_like_a_real_one(
     base, layout = make_base(family, tiny_llama, tmp_path), recipe.autoencoder.layout
     sizes = {**SIZES, "soft_tokens": recipe.autoencoder.soft_tokens}
     for phase in phases(recipe.autoencoder):
-        hollow = hollow_model(AutoConfig.from_pretrained(base), layout=layout, **sizes)
+        hollow = meta_model(AutoConfig.from_pretrained(base), layout=layout, **sizes)
         real = fresh_model(base, layout=layout, dtype="float32", device="cpu", alpha=4, **sizes)
         assert {n: p.shape for n, p in hollow.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
         objectives = [phase.prepare(model) for model in (hollow, real)]

@@ -10,7 +10,7 @@ from steer.errors import CorpusError, RecipeError, TrainingError
 from steer.models.latent_model import LatentModel
 from steer.training.pipeline import calibrate_reached, run_recipe
 from steer.training.recipe import MiniHFRecipe, load_recipe
-from steer.training.smoke_run import rehearse, shortened
+from steer.training.smoke_run import run_smoke, shortened
 from steer.training.stage import is_done
 from tests.steer.training.test_estimate import minihf_of
 from tests.steer.training.test_stages import assert_same_weights, recipe_of
@@ -190,9 +190,9 @@ def test_a_rehearsal_runs_all_rounds_shortly_and_leaves_the_run_alone(
 ) -> None:
     monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
     path, data = go_on(with_heads(files), base=False), files[1]
-    folder = rehearse(path, data / "out", data, steps=1)
-    run = data / "out" / "rehearsal"
-    assert folder == run / "package" / "tiny2" and [p.name for p in (data / "out").iterdir()] == ["rehearsal"]
+    folder = run_smoke(path, data / "out", data, steps=1)
+    run = data / "out" / "smoke-run"
+    assert folder == run / "package" / "tiny2" and [p.name for p in (data / "out").iterdir()] == ["smoke-run"]
     first, second = (load_recipe(run / "recipes" / name) for name in ("1-recipe.yaml", "2-next.yaml"))
     assert first.base is not None and second.reach is not None
     assert {r.train.steps for r in (first.base, first.autoencoder, second.autoencoder)} == {1}
@@ -201,7 +201,7 @@ def test_a_rehearsal_runs_all_rounds_shortly_and_leaves_the_run_alone(
     (run / "old").touch()
     (data / "stories.txt").write_text("One story.", encoding="utf-8")
     with pytest.raises(CorpusError):
-        rehearse(path, data / "out", data, steps=1)
+        run_smoke(path, data / "out", data, steps=1)
     assert not (run / "old").exists()  # anew each time
 
 
@@ -241,11 +241,11 @@ def test_text_is_looked_for_before_anything_is_trained(files: tuple[Path, Path])
 
 def test_a_rehearsal_removes_no_folder_but_its_own(files: tuple[Path, Path]) -> None:
     path, data = files
-    kept = data / "out" / "rehearsal" / "song.txt"
+    kept = data / "out" / "smoke-run" / "song.txt"
     kept.parent.mkdir(parents=True)
     kept.touch()
-    with pytest.raises(TrainingError, match="is no rehearsal"):
-        rehearse(path, data / "out", data)
+    with pytest.raises(TrainingError, match="is no smoke run"):
+        run_smoke(path, data / "out", data)
     assert kept.exists()
 
 

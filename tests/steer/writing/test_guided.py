@@ -162,7 +162,7 @@ def test_writing_ends_when_every_story_has(tiny_llama: Path) -> None:
     head = model.peft.get_base_model().get_output_embeddings()
     head.weight.data[256] = 0
     head.weight.data[:256] = -head.weight.data[:256].abs()
-    model.drop_fused()
+    model.invalidate()
     sure = SamplingConfig(temperature=0)
     hidden_sign = write_guided(model, OPENINGS, spans=5, seeds=0, sampling=sure)
     for row in hidden_sign:

@@ -18,7 +18,7 @@ VOCAB, EOS, INSIDE, COLON = 12, 11, 5, 6
 WORDS = {0: "\n", 1: "Max", 2: " Fox", 3: " ran", 4: " to", COLON: ":"}
 MODEL: Any = SimpleNamespace(
     tokenizer=SimpleNamespace(eos_token_id=EOS, decode=lambda ids: "".join(WORDS[i] for i in ids)),
-    inside_words=torch.arange(VOCAB) == INSIDE,
+    continuation_tokens=torch.arange(VOCAB) == INSIDE,
     colons=torch.arange(VOCAB) == COLON,
     device="cpu",
 )

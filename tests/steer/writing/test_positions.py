@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, OPTConfig, PretrainedConfig
 from steer.errors import TextError
 from steer.models.latent_model import LatentModel
 from steer.rewards import Rewards
-from steer.search import Budget, SpanWorld, Tree, write_searched
+from steer.search import Budget, SpanEnvironment, Tree, write_searched
 from steer.search.action import Action, Aim
 from steer.search.engines.opening import open_engine
 from steer.writing.context import check_positions, position_limit
@@ -62,7 +62,7 @@ def test_what_just_fits_is_written_to_the_last_token(gpt2: LatentModel) -> None:
     for scale in (1.0, 1.5):
         writer = open_writer(gpt2, [context, [66]], seeds=[1, 2], spans=SPANS, with_null=scale != 1)
         for _ in range(SPANS):
-            writer.write(writer.draft(), scale=scale)
+            writer.write(writer.draft(), guidance_scale=scale)
         assert all(len(writer.ids(row)) == SPANS * SPAN or writer.ended[row] for row in range(2))
     budget = Budget(nodes=SPANS)
     found = write_searched(gpt2, [context], spans=SPANS, policy="best_of_n", budget=budget, rewards={"fluency": 1.0})
@@ -88,12 +88,12 @@ def test_the_token_of_an_empty_context_takes_a_position(gpt2: LatentModel) -> No
 
 @pytest.mark.parametrize("paged", [True, False])
 def test_each_root_is_held_against_its_own_horizon(gpt2: LatentModel, paged: bool) -> None:
-    def world(horizon: int) -> SpanWorld:
+    def world(horizon: int) -> SpanEnvironment:
         tree = Tree(SPAN, Z_DIM, ("fluency",))
         tree.add_root([65], seed=0, horizon=SPANS)
         tree.add_root([65] * (FITTING + 1), seed=1, horizon=horizon)
         engine = open_engine(gpt2, tree, paged=paged, sampling=SamplingConfig())
-        return SpanWorld(engine, Rewards({"fluency": 1.0}, gpt2), [Action()], [Aim(), Aim()])
+        return SpanEnvironment(engine, Rewards({"fluency": 1.0}, gpt2), [Action()], [Aim(), Aim()])
 
     world(SPANS - 1)
     with pytest.raises(TextError, match=MESSAGE):

@@ -10,10 +10,10 @@ from torch import Tensor
 from steer.errors import GuidanceError, LatentError, TextError
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
+from steer.writing.classifier_free import classifier_free_guidance
 from steer.writing.limits import Limits
 from steer.writing.sampling import SamplingConfig
-from steer.writing.spans import Draw
-from steer.writing.steps import classifier_free_guidance
+from steer.writing.span_loop import Draw
 from steer.writing.writer import Writer, open_writer
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, sharpen, tiny_model
@@ -57,12 +57,12 @@ def spy(writer: Writer) -> list[Tensor]:
 
 
 def generate(writer: Writer, z: Tensor | None, scale: float | Tensor | None) -> list[list[int]]:
-    return [list(span.ids) for span in writer.write(z, scale=scale)]
+    return [list(span.ids) for span in writer.write(z, guidance_scale=scale)]
 
 
 def write_all(writer: Writer, zs: Sequence[Tensor | None], scale: float | None = None) -> list[list[int]]:
     for z in zs:
-        writer.write(z, scale=scale)
+        writer.write(z, guidance_scale=scale)
     return [writer.ids(row) for row in range(writer.rows)]
 
 
@@ -125,7 +125,7 @@ def test_drafts_leave_no_trace(model: LatentModel, with_null: bool) -> None:
         first, second = drafting.draft(), drafting.draft()
         assert torch.equal(first, second)
         assert first.shape == (3, Z_DIM)
-        drafting.write(z, scale=scale)
+        drafting.write(z, guidance_scale=scale)
     assert [drafting.ids(row) for row in range(3)] == wanted
 
 
@@ -292,7 +292,7 @@ def test_guidance_without_a_null_arm_is_refused(model: LatentModel, minihf: Late
     for made, width in ((model, Z_DIM), (minihf, 16)):
         writer = open_writer(made, [[65, 66]], seeds=[1], spans=1)
         with pytest.raises(GuidanceError, match="with_null=True"):
-            writer.write(torch.zeros(1, width), scale=1.5)
+            writer.write(torch.zeros(1, width), guidance_scale=1.5)
         assert writer.written == [[]]
 
 
@@ -354,7 +354,7 @@ def test_minihf_rows_stand_alone_and_drafts_leave_no_trace(minihf: LatentModel, 
         alone = open_writer(minihf, [contexts[row]], seeds=[row + 1], **options)
         for z in zs[:, row : row + 1]:
             alone.draft()
-            alone.write(z, scale=scale)
+            alone.write(z, guidance_scale=scale)
         assert alone.ids(0) == together[row]
 
 

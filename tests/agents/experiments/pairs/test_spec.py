@@ -78,11 +78,11 @@ def test_the_pairs_may_lie_anywhere_and_have_any_title(tmp_path: Path) -> None:
             r":5: arms.1.method: unknown method; expected one of unguided",
         ),
         (
-            HEAD + ARMS_LINE + "  - name: b\n    method: annealed\n    scael: 1\n",
-            r":7: arms.1.scael: unknown key for an arm of method annealed; did you mean 'scale'\?",
+            HEAD + ARMS_LINE + "  - name: b\n    method: annealed\n    guidance_scael: 1\n",
+            r":7: arms.1.guidance_scael: unknown key for an arm of method annealed; did you mean 'guidance_scale'\?",
         ),
         (
-            HEAD + ARMS_LINE + "  - name: b\n    method: fixed\n    scale: 1\n    start: 2\n",
+            HEAD + ARMS_LINE + "  - name: b\n    method: fixed\n    guidance_scale: 1\n    start: 2\n",
             r":8: arms.1.start: .*less than or equal to 1 \(got 2\)",
         ),
         (

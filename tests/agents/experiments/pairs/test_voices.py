@@ -30,8 +30,10 @@ def write(model: Any, method: str, options: Options) -> list[Sample]:
 def test_a_voice_of_no_weight_is_the_arm_without_it(model: Any) -> None:
     silent = VoiceOptions(samples=SAMPLES, weight=0, goal=False)
     assert write(model, "voice", silent) == write(model, "unguided", Options())
-    beside = VoiceOptions(samples=SAMPLES, weight=0, schedule="linear", scale=1.5)
-    assert write(model, "voice", beside) == write(model, "annealed", AnnealedOptions(schedule="linear", scale=1.5))
+    beside = VoiceOptions(samples=SAMPLES, weight=0, schedule="linear", guidance_scale=1.5)
+    assert write(model, "voice", beside) == write(
+        model, "annealed", AnnealedOptions(schedule="linear", guidance_scale=1.5)
+    )
 
 
 def test_a_voice_moves_what_is_written_and_needs_no_goal(model: Any) -> None:

@@ -134,7 +134,7 @@ def test_a_run_that_is_stopped_between_and_within_cells_comes_to_the_same(
 
     with pytest.raises(Stop):
         scenario = scenario_of(kind.experiment, cells[1].arm, cells[1].scenario, cells[1].seed)
-        run_scenario(scenario, model, run / "runs" / cells[1].key, twin=False, on_event=stop_in)
+        run_scenario(scenario, model, run / "runs" / cells[1].key, baseline=False, on_event=stop_in)
     (run / "runs" / cells[2].key / "store").mkdir(parents=True)  # stopped before its manifest was there
     outcome = go(kind.experiment, run, model)
     assert (outcome.written, outcome.cells) == (7, 8)

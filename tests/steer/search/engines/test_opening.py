@@ -9,7 +9,7 @@ import torch
 from steer.errors import UnsupportedBase
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
-from steer.search.engines.base import Engine, Order
+from steer.search.engines.base import Engine, SpanRequest
 from steer.search.engines.opening import open_engine, paging_problem
 from steer.search.engines.prefill import PrefillEngine
 from steer.search.tree import Tree
@@ -150,6 +150,6 @@ def test_bigvae_writes_as_its_layout_has_it(minihf: LatentModel, scale: float) -
             assert tree.span(node) == ids
             assert float(tree.logprob[node]) == pytest.approx(logprob, abs=5e-3)
         parents = nodes[:2]
-    draft = engine.write(Order([*parents], [1, 2]), draft=True)
-    plain = engine.write(Order([*parents], [1, 2]))
+    draft = engine.write(SpanRequest([*parents], [1, 2]), draft=True)
+    plain = engine.write(SpanRequest([*parents], [1, 2]))
     assert draft.spans == plain.spans

@@ -13,7 +13,7 @@ from torch import Tensor
 from steer.errors import LatentError, SearchError
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
-from steer.search.engines.base import Order
+from steer.search.engines.base import SpanRequest
 from steer.search.engines.paged import PagedEngine
 from steer.search.engines.prefill import PrefillEngine
 from steer.search.fields import Status
@@ -44,7 +44,7 @@ def open_paged(model: LatentModel, tree: Tree, *, with_null: bool = False, memor
 
 def node_bytes(engine: PagedEngine) -> int:
     """Bytes kept per node, of both arms where there is a null arm."""
-    return engine.lane.pool.page_bytes * engine.arms
+    return engine.prefix.pool.page_bytes * engine.arms
 
 
 def wishes_for(tree: Tree, parents: Sequence[int], *, children: int = 3, scale: float = 1.0) -> list[Wish]:
@@ -151,10 +151,10 @@ def test_pages_that_were_given_up_are_computed_again(model: LatentModel, scale: 
     engine = open_paged(model, new_tree(CONTEXTS[:2]), with_null=scale != 1)
     leaves = grown(engine, 3, scale, atol=3e-4)
     tree = engine.tree
-    engine.lane.pool.release([n for n in range(tree.size) if n % 2 or n in leaves])
+    engine.prefix.pool.release([n for n in range(tree.size) if n % 2 or n in leaves])
     grow_and_check(engine, wishes_for(tree, leaves, scale=scale), atol=3e-4)
-    engine.lane.pool.release(range(tree.size))
-    assert engine.lane.pool.used_bytes == 0
+    engine.prefix.pool.release(range(tree.size))
+    assert engine.prefix.pool.used_bytes == 0
     grow_and_check(engine, wishes_for(tree, leaves, scale=scale), atol=3e-4)
     # Another engine finds no pages at all, like one that goes on with a saved tree.
     other = open_paged(model, tree, with_null=scale != 1)
@@ -173,9 +173,9 @@ def test_a_small_memory_costs_time_and_changes_nothing(model: LatentModel, scale
         draws = [grow(engine, wishes)[1] for engine in (small, large)]
         assert draws[0].spans == draws[1].spans
         assert_near(draws[0].logprobs, draws[1].logprobs, atol=3e-4)
-        assert small.lane.pool.used_bytes <= small.memory
-    assert small.lane.pool.evictions > 0 and large.lane.pool.evictions == 0
-    assert small.lane.forward_tokens > large.lane.forward_tokens
+        assert small.prefix.pool.used_bytes <= small.memory
+    assert small.prefix.pool.evictions > 0 and large.prefix.pool.evictions == 0
+    assert small.prefix.forward_tokens > large.prefix.forward_tokens
     parents = [0, 1, 5, 9, 30, 40, 52, 53]
     values = [e.base_logprobs(parents, [[1, 2, 3]] * len(parents)) for e in (small, large)]
     assert_near(values[0], values[1], atol=1e-5)
@@ -212,10 +212,10 @@ def test_packing_does_not_count(model: LatentModel, scale: float) -> None:
 def test_a_draft_is_unguided_writing_with_another_seed_and_leaves_nothing(model: LatentModel) -> None:
     engine = open_paged(model, new_tree(), with_null=True)
     leaves = grown(engine, 1, 1.5, atol=3e-4)
-    order = Order(leaves, list(range(len(leaves))))
-    used = engine.lane.pool.used_bytes
+    order = SpanRequest(leaves, list(range(len(leaves))))
+    used = engine.prefix.pool.used_bytes
     draft = engine.write(order, draft=True)
-    assert engine.lane.pool.used_bytes == used
+    assert engine.prefix.pool.used_bytes == used
     assert draft.spans == engine.write(order).spans == open_paged(model, engine.tree).write(order).spans
     prefill = PrefillEngine(model, engine.tree, sampling=SAMPLING, with_null=True, limits=ENDLESS)
     assert prefill.write(order, draft=True).spans == draft.spans
@@ -232,7 +232,10 @@ def test_scale_one_and_no_null_arm_are_the_same(model: LatentModel) -> None:
 def test_temperatures_and_penalties_per_row(model: LatentModel) -> None:
     tree = new_tree(CONTEXTS[:1])
     cold, plain = (SamplingConfig(temperature=t, repetition_penalty=1.3, top_k=20) for t in (0.3, 0.9))
-    orders = [Order([0] * 4, [1, 2, 3, 4]), Order([0] * 4, [1, 2, 3, 4], temperatures=torch.tensor([0.3, 0.9] * 2))]
+    orders = [
+        SpanRequest([0] * 4, [1, 2, 3, 4]),
+        SpanRequest([0] * 4, [1, 2, 3, 4], temperatures=torch.tensor([0.3, 0.9] * 2)),
+    ]
     options: dict[str, Any] = {"limits": ENDLESS}
     mixed = PagedEngine(model, tree, sampling=plain, **options).write(orders[1])
     for sampling, rows in ((cold, [0, 2]), (plain, [1, 3])):
@@ -247,7 +250,7 @@ def test_temperatures_and_penalties_per_row(model: LatentModel) -> None:
 def test_greedy_needs_no_noise(model: LatentModel) -> None:
     tree = new_tree(CONTEXTS[:1])
     draw = PagedEngine(model, tree, sampling=SamplingConfig(temperature=0), limits=ENDLESS).write(
-        Order([0] * 2, [1, 2])
+        SpanRequest([0] * 2, [1, 2])
     )
     node = tree.add(0, 0, draw.spans[0])
     wanted = wanted_logits(model, tree, node)
@@ -258,7 +261,7 @@ def test_greedy_needs_no_noise(model: LatentModel) -> None:
 
 def test_stories_end_where_the_end_token_is_drawn(model: LatentModel) -> None:
     tree = new_tree(CONTEXTS[:1])
-    order = Order([0] * 6, list(range(6)))
+    order = SpanRequest([0] * 6, list(range(6)))
     endless = open_paged(model, tree).write(order)
     for engine in (open_paged(model, tree), PrefillEngine(model, tree, sampling=SAMPLING, limits=ENDLESS)):
         engine.limits, engine.eos = Limits(), endless.spans[2][3]
@@ -277,11 +280,11 @@ def test_stories_end_where_the_end_token_is_drawn(model: LatentModel) -> None:
 
 def test_words_are_not_gone_on_with_behind_a_root_alone(model: LatentModel) -> None:
     tree = new_tree(CONTEXTS[:1])
-    inside = model.inside_words
+    inside = model.continuation_tokens
     engine = PagedEngine(model, tree, sampling=SAMPLING, limits=Limits(may_end=False, whole_words=True))
     nodes, draw = grow(engine, [Wish(0, i) for i in range(24)])
     assert not any(inside[span[0]] for span in draw.spans)
-    deeper = engine.write(Order([nodes[0]] * 24, list(range(24))))
+    deeper = engine.write(SpanRequest([nodes[0]] * 24, list(range(24))))
     assert any(inside[span[0]] for span in deeper.spans)
 
 
@@ -327,10 +330,10 @@ def test_a_node_takes_the_memory_of_its_span(tiny_llama: object, arms: int) -> N
     layers, kv_heads, head_dim = 2, 2, 8
     span = 2 * layers * kv_heads * 32 * head_dim * 4
     assert span * arms <= node_bytes(engine) <= 1.2 * span * arms
-    assert engine.lane.pool.used_bytes == len(nodes) * node_bytes(engine)
+    assert engine.prefix.pool.used_bytes == len(nodes) * node_bytes(engine)
     # Complete nodes are never expanded, so nothing is kept of them.
     grow(engine, wishes_for(tree, nodes[:2]))
-    assert engine.lane.pool.used_bytes == len(nodes) * node_bytes(engine)
+    assert engine.prefix.pool.used_bytes == len(nodes) * node_bytes(engine)
 
 
 @pytest.mark.parametrize("arms", [1, 2])
@@ -338,13 +341,13 @@ def test_what_rows_share_is_held_once(model: LatentModel, arms: int) -> None:
     tree = new_tree(CONTEXTS[:1])
     engine = open_paged(model, tree, with_null=arms == 2)
     nodes, _ = grow(engine, wishes_for(tree, [0], children=4))
-    segments, _ = engine.lane.prefix([0] * 8, arms)
+    segments, _ = engine.prefix.prefix([0] * 8, arms)
     assert [x.keys.shape[0] for x in segments[0]] == [1] and segments[0][0].keys.shape[2] == len(CONTEXTS[0]) - 1
-    segments, _ = engine.lane.prefix([nodes[0]] * 4 + [nodes[1]] * 4, arms)
+    segments, _ = engine.prefix.prefix([nodes[0]] * 4 + [nodes[1]] * 4, arms)
     assert [x.keys.shape[0] for x in segments[1]] == [1, 2 * arms]
     assert segments[1][1].keys.shape[2] == SOFT + SPAN
     before = engine.forward_tokens
-    engine.lane.ensure([*nodes, 0])
+    engine.prefix.ensure([*nodes, 0])
     assert engine.forward_tokens == before
 
 
@@ -352,7 +355,7 @@ def test_spans_behind_one_token_see_that_token_alone(model: LatentModel) -> None
     tree = new_tree([[65], [66]])
     engine = open_paged(model, tree)
     nodes = grow_and_check(engine, wishes_for(tree, tree.roots))
-    assert engine.lane.prefix(tree.roots)[0] == [[], []]
+    assert engine.prefix.prefix(tree.roots)[0] == [[], []]
     assert tree.z_dim == Z_DIM and len(nodes) == 6
 
 
@@ -380,7 +383,7 @@ def test_the_model_is_as_it_was(model: LatentModel) -> None:
             engine = open_paged(model, new_tree(), with_null=True)
             grown(engine, 2, 1.5, atol=3e-4)
             engine.base_logprobs([0], [[1, 2]])
-            assert base.config._attn_implementation == attention != engine.lane.module.config._attn_implementation
+            assert base.config._attn_implementation == attention != engine.prefix.module.config._attn_implementation
             assert write() == before
             assert torch.equal(model.encode(["a fox"]), latents)
             assert flags == [p.requires_grad for p in model.parameters()]
@@ -396,7 +399,7 @@ def test_weights_are_shared_and_not_copied(model: LatentModel) -> None:
     engine.base_logprobs([0], [[1]])
     assert engine._base is not None
     own = {p.data_ptr() for p in [*model.parameters(), *model.fused("router").parameters()]}
-    for lane in (engine.lane, engine._base):
+    for lane in (engine.prefix, engine._base):
         assert {p.data_ptr() for p in lane.module.parameters()} <= own
 
 

@@ -92,7 +92,7 @@ def grow(problem: Problem, parent: int, value: float, *, token: int | None = Non
     index = len(problem.children(parent))
     node = tree.add(parent, index, [index if token is None else token] * SPAN, value=value, ended=ended)
     problem.answer([node])
-    tree.back_up(node if tree.twin[node] < 0 else int(tree.twin[node]), value)
+    tree.back_up(node if tree.duplicate_of[node] < 0 else int(tree.duplicate_of[node]), value)
     return node
 
 

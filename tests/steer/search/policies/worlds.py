@@ -8,7 +8,7 @@ import numpy as np
 from steer.noise import child_key
 from steer.search.budget import Budget, Outcome
 from steer.search.driver import run_search
-from steer.search.environment import Request, World
+from steer.search.environment import Environment, Request
 from steer.search.policies import make_policy
 from steer.search.tree import Tree
 
@@ -16,7 +16,7 @@ SPAN = 2
 Path = tuple[int, ...]
 
 
-class Scripted(World):
+class Scripted(Environment):
     """Values, ends and tokens are functions of the indices on the path from the root."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Scripted(World):
         )
 
 
-class Walk(World):
+class Walk(Environment):
     """A random walk: the value of a complete node is where it came to, of any other that with noise.
 
     Increments and noise follow from the node's key, so every seed is another world.
@@ -93,7 +93,7 @@ def at(tree: Tree, *path: int) -> int:
 
 
 def search(
-    world: World,
+    world: Environment,
     policy: str,
     *,
     nodes: int | None,

@@ -24,7 +24,7 @@ def model(tiny_llama: Path) -> LatentModel:
 
 
 def objective_of(model: LatentModel, **options: Any) -> SpanObjective:
-    settings = {"context_lengths": (4, C), "isolated_share": 0.0, "null_share": 0.0, "null_sequence_share": 0.0}
+    settings = {"context_lengths": (4, C), "isolated_prob": 0.0, "null_prob": 0.0, "null_sequence_prob": 0.0}
     return SpanObjective(model, **{**settings, "noise": 0.0, **options})
 
 
@@ -108,12 +108,12 @@ def test_the_null_arm_ignores_the_latent(model: LatentModel) -> None:
     batch, other = batch_of(), batch_of()
     other["evidence"] = (other["evidence"] + 1) % 250
     with torch.no_grad():
-        for options in ({"null_share": 1.0}, {"null_sequence_share": 1.0}):
+        for options in ({"null_prob": 1.0}, {"null_sequence_prob": 1.0}):
             objective = objective_of(model, **options)
             assert torch.equal(loss_of(objective, batch)["nll"], loss_of(objective, other)["nll"])
         own = objective_of(model)
         assert not torch.equal(loss_of(own, batch)["nll"], loss_of(own, other)["nll"])
-        isolated = objective_of(model, null_share=1.0, isolated_share=1.0)
+        isolated = objective_of(model, null_prob=1.0, isolated_prob=1.0)
         assert not torch.equal(loss_of(isolated, batch)["nll"], loss_of(isolated, other)["nll"])
 
 
@@ -122,7 +122,7 @@ def test_padding_changes_neither_loss_nor_kl(model: LatentModel, isolated: float
     batch, other = batch_of(), batch_of()
     for name in ("spans", "evidence"):
         other[name] = torch.where(other["span_mask"] == 0, 77, other[name])
-    objective = objective_of(model, isolated_share=isolated)
+    objective = objective_of(model, isolated_prob=isolated)
     with torch.no_grad():
         one, two = loss_of(objective, batch, 0.5), loss_of(objective, other, 0.5)
     for name in one:
@@ -144,7 +144,7 @@ def test_an_empty_span_counts_for_nothing(model: LatentModel) -> None:
 
 
 def test_isolated_spans_see_neither_context_nor_each_other(model: LatentModel) -> None:
-    objective, batch, other = objective_of(model, isolated_share=1.0), batch_of(last=SPAN), batch_of(last=SPAN)
+    objective, batch, other = objective_of(model, isolated_prob=1.0), batch_of(last=SPAN), batch_of(last=SPAN)
     other["context"] = other["context"].flip(0)
     for name in ("spans", "evidence"):
         other[name] = other[name].flip(1)
@@ -155,7 +155,7 @@ def test_isolated_spans_see_neither_context_nor_each_other(model: LatentModel) -
 
 
 def test_choices_depend_on_seed_and_index_and_not_on_global_state(model: LatentModel) -> None:
-    options = {"noise": 1.0, "null_share": 0.5, "isolated_share": 0.5}
+    options = {"noise": 1.0, "null_prob": 0.5, "isolated_prob": 0.5}
     objective = objective_of(model, **options)
     with torch.no_grad():
         torch.manual_seed(1)
@@ -173,7 +173,7 @@ def test_gradients_reach_all_adapters_and_heads_and_nothing_of_the_base(tiny_lla
     model = tiny_model(tiny_llama).train()
     unfreeze(model, (ENCODER, ROUTER))
     wanted = {id(p) for p in model.parameters() if p.requires_grad}
-    objective = objective_of(model, null_share=0.5)
+    objective = objective_of(model, null_prob=0.5)
     (loss_of(objective, batch_of(rows=4), beta=0.1)["loss"]).backward()
     for name, parameter in model.named_parameters():
         reached = parameter.grad is not None and bool(parameter.grad.any())
@@ -189,7 +189,7 @@ def test_gradients_reach_all_adapters_and_heads_and_nothing_of_the_base(tiny_lla
 def test_without_noise_and_context_the_latent_carries_gradient_to_the_encoder(tiny_llama: Path) -> None:
     model = tiny_model(tiny_llama).train()
     unfreeze(model, (ENCODER, ROUTER))
-    loss_of(objective_of(model, isolated_share=1.0), batch_of())["loss"].backward()
+    loss_of(objective_of(model, isolated_prob=1.0), batch_of())["loss"].backward()
     encoder = [p.grad for n, p in model.peft.named_parameters() if ".encoder." in n]
     assert encoder
     assert all(grad is not None and bool(grad.any()) for grad in encoder)
@@ -199,7 +199,7 @@ def test_latents_become_useful_within_a_few_dozen_steps(tiny_llama: Path) -> Non
     model = stir(sharpen(tiny_model(tiny_llama, rank=8, z_dim=16)), std=0.01).train()
     unfreeze(model, (ENCODER, ROUTER))
     parameters = [p for p in model.parameters() if p.requires_grad]
-    objective = objective_of(model, isolated_share=0.5, null_share=0.2, noise=0.1, context_lengths=(4,))
+    objective = objective_of(model, isolated_prob=0.5, null_prob=0.2, noise=0.1, context_lengths=(4,))
     optimizer = torch.optim.AdamW(parameters, lr=2e-2)
     letters = torch.tensor([list(bytes([65 + i]) * SPAN) for i in range(4)])  # a span is one letter, eight times
     generator = torch.Generator().manual_seed(0)

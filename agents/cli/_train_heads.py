@@ -10,7 +10,7 @@ import typer
 from agents.cli._models import load_model, talk
 from agents.cli._options import JsonOption, ModelOption, OverwriteOption, SeedOption, refuse_existing
 from agents.cli._output import output
-from agents.cli.estimates import DryRunOption, dry_run_head
+from agents.cli._train_estimates import DryRunOption, dry_run_head
 from agents.errors import InputError
 
 UNSEEN = 0.05  # share of the stories kept out by `steer train reach` and `steer train prior`

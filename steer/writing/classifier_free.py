@@ -1,6 +1,6 @@
 """One calling convention for everything that writes: a step goes from token ids to the logits of what comes next.
 
-Guidance takes steps and returns a step, so the loop over tokens (`steer.writing.spans`) never learns of it.
+Guidance takes steps and returns a step, so the loop over tokens (`steer.writing.span_loop`) never learns of it.
 Source of the pattern: `make_cond_model_fn` in crowsonkb/k-diffusion.
 """
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steer.writing.steps import Step
+from steer.writing.classifier_free import Step
 
 # From float32 logits `[B, V]` and the tokens of the span so far (each `[B]`) to the next token ids `[B]`, and their
 # log-probabilities `[B]`, nats, where somebody asks for them.

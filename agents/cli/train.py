@@ -8,9 +8,9 @@ import typer
 
 from agents.cli._models import talk
 from agents.cli._options import JsonOption
-from agents.cli.estimates import DryRunOption, ProbeOption, dry_run, warn
-from agents.cli.heads import ABOUT, RunOption, head_command, train_preference
-from agents.cli.recipes import choose_recipe, keep_recipe
+from agents.cli._train_estimates import DryRunOption, ProbeOption, dry_run, warn
+from agents.cli._train_heads import ABOUT, RunOption, head_command, train_preference
+from agents.cli._train_recipes import choose_recipe, keep_recipe
 from agents.errors import InputError
 
 # The autoencoder's stage ends with a folder that the other commands can load.
@@ -33,11 +33,11 @@ DataRootOption = Annotated[Path, typer.Option("--data-root", help="Folder that t
 ReportOption = Annotated[
     str, typer.Option("--report-to", help="Where metrics go: none, tensorboard, or as transformers has it.")
 ]
-RehearseOption = Annotated[
+SmokeRunOption = Annotated[
     bool,
     typer.Option(
-        "--rehearse",
-        help="Run all stages on the real text with a few steps each, in OUT/rehearsal, to see that training would end.",
+        "--smoke-run",
+        help="Run all stages on the real text with a few steps each, in OUT/smoke-run, to see that training would end.",
     ),
 ]
 
@@ -77,7 +77,7 @@ def train_autoencoder(
         Held | None, typer.Option("--load-in", help="How the frozen base is held; 4bit and 8bit need bitsandbytes.")
     ] = None,
     report_to: ReportOption = "none",
-    rehearsal: RehearseOption = False,
+    smoke_run: SmokeRunOption = False,
     dry: DryRunOption = False,
     probe: ProbeOption = False,
     as_json: JsonOption = False,
@@ -86,10 +86,10 @@ def train_autoencoder(
 
     Without RECIPE settings go by the base's size; they are written to OUT/recipe.yaml.
     """
-    _check_options(dry=dry, probe=probe, rehearsal=rehearsal)
+    _check_options(dry=dry, probe=probe, smoke_run=smoke_run)
     if recipe is not None and not (base or data or steps or load_in):
         if not _dry_run(ctx, recipe, out, AUTOENCODER, dry=dry, probe=probe, as_json=as_json):
-            _run(ctx, recipe, data_root, out, report_to, AUTOENCODER, as_json=as_json, rehearsal=rehearsal)
+            _run(ctx, recipe, data_root, out, report_to, AUTOENCODER, as_json=as_json, smoke_run=smoke_run)
         return
     say = talk(ctx)
     chosen, path = choose_recipe(recipe, base, data or (), out, steps=steps, load_in=load_in and load_in.value)
@@ -98,7 +98,7 @@ def train_autoencoder(
         return
     if path != recipe and keep_recipe(say, chosen, path):
         warn(say, chosen, path, AUTOENCODER, out)
-    _run(ctx, path, data_root, out, report_to, AUTOENCODER, as_json=as_json, rehearsal=rehearsal)
+    _run(ctx, path, data_root, out, report_to, AUTOENCODER, as_json=as_json, smoke_run=smoke_run)
 
 
 def train_all(
@@ -107,7 +107,7 @@ def train_all(
     data_root: DataRootOption,
     out: RunOption,
     report_to: ReportOption = "none",
-    rehearsal: RehearseOption = False,
+    smoke_run: SmokeRunOption = False,
     dry: DryRunOption = False,
     probe: ProbeOption = False,
     as_json: JsonOption = False,
@@ -116,24 +116,24 @@ def train_all(
 
     Prints the packaged folder.
     """
-    _check_options(dry=dry, probe=probe, rehearsal=rehearsal)
+    _check_options(dry=dry, probe=probe, smoke_run=smoke_run)
     if not _dry_run(ctx, recipe, out, ALL, dry=dry, probe=probe, as_json=as_json):
-        _run(ctx, recipe, data_root, out, report_to, ALL, as_json=as_json, rehearsal=rehearsal)
+        _run(ctx, recipe, data_root, out, report_to, ALL, as_json=as_json, smoke_run=smoke_run)
 
 
-def _check_options(*, dry: bool, probe: bool, rehearsal: bool) -> None:
+def _check_options(*, dry: bool, probe: bool, smoke_run: bool) -> None:
     """Refuse options that would do nothing."""
     if probe and not dry:
         raise InputError("--probe goes with --dry-run: it times some steps and trains nothing")
-    if dry and rehearsal:
-        raise InputError("give --dry-run (what would it take?) or --rehearse (would it end?), not both")
+    if dry and smoke_run:
+        raise InputError("give --dry-run (what would it take?) or --smoke-run (would it end?), not both")
 
 
 def _dry_run(
     ctx: typer.Context, recipe: Path, out: Path, stages: tuple[str, ...], *, dry: bool, probe: bool, as_json: bool
 ) -> bool:
     """Estimate stages of a recipe, if that is what was asked for. Returns whether it was."""
-    _check_options(dry=dry, probe=probe, rehearsal=False)
+    _check_options(dry=dry, probe=probe, smoke_run=False)
     if dry:
         from steer.training.recipe import load_recipe
 
@@ -150,9 +150,9 @@ def _run(
     stages: tuple[str, ...],
     *,
     as_json: bool,
-    rehearsal: bool = False,
+    smoke_run: bool = False,
 ) -> None:
-    """Run stages of a recipe, or rehearse all of them."""
+    """Run stages of a recipe, or smoke-run all of them."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder")
     say = talk(ctx)
@@ -164,14 +164,14 @@ def _run(
         # Trainer shows its bar at this level only.
         transformers.utils.logging.set_verbosity_warning()
     try:
-        if rehearsal:
-            from steer.training.smoke_run import rehearse
+        if smoke_run:
+            from steer.training.smoke_run import run_smoke
 
-            folder = rehearse(recipe, out, data_root)
+            folder = run_smoke(recipe, out, data_root)
         else:
             folder = run_recipe(recipe, out, data_root, stages=stages, report_to=report_to)
     except KeyboardInterrupt:
-        say.note(_stopped(out, rehearsal=rehearsal))
+        say.note(_stopped(out, smoke_run=smoke_run))
         raise
     if as_json:
         say.json({"folder": str(folder)})
@@ -179,14 +179,14 @@ def _run(
         say.result(str(folder))
 
 
-def _stopped(out: Path, *, rehearsal: bool) -> str:
+def _stopped(out: Path, *, smoke_run: bool) -> str:
     """Where the same command would begin after Ctrl-C."""
-    from steer.training.chain import REHEARSAL
+    from steer.training.chain import SMOKE_RUN
     from steer.training.stage import DONE
 
-    if rehearsal:
-        return "stopped; a rehearsal begins anew each time"
-    own = (path for path in out.glob("**/checkpoint-*") if REHEARSAL not in path.relative_to(out).parts)
+    if smoke_run:
+        return "stopped; a smoke run begins anew each time"
+    own = (path for path in out.glob("**/checkpoint-*") if SMOKE_RUN not in path.relative_to(out).parts)
     found = [path for path in own if not (path.parents[1] / DONE).exists()]
     if not found:
         return (
