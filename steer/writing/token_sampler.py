@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import final
 
 import torch
@@ -68,10 +68,11 @@ class TokenSampler:
             # A temperature per row: divided here, so that what follows draws at temperature 1.
             logits = logits / self.temperatures.to(logits.device)[:, None]
             sampling = replace(sampling, temperature=1.0)
-        logits = self._limited(logits, tokens)
+        rows = cache(lambda: self._rows(tokens))  # made once, for the limits and the penalty
+        logits = self._limited(logits, tokens, rows)
         previous = mask = None
         if sampling.repetition_penalty != 1:
-            previous, mask = self._previous(tokens, logits.device)
+            previous, mask = self._previous(rows(), logits.device)
         step, vocabulary = len(tokens), logits.shape[1]
         noise = self.noise.gumbel(step, vocabulary, device=logits.device) if sampling.temperature else None
         ids = sample_with(sampling, logits, noise=noise, previous=previous, mask=mask)
@@ -80,7 +81,7 @@ class TokenSampler:
         tempered = logits / sampling.temperature if sampling.temperature else logits
         return ids, tempered.gather(1, ids[:, None])[:, 0] - tempered.logsumexp(1)
 
-    def _limited(self, logits: Tensor, tokens: Sequence[Tensor]) -> Tensor:
+    def _limited(self, logits: Tensor, tokens: Sequence[Tensor], rows: Callable[[], list[list[int]]]) -> Tensor:
         """Logits with those that the limits forbid at minus infinity."""
         model, limits = self.model, self.limits
         if not limits.may_end and model.tokenizer.eos_token_id is not None:
@@ -89,7 +90,7 @@ class TokenSampler:
             start = torch.as_tensor(self.at_start, device=logits.device).reshape(-1, 1)
             logits = logits.masked_fill(start & model.continuation_tokens, -torch.inf)
         if not limits.plays:
-            begins = [begins_script(model.tokenizer, row) for row in self._rows(tokens)]
+            begins = [begins_script(model.tokenizer, row) for row in rows()]
             named = torch.tensor(begins, device=logits.device)
             logits = logits.masked_fill(named[:, None] & model.colons, -torch.inf)
         return logits
@@ -99,9 +100,9 @@ class TokenSampler:
         span = torch.stack(list(tokens), dim=1).tolist() if tokens else [[]] * len(self._before)
         return [[*before, *own] for before, own in zip(self._before, span, strict=True)]
 
-    def _previous(self, tokens: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    def _previous(self, rows: Rows, device: torch.device) -> tuple[Tensor, Tensor]:
         """The tokens that a penalty looks at, int64 `[B, T]`, and which of them there are."""
-        lists = [row[-PENALTY_WINDOW:] for row in self._rows(tokens)]
+        lists = [row[-PENALTY_WINDOW:] for row in rows]
         width = max(map(len, lists))
         previous = torch.tensor([[*row, *[-1] * (width - len(row))] for row in lists], dtype=torch.long, device=device)
         return previous, previous >= 0

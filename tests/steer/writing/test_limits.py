@@ -45,7 +45,7 @@ def draw(values: Tensor, before: Sequence[Sequence[int]] | None = None, **option
     settings = {"sampling": PLAIN, "limits": FREE, "at_start": False, **options}
     tokens = [torch.zeros(3, dtype=torch.long)] * settings.pop("step", 0)
     sampler = TokenSampler(MODEL, noise=NOISE, visible=written, **settings)
-    allowed = sampler._limited(values.clone(), tokens)
+    allowed = sampler._limited(values.clone(), tokens, lambda: sampler._rows(tokens))
     return sampler(values, tokens)[0], allowed
 
 
