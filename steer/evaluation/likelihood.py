@@ -35,7 +35,7 @@ def run_of(model: LatentModel) -> Run:
 
 
 def encode(model: LatentModel, ids: Tensor, mask: Tensor, *, run: Run) -> Tensor:
-    """Posterior means `[B, z_dim]` of token rows `[B, S]`, of which some may be empty."""
+    """Posterior means `[B, z_dim]` of token rows `[B, S]`, padded on either side; some may be empty."""
     mask = counted(mask)
     full = additive_mask(mask, causal=False, dtype=model.dtype)
     return model.head.pool(run(ENCODER, full, input_ids=ids), mask)
@@ -44,7 +44,7 @@ def encode(model: LatentModel, ids: Tensor, mask: Tensor, *, run: Run) -> Tensor
 def counted(mask: Tensor) -> Tensor:
     """A mask `[B, S]` under which an empty row has one token: its latent is not used, but must not divide by zero."""
     mask = mask.clone()
-    mask[:, 0] = 1
+    mask[:, 0] |= ~mask.bool().any(1)
     return mask
 
 

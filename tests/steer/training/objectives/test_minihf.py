@@ -144,6 +144,15 @@ def test_a_dropped_context_is_not_read(model: LatentModel) -> None:
             assert torch.equal(loss_of(objective, batch)["loss"], loss_of(objective, other)["loss"])
 
 
+def test_rows_padded_on_either_side_and_empty_rows_are_encoded(model: LatentModel, oracle: MiniHFOracle) -> None:
+    ids = torch.tensor([[0, 0, 5, 6, 7], [5, 6, 7, 0, 0], [0, 0, 0, 0, 0]])
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]])
+    with torch.no_grad():
+        z = DecoderObjective(model).encode(ids, mask)
+    assert_near(z[:2], oracle.encode(ids[:2], mask[:2]))
+    assert torch.isfinite(z).all()
+
+
 def test_padding_changes_nothing(model: LatentModel) -> None:
     for objective, spans in (
         (DecoderObjective(model, context_drop=0.5), 1),
