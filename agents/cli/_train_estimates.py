@@ -33,12 +33,12 @@ def dry_run(
 
     device = resolve_device()
     with say.status("counting"):
-        estimates = plan(recipe, stages, out, device, path=path)
-    measured: Sequence[Any] = [None] * len(estimates)
+        planned = plan(recipe, stages, out, device, path=path)
+    measured: Sequence[Any] = [None] * len(planned)
     if with_probe:
         with say.status("running some steps of each stage"):
-            measured = probe(recipe, estimates, device, path=path)
-    show(say, estimates, measured, as_json=as_json)
+            measured = probe(planned, device)
+    show(say, [each.estimate for each in planned], measured, as_json=as_json)
 
 
 def warn(say: Output, recipe: Any, path: Path, stages: Sequence[str], out: Path) -> None:
@@ -47,7 +47,7 @@ def warn(say: Output, recipe: Any, path: Path, stages: Sequence[str], out: Path)
     from steer.training.estimate.plan import advice, plan
 
     with say.status("counting"):
-        estimates = plan(recipe, stages, out, resolve_device(), path=path)
+        estimates = [each.estimate for each in plan(recipe, stages, out, resolve_device(), path=path)]
     for estimate in estimates:
         if not estimate.fits:
             needs = f"about {size(estimate.total)} of memory and {size(sum(estimate.disk.values()))} of disk"

@@ -98,11 +98,11 @@ def _with(recipe: Any, steps: int | None, load_in: str | None) -> Any:
 
 def _made(base: str, data: Sequence[Path]) -> Any:
     from steer.training.defaults import default_recipe
-    from steer.training.estimate.meta import hollow_base
+    from steer.training.estimate.meta import random_base
     from steer.training.estimate.report import read_config
 
     config = read_config(base)
-    parameters = sum(p.numel() for p in hollow_base(config).parameters())
+    parameters = sum(p.numel() for p in random_base(config).parameters())
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return default_recipe(base, data, parameters, positions=positions)
 

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from steer.errors import UnsupportedBase
-from steer.heads.bottleneck import LatentHead
 from steer.models.adapters import add_adapters
 from steer.models.base import additive_mask, backbone, check_options, load_base
 from steer.models.config import BaseIdentity, LatentConfig
@@ -17,19 +16,7 @@ SENTENCE = "Once upon a time a fox shared his bread."
 
 
 def fresh_model(
-    base: str | Path,
-    *,
-    name: str = "latent-model",
-    layout: LayoutName = "interleaved",
-    span_tokens: int = 32,
-    z_dim: int = 256,
-    soft_tokens: int = 4,
-    rank: int = 64,
-    alpha: int = 64,
-    max_context: int = 320,
-    tied: bool = True,
-    seed: int = 0,
-    **options: Any,
+    base: str | Path, *, rank: int = 64, alpha: int = 64, tied: bool = True, seed: int = 0, **options: Any
 ) -> LatentModel:
     """Put an encoder, a router and heads on a base, all untrained.
 
@@ -37,46 +24,79 @@ def fresh_model(
 
     Args:
         base: folder or hub id of a causal LM.
-        name: of the new model.
-        layout: see `LatentConfig`. `minihf` has a decoder besides, one soft token, no null latent, and MiniHF's start
-            values of the heads: the way from a latent to its soft token is the encoder's, turned round.
-        span_tokens, z_dim, soft_tokens, max_context: see `LatentConfig`.
         rank, alpha: of LoRA, on all linear layers but the output head.
         tied: whether soft tokens start as the encoder's map turned round, see `LatentHead.reset`; they always do in
             the layout `minihf`, exactly.
         seed: of the start values.
-        **options: see `steer.models.base.load_base`.
+        **options: see `new_config` and `steer.models.base.load_base`.
 
     Raises:
+        ArgumentError: there is no such option, dtype or device.
         UnsupportedBase: see `check_base` and `check_tokenizer`.
         ModelNotFound: see `steer.models.base.load_base`.
     """
-    check_options(options, load_base)
+    check_options(options, new_config, load_base)
+    settings = {name: options.pop(name) for name in new_config.__kwdefaults__ if name in options}
     plain, tokenizer = load_base(base, **options)
     check_base(plain, str(base))
     check_tokenizer(plain, tokenizer, str(base))
-    identity = BaseIdentity.of(plain, str(base))
-    kind = LAYOUTS[layout]
-    soft_tokens = kind.fixed_soft_tokens or soft_tokens
+    config = new_config(BaseIdentity.of(plain, str(base)), **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        peft = add_adapters(plain, kind.roles, rank, alpha)
-        head = LatentHead(identity.hidden_size, z_dim, soft_tokens, with_null=kind.has_null)
+        model = add_latents(plain, tokenizer, config, rank=rank, alpha=alpha)
         embedding: Any = plain.get_input_embeddings()
-        head.reset(float(embedding.weight.float().pow(2).mean().sqrt()), tied=tied)
-        if kind.mirrored_start:
-            head.w_d.weight.data.copy_(head.w_e.weight.T)
-    config = LatentConfig(
+        model.head.reset(float(embedding.weight.float().pow(2).mean().sqrt()), tied=tied)
+        if model.layout.mirrored_start:
+            model.head.w_d.weight.data.copy_(model.head.w_e.weight.T)
+    model.latent_config = config.model_copy(update={"encoder_id": f"{config.name}:untrained-{seed}"})
+    model.head.to(plain.device)
+    return model.eval()
+
+
+def new_config(
+    base: BaseIdentity,
+    *,
+    name: str = "latent-model",
+    layout: LayoutName = "interleaved",
+    span_tokens: int = 32,
+    z_dim: int = 256,
+    soft_tokens: int = 4,
+    max_context: int = 320,
+) -> LatentConfig:
+    """The settings of a model that is yet to be trained.
+
+    Args:
+        base: what it stands on.
+        name: of the new model.
+        layout: see `LatentConfig`. `minihf` has a decoder besides, one soft token, no null latent, and MiniHF's start
+            values of the heads: the way from a latent to its soft token is the encoder's, turned round.
+        span_tokens, z_dim, soft_tokens, max_context: see `LatentConfig`.
+    """
+    return LatentConfig(
         name=name,
         layout=layout,
         span_tokens=span_tokens,
         z_dim=z_dim,
-        soft_tokens=soft_tokens,
+        soft_tokens=LAYOUTS[layout].fixed_soft_tokens or soft_tokens,
         max_context=max_context,
-        base=identity,
-        encoder_id=f"{name}:untrained-{seed}",
+        base=base,
     )
-    return LatentModel(peft, head.to(plain.device), config, tokenizer).eval()
+
+
+def add_latents(
+    base: Any, tokenizer: Any, config: LatentConfig, *, rank: int, alpha: int, **options: Any
+) -> LatentModel:
+    """Put adapters and heads on a loaded base; the heads' values are PyTorch's.
+
+    Args:
+        base: a `transformers` causal LM, frozen.
+        tokenizer: of the base.
+        config: layout and widths.
+        rank, alpha: of LoRA.
+        **options: of PEFT, see `steer.models.adapters.add_adapters`.
+    """
+    peft = add_adapters(base, LAYOUTS[config.layout].roles, rank, alpha, **options)
+    return LatentModel(peft, config.new_head(), config, tokenizer)
 
 
 def check_tokenizer(base: Any, tokenizer: Any, name: str) -> None:

@@ -26,7 +26,6 @@ from safetensors.torch import save_file
 
 from steer.errors import CheckpointError, ModelNotFound
 from steer.files import copy_mode, file_hash
-from steer.heads.bottleneck import LatentHead
 from steer.heads.prior import PriorHead
 from steer.heads.reach import ReachHead
 from steer.heads.stored import load_head, read_tensors
@@ -241,10 +240,10 @@ def load(
             f"with LatentModel.from_pretrained({str(folder)!r}, base=...)"
         ) from error
     config.base.check(BaseIdentity.of(plain, str(where)))
-    layout, peft = LAYOUTS[config.layout], plain
-    for role in layout.roles:
+    peft: Any = plain
+    for role in LAYOUTS[config.layout].roles:
         peft = load_adapter(peft, folder / role, role)
-    head = LatentHead(config.base.hidden_size, config.z_dim, config.soft_tokens, with_null=layout.has_null)
+    head = config.new_head()
     load_head(head, read_tensors(folder / HEADS), folder / HEADS)
     head.to(device=plain.device, dtype=torch.float32)
     heads = {name: found.to(plain.device) for name, found in read_heads(folder, config).items()}

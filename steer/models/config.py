@@ -7,9 +7,10 @@ import pydantic
 import torch
 
 from steer.errors import BaseMismatch, CheckpointError
+from steer.heads.bottleneck import LatentHead
 from steer.heads.prior import PriorConfig
 from steer.heads.reach import ReachConfig
-from steer.models.layouts import LayoutName
+from steer.models.layouts import LAYOUTS, LayoutName
 
 CONFIG_NAME = "steer_config.json"
 FORMAT_VERSION = 1
@@ -129,6 +130,11 @@ class LatentConfig(pydantic.BaseModel):
     def encoder_identity(self) -> str:
         """What a store of this encoder's vectors calls it."""
         return self.encoder_id or f"{self.name}:unidentified"
+
+    def new_head(self) -> LatentHead:
+        """Pooling and soft tokens of these widths, of PyTorch's start values."""
+        with_null = LAYOUTS[self.layout].has_null
+        return LatentHead(self.base.hidden_size, self.z_dim, self.soft_tokens, with_null=with_null)
 
     @classmethod
     def load(cls, folder: Path) -> "LatentConfig":

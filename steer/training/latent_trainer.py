@@ -1,9 +1,10 @@
-"""What both layouts' ways of training an autoencoder share: rows of spans, the trainer, and what is left of it."""
+"""Training one step of the autoencoder stage: rows of spans, the trainer, and what is left of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
@@ -18,86 +19,33 @@ from steer.models.latent_model import LatentModel
 from steer.models.minihf import save_minihf
 from steer.training.objectives.beta import beta_at
 from steer.training.objectives.interleaved import LatentObjective
-from steer.training.recipe import Recipe, TrainRecipe
+from steer.training.phases import Phase
+from steer.training.recipe import Recipe
 from steer.training.stage import mark_done
-from steer.training.trainer import CurveWriter, StageTrainer, train_or_resume, training_arguments
+from steer.training.trainer import CurveWriter, StageTrainer, compiles, train_or_resume, training_arguments
 
 TRAINED = "trained.safetensors"
 EVAL_ROWS = 96
 
 
-def latent_settings(recipe: Recipe) -> dict[str, Any]:
-    """What the result of the autoencoder stage depends on, see `steer.training.stage.claim`."""
-    named = {"seed": recipe.seed, "pretrained": recipe.pretrained, "data": recipe.data.model_dump()}
-    return {**named, "autoencoder": recipe.autoencoder.model_dump()}
-
-
-def unfreeze(model: LatentModel, roles: Sequence[str], *, head: bool = True) -> int:
-    """Switch the gradients of some adapters, and of the heads, on, and all others off.
-
-    Returns:
-        How many parameters are trained.
-    """
-    for name, parameter in model.peft.named_parameters():
-        parameter.requires_grad_("lora_" in name and any(f".{role}." in name for role in roles))
-    model.head.requires_grad_(head)
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def span_data(
+def train_phase(
+    phase: Phase,
+    model: LatentModel,
     recipe: Recipe,
-    train: TrainRecipe,
-    tokenizer: Any,
-    corpora: tuple[TokenCorpus, Any, TokenCorpus],
-    *,
-    spans: int,
-    context: int,
-    partial_prob: float = 0.0,
-    seed: int = 0,
-) -> dict[str, SpanDataset]:
-    """Rows to train and to evaluate on, as arguments of `LatentTrainer`.
-
-    Args:
-        recipe: its section `autoencoder` has the length of spans.
-        train: says how many rows are needed.
-        tokenizer: of the base.
-        corpora: as `prepare_corpus` gives them.
-        spans, context: spans per row, tokens before them.
-        partial_prob: see `SpanDataset`; whole spans are evaluated.
-        seed: of the rows to train on.
-    """
-    stories, repeats, validation = corpora
-    shared: dict[str, Any] = {
-        "spans": spans,
-        "span_tokens": recipe.autoencoder.span_tokens,
-        "context_tokens": context,
-        "eos_id": tokenizer.eos_token_id,
-        "ends": sentence_ends(tokenizer),
-    }
-    rows = train.steps * train.batch_size * train.gradient_accumulation_steps * PartialState().num_processes
-    return {
-        "train_dataset": SpanDataset(stories, repeats, length=rows, partial_prob=partial_prob, seed=seed, **shared),
-        "eval_dataset": SpanDataset(validation, None, length=EVAL_ROWS, partial_prob=0.0, seed=0, **shared),
-    }
-
-
-def train_objective(
-    objective: LatentObjective,
-    recipe: Recipe,
-    train: TrainRecipe,
-    data: dict[str, SpanDataset],
-    stage: Path,
+    corpora: tuple[TokenCorpus, np.ndarray, TokenCorpus],
+    folder: Path,
     *,
     report_to: str = "none",
 ) -> Path:
-    """Train an objective, from its last checkpoint where there is one, and save its model (float32).
+    """Train a step, from its last checkpoint where there is one, and save the model (float32).
 
     Args:
-        objective: holds the model.
+        phase: what is trained, and on what.
+        model: is changed.
         recipe: its seed and its section `autoencoder`.
-        train: settings of the optimisation.
-        data: see `span_data`.
-        stage: folder; `model` is written inside it, and of layout `minihf` also `minihf`, the same in MiniHF's files.
+        corpora: as `prepare_corpus` gives them.
+        folder: of the step; `model` is written inside it, and of layout `minihf` also `minihf`, the same in MiniHF's
+            files.
         report_to: passed to `TrainingArguments`.
 
     Returns:
@@ -106,27 +54,46 @@ def train_objective(
     Raises:
         TrainingError: see `train_or_resume`.
     """
-    model = objective.model
-    stage.mkdir(parents=True, exist_ok=True)
+    train = phase.train
+    objective = phase.prepare(model, compiled=compiles(train))
+    folder.mkdir(parents=True, exist_ok=True)
     trainer = LatentTrainer(
         recipe,
         train_recipe=train,
         model=objective,
-        args=training_arguments(train, stage, seed=recipe.seed, report_to=report_to),
+        args=training_arguments(train, folder, seed=recipe.seed, report_to=report_to),
         data_collator=collate,
-        callbacks=[CurveWriter(stage / "curve.jsonl")],
-        **data,
+        callbacks=[CurveWriter(folder / "curve.jsonl")],
+        **_rows(phase, model.tokenizer, corpora),
     )
-    metrics = train_or_resume(trainer, stage)
+    metrics = train_or_resume(trainer, folder)
     if trainer.is_world_process_zero():
         model.eval()
         model.latent_config = model.latent_config.model_copy(update={"latent_norm": metrics["eval_latent_norm"]})
-        model.save_pretrained(stage / "model")
+        model.save_pretrained(folder / "model")
         if model.layout.has_decoder:
-            save_minihf(model, stage / "minihf")
-        mark_done(stage, {**metrics, "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad)})
+            save_minihf(model, folder / "minihf")
+        mark_done(folder, {**metrics, "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad)})
     PartialState().wait_for_everyone()
-    return stage / "model"
+    return folder / "model"
+
+
+def _rows(phase: Phase, tokenizer: Any, corpora: tuple[TokenCorpus, np.ndarray, TokenCorpus]) -> dict[str, SpanDataset]:
+    """Rows to train and to evaluate on (on whole spans), as arguments of `LatentTrainer`."""
+    stories, repeats, validation = corpora
+    shared: dict[str, Any] = {
+        "spans": phase.spans,
+        "span_tokens": phase.span_tokens,
+        "context_tokens": phase.context,
+        "eos_id": tokenizer.eos_token_id,
+        "ends": sentence_ends(tokenizer),
+    }
+    train, own = phase.train, {"partial_prob": phase.partial_prob, "seed": phase.seed}
+    rows = train.steps * train.batch_size * train.gradient_accumulation_steps * PartialState().num_processes
+    return {
+        "train_dataset": SpanDataset(stories, repeats, length=rows, **own, **shared),
+        "eval_dataset": SpanDataset(validation, None, length=EVAL_ROWS, partial_prob=0.0, seed=0, **shared),
+    }
 
 
 class LatentTrainer(StageTrainer):
@@ -204,7 +171,9 @@ def _compared(rows: int, size: int) -> int:
     return size
 
 
-def evaluate_spans(objective: Any, batches: Any, span_tokens: int, *, bf16: bool = False) -> dict[str, float]:
+def evaluate_spans(
+    objective: LatentObjective, batches: Iterable[dict[str, torch.Tensor]], span_tokens: int, *, bf16: bool = False
+) -> dict[str, float]:
     """An objective's `compare` over batches, summarised. The model is in evaluation mode meanwhile."""
     was_training = objective.training
     device = objective.model.device

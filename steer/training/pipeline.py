@@ -13,7 +13,6 @@ from steer.errors import CorpusError, TrainingError
 from steer.models import checkpoint
 from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
-from steer.models.layouts import LAYOUTS
 from steer.models.quantization import load_options
 from steer.training.autoencoder import train_autoencoder
 from steer.training.base import train_base
@@ -21,7 +20,6 @@ from steer.training.card import model_card
 from steer.training.chain import BEFORE_STAGES, load_chain, run_folders
 from steer.training.heads import HEADS
 from steer.training.heads.stage import head_settings, train_head
-from steer.training.minihf import train_minihf
 from steer.training.prepare import check_sources, load_splits
 from steer.training.recipe import Recipe
 from steer.training.stage import DONE, claim, is_done, mark_done
@@ -94,10 +92,8 @@ def _run_stages(
                 raise TrainingError(
                     f"the base model in {out / 'base'} is not finished; run stage base first (or `steer train all`)"
                 )
-            if LAYOUTS[recipe.autoencoder.layout].has_decoder:
-                result = train_minihf(recipe, out, data_root, base, report_to=report_to)
-            else:
-                result = train_autoencoder(recipe, out, data_root, base, start=start, report_to=report_to)
+            latents = None if start is None else start[0]
+            result = train_autoencoder(recipe, out, data_root, base, start=latents, report_to=report_to)
         elif stage in HEADS:
             _need(out / "autoencoder")
             result = _train_head(stage, recipe, out, data_root, base)

@@ -11,6 +11,7 @@ import pydantic
 from steer.errors import RecipeError
 from steer.heads.prior import PriorConfig
 from steer.heads.reach import ReachConfig
+from steer.models.config import LatentConfig
 from steer.models.layouts import LAYOUTS
 from steer.models.quantization import LoadIn
 from steer.records import StrictRecord
@@ -159,6 +160,11 @@ class MiniHFRecipe(StrictRecord):
     def steps(self) -> int:
         """Of both steps together."""
         return self.train.steps + self.router.steps
+
+
+def shape_of(latent: LatentRecipe | MiniHFRecipe | LatentConfig) -> dict[str, Any]:
+    """What a recipe's section, or a model, says of its shapes: options of `steer.models.build.new_config`."""
+    return {name: getattr(latent, name) for name in ("layout", "span_tokens", "z_dim", "soft_tokens", "max_context")}
 
 
 def _layout(section: Any) -> Any:

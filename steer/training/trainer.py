@@ -1,5 +1,6 @@
 """`transformers.Trainer` as the stages use it: arguments, optimizer, records, resuming."""
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -12,16 +13,25 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from torch import nn
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from steer.errors import TrainingError
-from steer.training.checkpointing import checkpointing_arguments
 from steer.training.optimizers import build_optimizer
 from steer.training.recipe import TrainRecipe
 
 logger = logging.getLogger(__name__)
 
 STATE = "trainer_state.json"
+# Activation checkpointing by the name that the installed transformers has for it; it was renamed within version 5.
+_NEW, _OLD = "activation_checkpointing", "gradient_checkpointing"
+CHECKPOINTING = _NEW if _NEW in {field.name for field in dataclasses.fields(TrainingArguments)} else _OLD
 
 
 def compiles(train: TrainRecipe) -> bool:
@@ -53,7 +63,7 @@ def training_arguments(
         per_device_train_batch_size=train.batch_size,
         per_device_eval_batch_size=train.batch_size,
         gradient_accumulation_steps=train.gradient_accumulation_steps,
-        **checkpointing_arguments(train.gradient_checkpointing),
+        **({CHECKPOINTING: True} if train.gradient_checkpointing else {}),
         learning_rate=train.learning_rate,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
@@ -81,6 +91,17 @@ def training_arguments(
         dataloader_num_workers=0,
         dataloader_pin_memory=cuda,
     )
+
+
+def enable_checkpointing(model: PreTrainedModel, **options: Any) -> None:
+    """Trade time for memory: a model's layers are computed again in the backward pass.
+
+    Args:
+        model: that supports it.
+        **options: of `torch.utils.checkpoint.checkpoint`.
+    """
+    enable = getattr(model, f"{_NEW}_enable", None) or getattr(model, f"{_OLD}_enable")
+    enable({"use_reentrant": False, **options})
 
 
 class CurveWriter(TrainerCallback):

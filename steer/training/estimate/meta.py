@@ -9,7 +9,7 @@ types and adapters as they are, where a formula would have to know each of them.
 import copy
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from steer.errors import TrainingError
-from steer.heads.bottleneck import LatentHead
-from steer.models.adapters import add_adapters
+from steer.models.build import add_latents, new_config
 from steer.models.config import BaseIdentity, LatentConfig
 from steer.models.latent_model import LatentModel
-from steer.models.layouts import LAYOUTS, LayoutName
+from steer.training.recipe import LatentRecipe, MiniHFRecipe, shape_of
+
+FEW, MORE = 2, 4  # layers of the two counted steps; even, as some families take turns of two kinds of layers
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ class Peak:
     logits: float
 
 
-def hollow_base(config: Any, dtype: torch.dtype = torch.float32) -> Any:
-    """A causal LM of a configuration, on the `meta` device: shapes and types alone.
+def random_base(config: Any, device: torch.device | str = "meta", dtype: torch.dtype = torch.float32) -> Any:
+    """A causal LM of a configuration with random weights; on `meta` shapes and types alone.
 
     Raises:
         TrainingError: transformers cannot build it.
     """
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             return AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
     except (ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
         raise TrainingError(
@@ -56,39 +57,38 @@ def hollow_base(config: Any, dtype: torch.dtype = torch.float32) -> Any:
         ) from error
 
 
-def meta_model(
+def random_model(
     config: Any,
+    latent: LatentRecipe | MiniHFRecipe | LatentConfig,
+    device: torch.device | str = "meta",
     *,
     rank: int,
-    z_dim: int,
-    soft_tokens: int,
-    span_tokens: int,
-    layout: LayoutName = "interleaved",
     dtype: torch.dtype = torch.float32,
 ) -> LatentModel:
-    """A latent model with untrained adapters and heads on the `meta` device; the counterpart of `fresh_model`.
+    """A latent model on a base of a configuration, with random weights and without a tokenizer.
 
     Args:
-        config: of the base, a `transformers` configuration.
+        config: of the base.
+        latent: whose shapes it has, see `steer.training.recipe.shape_of`.
+        device: where it is made; on `meta` it has no weights.
         rank: of LoRA.
-        z_dim, soft_tokens, span_tokens, layout: see `LatentConfig`.
         dtype: of the base; adapters and heads are float32.
+
+    Raises:
+        TrainingError: see `random_base`.
     """
-    base = hollow_base(config, dtype)
+    base = random_base(config, device, dtype)
     base.requires_grad_(False)
-    with torch.device("meta"), warnings.catch_warnings():
+    settings = new_config(BaseIdentity.planned(config, "random"), **shape_of(latent))
+    on_meta = torch.device(device).type == "meta"
+    with torch.device(device), warnings.catch_warnings():
         # It says that weights were not copied to `meta`, which is what is wanted here.
         warnings.simplefilter("ignore")
-        peft = add_adapters(base, LAYOUTS[layout].roles, rank, rank, low_cpu_mem_usage=True)
-        identity = BaseIdentity.planned(config, "hollow")
-        head = LatentHead(identity.hidden_size, z_dim, soft_tokens, with_null=LAYOUTS[layout].has_null)
-    for name, parameter in peft.named_parameters():
-        if "lora_" in name and not parameter.dtype == torch.float32:
+        model = add_latents(base, None, settings, rank=rank, alpha=rank, low_cpu_mem_usage=on_meta)
+    for name, parameter in model.peft.named_parameters():
+        if "lora_" in name:
             parameter.data = parameter.data.float()
-    latent = LatentConfig(
-        layout=layout, span_tokens=span_tokens, z_dim=z_dim, soft_tokens=soft_tokens, max_context=1, base=identity
-    )
-    return LatentModel(peft, head, latent, None)
+    return model
 
 
 def with_layers(config: Any, layers: int) -> Any:
@@ -101,11 +101,11 @@ def with_layers(config: Any, layers: int) -> Any:
     return shorter
 
 
-def peak_of(modules: Iterable[nn.Module], step: Callable[[], Tensor], *, vocabulary: int, bf16: bool) -> Peak:
-    """Count a step of hollow modules, whose tensors are made fake for it (and stay so).
+def peak_of(module: nn.Module, step: Callable[[], Tensor], *, vocabulary: int, bf16: bool) -> Peak:
+    """Count a step of a module on `meta`, whose tensors are made fake for it (and stay so).
 
     Args:
-        modules: all modules with parameters.
+        module: with all parameters.
         step: runs the forward pass on tensors that it makes, and returns the loss.
         vocabulary: the width of logits.
         bf16: with autocast to bfloat16.
@@ -116,7 +116,7 @@ def peak_of(modules: Iterable[nn.Module], step: Callable[[], Tensor], *, vocabul
     counter = _Counter(vocabulary)
     with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for parameter in _fill(modules):
+        for parameter in _fill(module):
             counter.know(parameter)
             if parameter.requires_grad:
                 parameter.grad = torch.empty_like(parameter)
@@ -134,10 +134,10 @@ def peak_of(modules: Iterable[nn.Module], step: Callable[[], Tensor], *, vocabul
     return Peak(counter.fullest, counter.fullest_logits)
 
 
-def _fill(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
+def _fill(whole: nn.Module) -> Iterator[Tensor]:
     """Put fake tensors in the places of `meta` ones, tied ones once; yields them."""
     made: dict[int, tuple[Tensor, Tensor]] = {}  # the old one is kept, or its id might be given anew
-    for module in (inner for outer in modules for inner in outer.modules()):
+    for module in whole.modules():
         for table in (module._parameters, module._buffers):
             for name, old in table.items():
                 if old is None:
@@ -149,6 +149,16 @@ def _fill(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
                     made[id(old)] = (new, old)
                 table[name] = made[id(old)][0]  # type: ignore[index]
     yield from (new for new, _ in made.values())
+
+
+def along(config: Any, peak: Callable[[Any], Peak]) -> Peak:
+    """The peak of all layers of a configuration, from those of few; what each layer adds is the same."""
+    layers = config.get_text_config().num_hidden_layers
+    if layers <= MORE + FEW:
+        return peak(config)
+    few, more = peak(with_layers(config, FEW)), peak(with_layers(config, MORE))
+    slope = (more.activations - few.activations) / (MORE - FEW)
+    return Peak(few.activations + slope * (layers - FEW), more.logits)
 
 
 class _Counter(TorchDispatchMode):

@@ -1,14 +1,11 @@
 """What a stage of a recipe will take: parameters, tokens, memory by part, and disk, from configurations alone.
 
-Here is what the stages share, and the base stage; the others are in `estimate_latent` and `estimate_heads`. No weights
-are loaded or downloaded. Parameters are counted on a model without weights; what a step needs besides them is counted
-in a step without contents (`steer.training.estimate.meta`), with few layers and with a few more, and continued to all
-of them:
-each layer adds the same.
+No weights are loaded or downloaded. Parameters are counted on a model without weights; what a step needs besides them
+is counted in a step without contents (`steer.training.estimate.meta`), with few layers and with a few more, and
+continued to all of them: each layer adds the same.
 """
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,20 +14,22 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
-from steer.errors import ModelNotFound, TrainingError
+from steer.errors import ModelNotFound
 from steer.models.base import missing_folder
-from steer.models.latent_model import LatentModel
-from steer.training.base import base_config
-from steer.training.checkpointing import enable_checkpointing
-from steer.training.estimate.meta import Peak, hollow_base, peak_of, with_layers
-from steer.training.estimate.probe import base_step
+from steer.models.config import LatentConfig
+from steer.models.latent_model import FUSE_LIMIT, LatentModel
+from steer.training.estimate.meta import Peak, along, peak_of, random_model
+from steer.training.estimate.steps import Step
+from steer.training.heads.stage import HeadStage
+from steer.training.objectives.interleaved import LatentObjective
 from steer.training.optimizers import build_optimizer
-from steer.training.recipe import Recipe, TrainRecipe
+from steer.training.recipe import LatentRecipe, MiniHFRecipe, PriorRecipe, ReachRecipe, TrainRecipe
 
-FEW, MORE = 2, 4  # layers of the two counted steps; even, as some families take turns of two kinds of layers
 # On a CPU: what the C library keeps of freed blocks; mean over four sizes of base, of 0.2 to 0.6 GiB measured.
 HEAP = 0.35 * 2**30
 KEPT = 2  # checkpoints that stay, see `training_arguments`
+# Bytes per weight of what bitsandbytes stores: nf4 with doubly quantised scales (Dettmers et al. 2023), int8 by rows.
+QUANTISED = {"4bit": 0.5 + 0.127 / 8, "8bit": 1.0}
 LIBRARIES = 0.52 * 2**30  # resident memory of Python, torch, transformers and PEFT before any model; measured
 
 
@@ -105,59 +104,89 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
-def estimate_base(recipe: Recipe, out: Path, device: torch.device, *, config: Any = None) -> Estimate:
-    """The base stage.
+def estimate_step(step: Step, config: Any, out: Path, device: torch.device) -> Estimate:
+    """A step of the stages base and autoencoder on a base of a configuration.
 
     Args:
-        recipe: with a section `base`.
+        step: see `steer.training.estimate.steps.steps_of`.
+        config: of the base.
         out: where it will be written; need not exist.
         device: where it will run.
-        config: of the base; by default the one that the recipe describes.
 
     Raises:
-        RecipeError, TrainingError: the architecture cannot be built or counted.
+        TrainingError: the base cannot be built or counted.
     """
-    base = recipe.base
-    if base is None:
-        raise TrainingError("the recipe trains no base; it names a pretrained one")
-    train = base.train
-    config = config or base_config(base, base.vocab_size)
+    train, vocabulary = step.train, config.get_text_config().vocab_size
 
     def peak(shorter: Any) -> Peak:
-        model = hollow_base(shorter)
-        model.train()
-        if train.gradient_checkpointing:
-            enable_checkpointing(model)
-        step = base_step(model, base)
-        return peak_of([model], step, vocabulary=config.get_text_config().vocab_size, bf16=train.bf16)
+        model = step.build(shorter, "meta")
+        return peak_of(model, lambda: step.loss(model, "cpu"), vocabulary=vocabulary, bf16=train.bf16)
 
-    model = hollow_base(config)
-    count = sum(p.numel() for p in model.parameters())
-    tokens = train.batch_size * train.gradient_accumulation_steps * base.block
-    disk = {"checkpoints": KEPT * (4 * count + optimizer_bytes(model, train)), "model": 4 * count}
-    memory = {"weights": 4 * count, **step_memory(model, train, along(config, peak))}
-    found = Estimate("base", str(device), count, count, train.steps, tokens, tokens, memory, None, disk, 0)
-    return finish(found, out, device)
-
-
-def along(config: Any, peak: Callable[[Any], Peak]) -> Peak:
-    """The peak of all layers, from those of few; what each layer adds is the same."""
-    layers = config.get_text_config().num_hidden_layers
-    if layers <= MORE + FEW:
-        return peak(config)
-    few, more = peak(with_layers(config, FEW)), peak(with_layers(config, MORE))
-    slope = (more.activations - few.activations) / (MORE - FEW)
-    return Peak(few.activations + slope * (layers - FEW), more.logits)
-
-
-def step_memory(model: nn.Module, train: TrainRecipe, peak: Peak) -> dict[str, int]:
-    """What a step takes besides weights."""
-    return {
-        "gradients": 4 * sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "optimizer": optimizer_bytes(model, train),
-        "activations": int(peak.activations - peak.logits),
-        "logits": int(peak.logits),
+    model, found = step.build(config, "meta"), along(config, peak)
+    trained, optimizer = sum(p.numel() for p in model.parameters() if p.requires_grad), optimizer_bytes(model, train)
+    if isinstance(model, LatentObjective):
+        count, kept = counts(model.model)
+        size = 4 if step.load_in == "float32" else 2
+        adapted = [p.numel() for n, p in model.named_parameters() if n.endswith("base_layer.weight")]
+        weights = {"base weights": count * size, "trained weights": 4 * kept}
+        if step.load_in in QUANTISED:
+            weights["base weights"] -= int(sum(adapted) * (size - QUANTISED[step.load_in]))
+            # A matrix is unpacked while it is used.
+            found = Peak(found.activations + 2 * max(adapted), found.logits)
+    else:
+        count = kept = trained
+        weights = {"weights": 4 * count}
+    memory = {
+        **weights,
+        "gradients": 4 * trained,
+        "optimizer": optimizer,
+        "activations": int(found.activations - found.logits),
+        "logits": int(found.logits),
     }
+    disk = {"checkpoints": KEPT * (4 * trained + optimizer), "model": 4 * kept}
+    rows = train.batch_size * train.gradient_accumulation_steps
+    sizes = (count, trained, train.steps, rows * step.tokens, rows * step.positions)
+    return _finish(Estimate(step.name, str(device), *sizes, memory, None, disk, 0), out, device)
+
+
+def estimate_head(
+    kind: HeadStage,
+    recipe: ReachRecipe | PriorRecipe,
+    latent: LatentRecipe | MiniHFRecipe | LatentConfig,
+    config: Any,
+    out: Path,
+    device: torch.device,
+    *,
+    rank: int,
+) -> Estimate:
+    """The stage of a head; encoding stories is nearly all of it.
+
+    Args:
+        kind: which head.
+        recipe: its settings.
+        latent: shapes of the model.
+        config: of its base.
+        out: where it will be written; need not exist.
+        device: where it will run.
+        rank: of the model's adapters.
+    """
+    width = config.get_text_config().hidden_size
+    head, kept = kind.sizes(recipe, latent.z_dim, width)
+    count, adapters = counts(random_model(config, latent, rank=rank))
+    size = 4 if device.type == "cpu" else 2  # as `LatentModel.from_pretrained` loads it
+    fused = count * size if count * size <= FUSE_LIMIT else 0
+    passages = recipe.stories * recipe.spans
+    memory = {
+        "base weights": count * size + fused,
+        "adapters": adapters * size,
+        "head, gradients, optimizer": 16 * head,
+        "latents": 4 * passages * kept,
+        # A batch of 64 passages (`LatentModel.encode`), of which nothing is kept for a backward pass.
+        "activations": 64 * latent.span_tokens * size * 12 * width,
+    }
+    disk = {"latents": 2 * passages * kept, "model": adapters * size}
+    found = Estimate(kind.name, str(device), count, head, recipe.steps, 0, 0, memory, None, disk, 0)
+    return _finish(found, out, device)
 
 
 def optimizer_bytes(model: nn.Module, train: TrainRecipe) -> int:
@@ -170,17 +199,13 @@ def optimizer_bytes(model: nn.Module, train: TrainRecipe) -> int:
     return total
 
 
-def base_count(model: LatentModel) -> int:
-    """Parameters of a latent model's base."""
-    return sum(p.numel() for n, p in model.peft.named_parameters() if "lora_" not in n)
+def counts(model: LatentModel) -> tuple[int, int]:
+    """Parameters of a latent model's base, and of its adapters and heads."""
+    base = sum(p.numel() for n, p in model.peft.named_parameters() if "lora_" not in n)
+    return base, sum(p.numel() for p in model.parameters()) - base
 
 
-def trained_count(model: LatentModel) -> int:
-    """Parameters of adapters and heads."""
-    return sum(p.numel() for p in model.parameters()) - base_count(model)
-
-
-def finish(found: Estimate, out: Path, device: torch.device) -> Estimate:
+def _finish(found: Estimate, out: Path, device: torch.device) -> Estimate:
     """Add what the place where it runs says."""
     memory = dict(found.memory)
     if device.type == "cpu":

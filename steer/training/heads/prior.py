@@ -12,7 +12,6 @@ from steer.errors import CorpusError
 from steer.evaluation.continuations import Continuations, encode_continuations, join_continuations
 from steer.evaluation.prior import prior_figures
 from steer.heads.prior import PriorHead, principal_axes
-from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
 from steer.training.heads.fit import Descent, fit
 from steer.training.heads.shards import encode_in_parts
@@ -99,11 +98,11 @@ def draw_rows(count: int, size: int, rng: np.random.Generator) -> Iterator[Tenso
         yield torch.from_numpy(rng.integers(0, count, size))
 
 
-def _sizes(recipe: PriorRecipe, latent: LatentConfig, width: int) -> tuple[int, int]:
+def _sizes(recipe: PriorRecipe, z_dim: int, width: int) -> tuple[int, int]:
     # The head tells fewer axes than `z_dim` where the latents vary along fewer, so it is at most as large as counted.
-    state = width + latent.z_dim
-    head = PriorHead(recipe.config("", state, latent.z_dim, latent.z_dim))
-    return sum(p.numel() for p in head.parameters()), state + latent.z_dim
+    state = width + z_dim
+    head = PriorHead(recipe.config("", state, z_dim, z_dim))
+    return sum(p.numel() for p in head.parameters()), state + z_dim
 
 
 PRIOR = HeadStage(

@@ -13,7 +13,6 @@ from steer.data.passage_pairs import Pairs, PairSampler, bucket_of
 from steer.data.passages import Passages, encode_passages, find_rivals, join_passages
 from steer.evaluation.reach import reach_figures
 from steer.heads.reach import ReachConfig, ReachHead
-from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
 from steer.training.heads.arrival import calibrate_told, middling_telling
 from steer.training.heads.fit import Descent, fit
@@ -139,9 +138,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return round(2 / (low + high), 4)
 
 
-def _sizes(recipe: ReachRecipe, latent: LatentConfig, width: int) -> tuple[int, int]:
-    head = ReachHead(recipe.config("", latent.z_dim))
-    return sum(p.numel() for p in head.parameters()), latent.z_dim
+def _sizes(recipe: ReachRecipe, z_dim: int, width: int) -> tuple[int, int]:
+    head = ReachHead(recipe.config("", z_dim))
+    return sum(p.numel() for p in head.parameters()), z_dim
 
 
 REACH = HeadStage(

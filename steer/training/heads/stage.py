@@ -40,7 +40,7 @@ class HeadStage:
         recipe: class of the settings.
         fit: from a model, stories, settings, the stage's folder and a seed to a head and figures of its training.
         measure: from a model with its head, unseen stories and a seed to figures.
-        sizes: from settings, a model's settings and the width of its base to the head's parameters and the numbers that
+        sizes: from settings, the width of a latent and that of the base to the head's parameters and the numbers that
             are kept of each passage, for estimates.
     """
 
@@ -49,7 +49,7 @@ class HeadStage:
     recipe: type[ReachRecipe] | type[PriorRecipe]
     fit: Callable[[LatentModel, list[str], Any, Path, int], tuple[nn.Module, dict[str, Any]]]
     measure: Callable[[LatentModel, Sequence[str], int], dict[str, Any]]
-    sizes: Callable[[Any, LatentConfig, int], tuple[int, int]]
+    sizes: Callable[[Any, int, int], tuple[int, int]]
 
 
 def train_head(

@@ -1,6 +1,7 @@
 """The loss of the autoencoder stage in the interleaved layout, and what the losses of both layouts share."""
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,10 +12,10 @@ from steer.evaluation.likelihood import alone, compare_interleaved, encode, inte
 from steer.models.adapters import ENCODER, switch_adapter, use_adapter
 from steer.models.base import backbone
 from steer.models.latent_model import LatentModel
-from steer.training.checkpointing import enable_checkpointing
+from steer.training.trainer import enable_checkpointing
 
 
-class LatentObjective(nn.Module):
+class LatentObjective(nn.Module, ABC):
     """What the objectives of the autoencoder stage share: passes of the base under one adapter, and the encoder.
 
     Args:
@@ -54,6 +55,21 @@ class LatentObjective(nn.Module):
     def _again(self, role: str) -> Iterator[None]:
         switch_adapter(self.model.peft, role)
         yield
+
+    @abstractmethod
+    def trial(self, context: Tensor, spans: Tensor) -> Tensor:
+        """The loss of contexts `[B, C]` and spans `[B, n, S]` without the choices of `forward`, which look at values.
+
+        For estimates of what a step takes.
+        """
+
+    @abstractmethod
+    def compare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sums for the figures of an evaluation batch, see `steer.evaluation.likelihood.summarize`."""
+
+    def _noisy(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents of posterior means `[B, z_dim]` with noise, for a trial, and the mean of their KL term."""
+        return mean + torch.randn_like(mean), 0.5 * mean.pow(2).sum(1).mean()
 
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Posterior means `[B, z_dim]` of evidence rows `[B, S]`."""
@@ -131,6 +147,14 @@ class SpanObjective(LatentObjective):
         reconstruction = nll.sum() / span_mask.sum()
         kl_mean = (kl * alive).sum() / alive.sum()
         return {"loss": reconstruction + beta * kl_mean / size, "nll": reconstruction.detach(), "kl": kl_mean.detach()}
+
+    def trial(self, context: Tensor, spans: Tensor) -> Tensor:
+        """See `LatentObjective`."""
+        flat = spans.flatten(0, 1)
+        z, kl = self._noisy(self.encode(flat, torch.ones_like(flat)))
+        soft = self.model.head.soft(z).unflatten(0, spans.shape[:2])
+        nll, _ = self.span_losses(context, spans, torch.ones_like(spans), soft)
+        return nll.mean() + kl
 
     @torch.no_grad()
     def compare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -113,6 +113,13 @@ class DecoderObjective(MiniHFObjective):
         loss = reconstruction + beta * kl.sum() / weights.sum()
         return {"loss": loss, "nll": reconstruction.detach(), "kl": kl.mean().detach()}
 
+    def trial(self, context: Tensor, spans: Tensor) -> Tensor:
+        """See `LatentObjective`; no context is hidden."""
+        span, ones = spans[:, 0], torch.ones_like(spans[:, 0])
+        z, kl = self._noisy(self.encode(span[:, :-1], ones[:, :-1]))
+        logits = self.decode(context, torch.ones_like(context), z, span)
+        return functional.cross_entropy(logits.flatten(0, 1), span.flatten()) + kl
+
     @torch.no_grad()
     def compare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `steer.evaluation.likelihood.compare_spans`; without context its slots are hidden, as in training."""
@@ -171,6 +178,14 @@ class RouterObjective(MiniHFObjective):
         nll = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
         loss = (nll * target_mask).sum() / target_mask.sum()
         return {"loss": loss, "nll": loss.detach(), "kl": 0.5 * mean.pow(2).sum(1).mean()}
+
+    def trial(self, context: Tensor, spans: Tensor) -> Tensor:
+        """See `LatentObjective`; no context is hidden."""
+        span, target = spans[:, 0], spans.flatten(1)
+        with torch.no_grad():
+            z, _ = self._noisy(self.encode(span, torch.ones_like(span)))
+        logits = self.write(context, torch.ones_like(context), z, target)
+        return functional.cross_entropy(logits.flatten(0, 1), target.flatten())
 
     def compare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `compare_router`."""

@@ -17,7 +17,8 @@ from steer.models.build import fresh_model
 from steer.models.latent_model import LatentModel
 from steer.training.autoencoder import train_autoencoder
 from steer.training.defaults import SIZES, default_recipe, is_untouched, on_base, size_of, write_recipe
-from steer.training.latent_trainer import LatentTrainer, unfreeze
+from steer.training.latent_trainer import LatentTrainer
+from steer.training.phases import unfreeze
 from steer.training.pipeline import run_recipe
 from steer.training.recipe import Recipe, load_recipe
 from tests.steer.families import make_base

@@ -12,7 +12,7 @@ from torch import Tensor
 from steer.errors import LatentError
 from steer.models.adapters import ENCODER, ROUTER, switch_adapter, use_adapter
 from steer.models.base import backbone
-from steer.training.latent_trainer import unfreeze
+from steer.training.phases import unfreeze
 from tests.steer.families import make_base
 from tests.steer.tiny import tiny_model
 from tests.steer.training.objectives.test_interleaved import batch_of, loss_of, objective_of

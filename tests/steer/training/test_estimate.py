@@ -1,6 +1,7 @@
 """Estimates: parameters are those of the real model, and counted memory is that of the real step."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from transformers import AutoConfig
 
 from steer.errors import ModelNotFound, RecipeError, TrainingError
 from steer.models.build import fresh_model
-from steer.training.estimate import report as estimates
-from steer.training.estimate.autoencoder import estimate_autoencoder, phases
-from steer.training.estimate.meta import _Counter, meta_model, peak_of
+from steer.models.latent_model import LatentModel
+from steer.training.estimate import meta
+from steer.training.estimate.meta import _Counter, peak_of, random_model
 from steer.training.estimate.plan import advice, config_of, plan, probe
-from steer.training.estimate.report import Estimate, estimate_base, read_config
-from steer.training.latent_trainer import unfreeze
-from steer.training.recipe import Recipe
+from steer.training.estimate.report import Estimate, estimate_step, read_config
+from steer.training.estimate.steps import steps_of
+from steer.training.phases import phases, unfreeze
+from steer.training.recipe import Recipe, shape_of
 from tests.steer.families import make_base
 from tests.steer.training.test_minihf import settings_of as minihf_settings
 from tests.steer.training.test_stages import recipe_of
@@ -24,7 +26,6 @@ from tests.steer.training.test_stages import recipe_of
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
 
 CPU = torch.device("cpu")
-SIZES: dict[str, Any] = {"rank": 4, "z_dim": 6, "soft_tokens": 2, "span_tokens": 8}
 
 
 def latent_of(recipe: Recipe, **changes: Any) -> Recipe:
@@ -32,6 +33,16 @@ def latent_of(recipe: Recipe, **changes: Any) -> Recipe:
     train = latent.train.model_copy(update={k: v for k, v in changes.items() if k in type(latent.train).model_fields})
     rest = {k: v for k, v in changes.items() if k in type(latent).model_fields}
     return recipe.model_copy(update={"autoencoder": latent.model_copy(update={**rest, "train": train})})
+
+
+def real_of(recipe: Recipe, base: Path) -> LatentModel:
+    latent = recipe.autoencoder
+    sizes = {"rank": latent.lora_rank, "alpha": latent.lora_alpha, **shape_of(latent)}
+    return fresh_model(base, dtype="float32", device="cpu", **sizes)
+
+
+def estimate_autoencoder(recipe: Recipe, config: Any) -> Estimate:
+    return estimate_step(steps_of(recipe)[-1], config, Path("."), CPU)
 
 
 def minihf_of(pretrained: str = "nowhere", **rest: Any) -> Recipe:
@@ -43,14 +54,13 @@ def minihf_of(pretrained: str = "nowhere", **rest: Any) -> Recipe:
 def test_a_model_without_weights_is_counted_like_a_real_one(
     recipe: Recipe, family: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    base, layout = make_base(family, tiny_llama, tmp_path), recipe.autoencoder.layout
-    sizes = {**SIZES, "soft_tokens": recipe.autoencoder.soft_tokens}
-    for phase in phases(recipe.autoencoder):
-        hollow = meta_model(AutoConfig.from_pretrained(base), layout=layout, **sizes)
-        real = fresh_model(base, layout=layout, dtype="float32", device="cpu", alpha=4, **sizes)
+    base, latent = make_base(family, tiny_llama, tmp_path), recipe.autoencoder
+    for phase in phases(recipe):
+        hollow = random_model(AutoConfig.from_pretrained(base), latent, rank=latent.lora_rank)
+        real = real_of(recipe, base)
         assert {n: p.shape for n, p in hollow.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
-        objectives = [phase.prepare(model) for model in (hollow, real)]
-        counted = peak_of([objectives[0]], phase.step(objectives[0], "cpu"), vocabulary=258, bf16=False)
+        empty, whole = (phase.prepare(model).train() for model in (hollow, real))
+        counted = peak_of(empty, partial(phase.trial, empty), vocabulary=258, bf16=False)
         counter = _Counter(258)
         for parameter in real.parameters():
             counter.know(parameter)
@@ -58,7 +68,7 @@ def test_a_model_without_weights_is_counted_like_a_real_one(
                 parameter.grad = torch.zeros_like(parameter)
                 counter.know(parameter.grad)
         with counter:
-            phase.step(objectives[1], "cpu")().backward()
+            phase.trial(whole).backward()
         # Where values decide (whether rows are packed, whether a mask masks), the count takes the dearer way.
         assert counted.activations == pytest.approx(counter.fullest, rel=0.1)
         assert counted.activations >= counter.fullest
@@ -67,14 +77,13 @@ def test_a_model_without_weights_is_counted_like_a_real_one(
 
 def test_a_step_trains_what_its_stage_trains(tiny_llama: Path) -> None:
     for recipe in (recipe_of(), minihf_of()):
-        layout, sizes = recipe.autoencoder.layout, {**SIZES, "soft_tokens": recipe.autoencoder.soft_tokens}
-        model = fresh_model(tiny_llama, layout=layout, dtype="float32", device="cpu", alpha=4, **sizes)
-        for phase in phases(recipe.autoencoder):
+        model = real_of(recipe, tiny_llama)
+        for phase in phases(recipe):
             phase.prepare(model)
             found = {n for n, p in model.named_parameters() if p.requires_grad}
             unfreeze(model, phase.roles, head=phase.with_head)
             assert found == {n for n, p in model.named_parameters() if p.requires_grad} != set()
-            if layout == "interleaved":
+            if recipe.autoencoder.layout == "interleaved":
                 assert found == {n for n, _ in model.named_parameters() if "lora_" in n or n.startswith("head.")}
 
 
@@ -85,10 +94,10 @@ def test_few_layers_tell_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     for changes in ({}, {"gradient_checkpointing": True}):
         changed = latent_of(recipe, **changes)
-        (short,) = estimate_autoencoder(changed, config, Path("."), CPU)
+        short = estimate_autoencoder(changed, config)
         with monkeypatch.context() as patch:
-            patch.setattr(estimates, "MORE", 10)
-            (whole,) = estimate_autoencoder(changed, config, Path("."), CPU)
+            patch.setattr(meta, "MORE", 10)
+            whole = estimate_autoencoder(changed, config)
         assert short.parameters == whole.parameters
         assert short.total == pytest.approx(whole.total, rel=0.01)
         activations = [found.memory["activations"] + found.memory["logits"] for found in (short, whole)]
@@ -102,7 +111,7 @@ def test_what_a_recipe_saves_is_seen() -> None:
     )
 
     def memory(**changes: Any) -> dict[str, int]:
-        return estimate_autoencoder(latent_of(recipe, **changes), config, Path("."), CPU)[0].memory
+        return estimate_autoencoder(latent_of(recipe, **changes), config).memory
 
     plain = memory()
     assert memory(gradient_checkpointing=True)["activations"] < 0.6 * plain["activations"]
@@ -116,12 +125,12 @@ def test_what_a_recipe_saves_is_seen() -> None:
 
 
 def test_a_base_from_scratch_is_estimated() -> None:
-    found = estimate_base(recipe_of(), Path("."), CPU)
+    base, _ = steps_of(recipe_of())
+    found = estimate_step(base, config_of(recipe_of()), Path("."), CPU)
     assert found.parameters == found.trained and found.memory["weights"] == 4 * found.parameters
     assert found.tokens_per_step == 2 * 32
     assert found.fits
-    with pytest.raises(TrainingError, match="trains no base"):
-        estimate_base(recipe_of(pretrained="nowhere"), Path("."), CPU)
+    assert [step.name for step in steps_of(recipe_of(pretrained="nowhere"))] == ["autoencoder"]
 
 
 def test_a_hub_model_needs_no_more_than_its_configuration(tmp_path: Path) -> None:
@@ -130,7 +139,7 @@ def test_a_hub_model_needs_no_more_than_its_configuration(tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     recipe = recipe_of(pretrained=str(tmp_path))
     found = plan(recipe, ("base", "autoencoder", "reach", "package"), tmp_path / "out", CPU)
-    assert [estimate.stage for estimate in found] == ["autoencoder"]
+    assert [each.estimate.stage for each in found] == ["autoencoder"]
     assert config_of(recipe).model_type == "qwen2"
     with pytest.raises(ModelNotFound, match="no configuration of a model"):
         read_config(tmp_path / "none")
@@ -138,7 +147,8 @@ def test_a_hub_model_needs_no_more_than_its_configuration(tmp_path: Path) -> Non
 
 def test_stages_of_a_recipe_are_planned_in_order(tmp_path: Path) -> None:
     data = recipe_of().model_dump(exclude_none=True) | {"reach": {"stories": 100, "width": 8}}
-    found = plan(Recipe.model_validate(data), ("base", "autoencoder", "reach"), tmp_path, CPU)
+    recipe = Recipe.model_validate(data)
+    found = [each.estimate for each in plan(recipe, ("base", "autoencoder", "reach"), tmp_path, CPU)]
     assert [estimate.stage for estimate in found] == ["base", "autoencoder", "reach"]
     assert found[2].disk["latents"] == 2 * 100 * 16 * 6
     assert all(estimate.total > 0 and estimate.disk_free > 0 for estimate in found)
@@ -146,7 +156,8 @@ def test_stages_of_a_recipe_are_planned_in_order(tmp_path: Path) -> None:
 
 def test_both_steps_of_minihf_and_the_draft_head_are_planned(tiny_llama: Path, tmp_path: Path) -> None:
     recipe = minihf_of(str(tiny_llama), prior={"stories": 100, "spans": 4, "width": 8})
-    found = plan(recipe, ("autoencoder", "reach", "prior"), tmp_path, CPU)
+    planned = plan(recipe, ("autoencoder", "reach", "prior"), tmp_path, CPU)
+    found = [each.estimate for each in planned]
     assert [estimate.stage for estimate in found] == ["autoencoder/decoder", "autoencoder/router", "prior"]
     decoder, router, prior = found
     assert decoder.trained > router.trained and decoder.memory["trained weights"] == router.memory["trained weights"]
@@ -155,7 +166,7 @@ def test_both_steps_of_minihf_and_the_draft_head_are_planned(tiny_llama: Path, t
     assert "package" not in decoder.disk and router.disk["package"] > 0
     # The state: as wide as the base, and the latent of the last span.
     assert prior.disk["latents"] == 2 * 100 * 4 * (config_of(recipe).hidden_size + 2 * 6)
-    *both, short = probe(recipe, found, CPU)
+    *both, short = probe(planned, CPU)
     assert short is None and all(measured is not None and measured.seconds > 0 for measured in both)
 
 
@@ -167,12 +178,17 @@ def test_a_recipe_that_goes_on_has_the_base_of_the_first(tmp_path: Path) -> None
     second = Recipe.model_validate({**{k: v for k, v in first.items() if k != "base"}, "continues": "first.yaml"})
     path = tmp_path / "second.yaml"
     path.write_text(yaml.safe_dump(second.model_dump(exclude_none=True)), encoding="utf-8")
-    assert config_of(second, path).hidden_size == 32
+    assert config_of(second, [Recipe.model_validate(first)]).hidden_size == 32
+    (earlier, *_), own = (
+        plan(second, (), tmp_path, CPU, path=path),
+        plan(second, ("autoencoder",), tmp_path, CPU, path=path),
+    )
+    assert earlier.config.hidden_size == own[-1].config.hidden_size == 32
     changed = second.model_dump(exclude_none=True)
     changed["autoencoder"]["z_dim"] += 1
     path.write_text(yaml.safe_dump(changed), encoding="utf-8")
     with pytest.raises(RecipeError, match="autoencoder.z_dim is 7 in second.yaml and 6 in first.yaml"):
-        config_of(second, path)
+        plan(second, (), tmp_path, CPU, path=path)
     with pytest.raises(RecipeError, match="names no base"):
         config_of(second)
 
@@ -187,7 +203,7 @@ def test_rounds_before_are_planned_and_equal_ones_probed_once(tmp_path: Path, mo
     path = tmp_path / "second.yaml"
     path.write_text(yaml.safe_dump(second.model_dump(exclude_none=True)), encoding="utf-8")
     found = plan(second, ("autoencoder", "reach"), tmp_path / "out", CPU, path=path)
-    stages = [(estimate.before, estimate.stage, estimate.steps) for estimate in found]
+    stages = [(each.estimate.before, each.estimate.stage, each.estimate.steps) for each in found]
     assert stages == [
         ("first.yaml", "base", 2),
         ("first.yaml", "autoencoder", 2),
@@ -195,9 +211,8 @@ def test_rounds_before_are_planned_and_equal_ones_probed_once(tmp_path: Path, mo
         (None, "reach", second.reach.steps if second.reach else 0),
     ]
     runs = []
-    monkeypatch.setattr("steer.training.estimate.plan.probe_base", lambda *args: runs.append("base"))
-    monkeypatch.setattr("steer.training.estimate.plan.measure", lambda *args: runs.append("autoencoder"))
-    probe(second, found, CPU, path=path)
+    monkeypatch.setattr("steer.training.estimate.plan.measure", lambda step, *args: runs.append(step.name))
+    probe(found, CPU)
     assert runs == ["base", "autoencoder"]
 
 
@@ -213,8 +228,8 @@ def test_advice_names_the_largest_parts() -> None:
 
 def test_a_probe_runs_steps(tmp_path: Path) -> None:
     recipe = recipe_of()
-    for measured in probe(recipe, plan(recipe, ("base", "autoencoder"), tmp_path, CPU), CPU):
+    for measured in probe(plan(recipe, ("base", "autoencoder"), tmp_path, CPU), CPU):
         assert measured is not None and measured.seconds > 0 and measured.memory > 2**20
     narrow = latent_of(recipe_of(), load_in="4bit")
     with pytest.raises(TrainingError, match="4bit cannot be probed"):
-        probe(narrow, plan(narrow, ("autoencoder",), tmp_path, CPU), CPU)
+        probe(plan(narrow, ("autoencoder",), tmp_path, CPU), CPU)

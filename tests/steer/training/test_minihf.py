@@ -14,9 +14,9 @@ from steer.errors import LatentError, RecipeError, TrainingError
 from steer.evaluation.evaluate import latent_figures
 from steer.models.latent_model import LatentModel
 from steer.models.minihf import save_minihf
-from steer.training import minihf as minihf_stage
-from steer.training.latent_trainer import LatentTrainer, latent_settings
-from steer.training.minihf import train_minihf
+from steer.training import autoencoder as autoencoder_stage
+from steer.training.autoencoder import latent_settings, train_autoencoder
+from steer.training.latent_trainer import LatentTrainer
 from steer.training.pipeline import run_recipe
 from steer.training.recipe import MiniHFRecipe, Recipe, load_recipe
 from steer.training.stage import is_done, keep
@@ -125,9 +125,9 @@ def test_each_step_resumes_to_the_same_weights(
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(LatentTrainer, "training_step", training_step)
-        train_minihf(recipe, tmp_path, data, tiny_llama)
+        train_autoencoder(recipe, tmp_path, data, tiny_llama)
     assert is_done(tmp_path / "autoencoder" / "decoder") == (calls == 7) and not is_done(tmp_path / "autoencoder")
-    train_minihf(recipe, tmp_path, data, tiny_llama)
+    train_autoencoder(recipe, tmp_path, data, tiny_llama)
     want, got = weights(run / "autoencoder" / "model"), weights(tmp_path / "autoencoder" / "model")
     assert want.keys() == got.keys()
     for name, tensor in want.items():
@@ -140,15 +140,15 @@ def test_a_first_step_of_other_shapes_is_refused(run: Path, tiny_llama: Path, da
         recipe = Recipe.model_validate(settings_of(tiny_llama, **change))
         keep(tmp_path / "autoencoder" / "settings.json", latent_settings(recipe))
         with pytest.raises(TrainingError, match="does not fit the recipe .*train into a new folder"):
-            train_minihf(recipe, tmp_path, data, tiny_llama)
+            train_autoencoder(recipe, tmp_path, data, tiny_llama)
 
 
 def test_what_is_done_is_not_trained_again(
     run: Path, tiny_llama: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(minihf_stage, "fresh_model", None)
+    monkeypatch.setattr(autoencoder_stage, "fresh_model", None)
     recipe = Recipe.model_validate(settings_of(tiny_llama))
-    assert train_minihf(recipe, run, data, "no base is needed") == run / "autoencoder" / "model"
+    assert train_autoencoder(recipe, run, data, "no base is needed") == run / "autoencoder" / "model"
 
 
 def test_mistakes_of_this_layout_are_named_with_their_place(tmp_path: Path, tiny_llama: Path) -> None:

@@ -11,8 +11,8 @@ from steer.errors import TrainingError
 from steer.evaluation.likelihood import ARMS, of_other_rows, summarize
 from steer.models.adapters import ENCODER, ROUTER
 from steer.models.latent_model import LatentModel
-from steer.training.latent_trainer import unfreeze
 from steer.training.objectives.interleaved import SpanObjective
+from steer.training.phases import unfreeze
 from tests.steer.tiny import SPAN, Z_DIM, assert_near, forced_logits, sharpen, stir, tiny_model
 
 N, C = 3, 10

@@ -12,8 +12,8 @@ from steer.evaluation.likelihood import compare_router, span_logits
 from steer.models.adapters import DECODER, ENCODER, ROUTER
 from steer.models.build import fresh_model
 from steer.models.latent_model import LatentModel
-from steer.training.latent_trainer import unfreeze
 from steer.training.objectives.minihf import DecoderObjective, RouterObjective, token_weights
+from steer.training.phases import unfreeze
 from tests.steer.minihf_oracle import MiniHFOracle, make_minihf_folder
 from tests.steer.tiny import assert_near, stir
 
