@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steer.data.pairs import Pair
-from steer.evaluation.evaluate import GROUP
+from steer.evaluation.endings import GROUP
 from steer.models.latent_model import LatentModel
 
 

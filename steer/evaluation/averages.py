@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from steer.evaluation.decoding import Embed, Ids, Progress, decode, nlls
-from steer.evaluation.shares import nearest_own, share_with_interval
+from steer.evaluation.statistics import nearest_own, share_with_interval
 from steer.latents.mixing import task_vector
 from steer.models.latent_model import LatentModel
 

@@ -9,7 +9,7 @@ from steer.data.pairs import Pair
 from steer.data.passages import names_in
 from steer.evaluation.bleu import WORD
 from steer.evaluation.decoding import Embed, Progress, decode, nlls
-from steer.evaluation.shares import nearest_own, share_with_interval
+from steer.evaluation.statistics import nearest_own, share_with_interval
 from steer.models.latent_model import LatentModel
 
 

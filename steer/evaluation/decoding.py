@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steer.errors import CorpusError
 from steer.models.adapters import DECODER, ROUTER
 from steer.models.base import backbone
 from steer.models.latent_model import LatentModel
@@ -44,6 +45,38 @@ def draw_spans(cut: Sequence[Sequence[Ids]], count: int, rng: np.random.Generato
     """
     chosen = [int(i) for i in rng.permutation(len(cut)) if cut[int(i)]][:count]
     return [cut[i][int(rng.integers(len(cut[i])))] for i in chosen]
+
+
+def read_in_parts(
+    stories: Sequence[str],
+    read: Callable[..., dict[str, Tensor]],
+    *,
+    limit: int,
+    seed: int,
+    what: str,
+    progress: Progress | None,
+) -> tuple[list[str], list[dict[str, Tensor]]]:
+    """Some stories, drawn at random, and what is read in them, 50 at a time.
+
+    Args:
+        stories: texts.
+        read: from some of them, and `first`, the number of the first, to tensors.
+        limit: stories at most.
+        seed: of the draw.
+        what, progress: told with stories done and stories in all.
+
+    Raises:
+        CorpusError: there are no stories.
+    """
+    if not stories:
+        raise CorpusError(f"no stories to evaluate on ({what})")
+    texts = [stories[int(i)] for i in np.random.default_rng((seed, 0)).permutation(len(stories))[:limit]]
+    parts = []
+    for first in range(0, len(texts), 50):
+        parts.append(read(texts[first : first + 50], first=first))
+        if progress:
+            progress(what, min(first + 50, len(texts)), len(texts))
+    return texts, parts
 
 
 def decode(

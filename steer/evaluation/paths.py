@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from steer.evaluation.decoding import Embed, Progress, decode, nlls
-from steer.evaluation.shares import share_with_interval, spearman
+from steer.evaluation.statistics import share_with_interval, spearman
 from steer.latents.mixing import mix
 from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel

@@ -1,7 +1,8 @@
 """How good a draft head is, on stories that it has not seen."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from steer.errors import CorpusError
 from steer.evaluation.continuations import Row, cut_row, encode_continuations, join_continuations
+from steer.evaluation.decoding import Progress, read_in_parts
 from steer.models.latent_model import LatentModel
 from steer.noise import RowNoise, derive_seed
 from steer.writing.sampling import SamplingConfig
@@ -26,7 +28,7 @@ def prior_figures(
     *,
     limit: int = 300,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """How well a model's draft head foretells the next latent, on unseen stories.
 
@@ -47,15 +49,8 @@ def prior_figures(
     Raises:
         CorpusError: no stories, or none of two spans.
     """
-    if not stories:
-        raise CorpusError("no stories to evaluate the draft head on")
-    chosen = np.random.default_rng((seed, 0)).permutation(len(stories))[:limit]
-    texts = [stories[int(i)] for i in chosen]
-    parts, size = [], 50
-    for first in range(0, len(texts), size):
-        parts.append(encode_continuations(model, texts[first : first + size], seed=seed, first=first))
-        if progress:
-            progress("drafts", min(first + size, len(texts)), len(texts))
+    read = partial(encode_continuations, model, seed=seed)
+    texts, parts = read_in_parts(stories, read, limit=limit, seed=seed, what="drafts", progress=progress)
     found = join_continuations(parts)
     if not len(found.story):
         raise CorpusError(f"no story has two spans of {model.span_tokens} tokens; give longer text")

@@ -1,6 +1,7 @@
 """How good a reach head is, on stories that it has not seen."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,41 +9,13 @@ import torch
 
 from steer.data.passage_pairs import EARLIER, Pairs, PairSampler, other_pairs
 from steer.data.passages import Passages, encode_passages, find_rivals, join_passages
-from steer.errors import CorpusError
+from steer.evaluation.decoding import Progress, read_in_parts
+from steer.evaluation.statistics import auc, calibration
 from steer.evaluation.told import told_figures
 from steer.heads.reach import ReachHead
 from steer.models.latent_model import LatentModel
 
-BINS = 10
 HORIZON = 6  # spans, for the calibration: as many as a guided text has by default
-
-
-def auc(higher: np.ndarray, lower: np.ndarray) -> float:
-    """The chance that a score of the first kind is above one of the second; ties count half (Mann-Whitney)."""
-    _, places, counts = np.unique(np.concatenate([higher, lower]), return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    return float((ranks[: len(higher)].mean() - (len(higher) + 1) / 2) / len(lower))
-
-
-def calibration(chances: np.ndarray, came: np.ndarray) -> dict[str, Any]:
-    """Expected calibration error over ten bins of equal width (Guo et al. 2017), and the bins.
-
-    Args:
-        chances: `[n]` predicted probabilities.
-        came: `[n]` bool, what happened.
-
-    Returns:
-        `ece`, and of each bin `predicted` (mean), `came` (share; both None where it is empty) and `pairs`.
-    """
-    bins = np.minimum((chances * BINS).astype(int), BINS - 1)
-    pairs = np.bincount(bins, minlength=BINS)
-    predicted, share = (np.bincount(bins, weights=w, minlength=BINS) / np.maximum(pairs, 1) for w in (chances, came))
-    return {
-        "ece": float((np.abs(predicted - share) * pairs).sum() / len(chances)),
-        "predicted": [round(float(v), 3) if n else None for v, n in zip(predicted, pairs, strict=True)],
-        "came": [round(float(v), 3) if n else None for v, n in zip(share, pairs, strict=True)],
-        "pairs": pairs.tolist(),
-    }
 
 
 def nearer_and_farther(pairs: Pairs, count: int, rng: np.random.Generator) -> tuple[Pairs, Pairs]:
@@ -105,7 +78,7 @@ def reach_figures(
     *,
     limit: int = 400,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """How well a model's reach head tells what can be reached, on unseen stories.
 
@@ -127,14 +100,7 @@ def reach_figures(
     Raises:
         CorpusError: no stories, or none of two spans.
     """
-    if not stories:
-        raise CorpusError("no stories to evaluate the reach head on")
     assert model.reach is not None
-    chosen = np.random.default_rng((seed, 0)).permutation(len(stories))[:limit]
-    texts = [stories[int(i)] for i in chosen]
-    parts, size = [], 50
-    for first in range(0, len(texts), size):
-        parts.append(encode_passages(model, texts[first : first + size], seed=seed, first=first))
-        if progress:
-            progress("reach", min(first + size, len(texts)), len(texts))
+    read = partial(encode_passages, model, seed=seed)
+    texts, parts = read_in_parts(stories, read, limit=limit, seed=seed, what="reach", progress=progress)
     return measure(model.reach, join_passages(parts, find_rivals(texts, seed=seed), model.span_tokens), seed=seed)

@@ -5,7 +5,7 @@ from typing import Any
 
 from steer.evaluation.bleu import corpus_bleu
 from steer.evaluation.decoding import Embed, Ids, Progress, decode, decode_stage_one
-from steer.evaluation.shares import nearest_own, share_with_interval
+from steer.evaluation.statistics import nearest_own, share_with_interval
 from steer.models.adapters import DECODER
 from steer.models.latent_model import LatentModel
 

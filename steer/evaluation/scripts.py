@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from steer.evaluation.decoding import Progress, nlls
-from steer.evaluation.shares import share_with_interval
+from steer.evaluation.statistics import share_with_interval
 from steer.models.latent_model import LatentModel
 from steer.noise import derive_seed
 from steer.writing.config import WritingConfig

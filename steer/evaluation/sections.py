@@ -78,6 +78,7 @@ def _reach(found: Mapping[str, Any]) -> Rows:
         _row(found.get("calibration", {}), "expected calibration error", ["ece"], ".3f"),
         _row(told, "told, and found told: head / cosine", ["recall", "recall_cosine"], ".1%"),
         _row(told, "found told in others: any / shared name", ["alarms_other", "alarms_rival"], ".2%"),
+        _row(told, "least cosine where text is pulled", ["pulled_similarity"]),
     )
 
 
@@ -176,7 +177,8 @@ def _endings(found: Mapping[str, Any]) -> Section:
             (f"{arm}: among the nearest five", _share(part["nearest_five"])),
             (f"{arm}: base NLL", f"{part['base_nll']:.2f}"),
         ]
-    about = f"{found['pairs']} pairs, {found['spans']} spans, temperature {found['temperature']}"
+    size = f"{found['pairs']} pairs among {found.get('among', 100)}"
+    about = f"{size}, {found['spans']} spans, temperature {found['temperature']}"
     return Section("Endings", about, tuple(rows))
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from steer.errors import CheckpointError, LatentError
+from steer.errors import CheckpointError
 from steer.files import write_atomic
 from steer.heads.stored import EncoderHead, load_head, read_tensors
 
@@ -49,14 +49,11 @@ class PreferenceHead(EncoderHead):
     what = "preference head reads"
     trained_by = "steer train preference"
     config: PreferenceConfig
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: PreferenceConfig, *, dropout: float = 0.2) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("mean", torch.zeros(config.z_dim))
-        self.register_buffer("std", torch.ones(config.z_dim))
+        self.add_scales(config.z_dim)
         width = config.width
         self.layers = (
             nn.Sequential(nn.Linear(config.z_dim, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1))
@@ -65,14 +62,8 @@ class PreferenceHead(EncoderHead):
         )
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Scores `[n]` float32 of latents `[n, z_dim]`, as the encoder gives them.
-
-        Raises:
-            LatentError: the latents have another shape.
-        """
-        if latents.dim() != 2 or latents.shape[1] != self.config.z_dim:
-            raise LatentError(f"latents have shape {tuple(latents.shape)}, expected [n, {self.config.z_dim}]")
-        return self.layers((latents.to(self.mean) - self.mean) / self.std).squeeze(-1).float()
+        """Scores `[n]` float32 of latents `[n, z_dim]`, as the encoder gives them."""
+        return self.layers(self.standardize(latents)).squeeze(-1).float()
 
     @torch.no_grad()
     def score(self, latents: Tensor) -> Tensor:
@@ -84,8 +75,7 @@ class PreferenceHead(EncoderHead):
         Raises:
             LatentError: another shape, NaN or infinity.
         """
-        if not torch.isfinite(latents).all():
-            raise LatentError("a latent to score holds NaN or infinity")
+        self.check_latents(latents, "texts")
         return self(latents).to(latents.device)
 
     def save(self, path: str | Path) -> None:

@@ -59,9 +59,7 @@ class PriorHead(StoredHead):
     what = "draft head gives"
     trained_by = "steer train prior"
     config: PriorConfig
-    mean: Tensor
     axes: Tensor
-    std: Tensor
     state_mean: Tensor
     state_std: Tensor
 
@@ -90,7 +88,7 @@ class PriorHead(StoredHead):
         nn.init.zeros_(self.spreads.bias)
 
     @torch.no_grad()
-    def fit_scales(self, states: Tensor, latents: Tensor) -> None:
+    def fit_axes(self, states: Tensor, latents: Tensor) -> None:
         """Take means, deviations and principal axes from training states `[n, d]` and latents `[n, z_dim]`."""
         variances, axes = principal_axes(latents)
         self.mean.copy_(latents.mean(0))

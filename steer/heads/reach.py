@@ -79,15 +79,12 @@ class ReachHead(StoredHead):
     what = "reach head reads"
     trained_by = "steer train reach"
     config: ReachConfig
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: ReachConfig, *, dropout: float = 0.3) -> None:
         super().__init__()
         self.config = config
         width, z_dim = config.width, config.z_dim
-        self.register_buffer("mean", torch.zeros(z_dim))
-        self.register_buffer("std", torch.ones(z_dim))
+        self.add_scales(z_dim)
         self.state = nn.Linear(z_dim, width)
         self.terminal = nn.Linear(z_dim, width)
         features = 4 * width + COSINES + 1
@@ -101,10 +98,6 @@ class ReachHead(StoredHead):
             nn.Dropout(dropout),
             nn.Linear(width, len(config.buckets) + 1),
         )
-
-    def standardize(self, z: Tensor) -> Tensor:
-        """Latents `[n, z_dim]` with the mean 0 and the standard deviation 1 of the training latents in each number."""
-        return (z.to(self.mean) - self.mean) / self.std
 
     def forward(self, state: Tensor, terminal: Tensor) -> Tensor:
         """Logits `[n, buckets + 1]` float32, not yet divided by the temperature.
@@ -128,11 +121,8 @@ class ReachHead(StoredHead):
         Raises:
             LatentError: shapes do not fit, or a latent holds NaN or infinity.
         """
-        for name, z in (("state", state), ("terminal", terminal)):
-            if z.dim() != 2 or z.shape[1] != self.config.z_dim:
-                raise LatentError(f"{name} has shape {tuple(z.shape)}, expected [n, {self.config.z_dim}]")
-            if not torch.isfinite(z).all():
-                raise LatentError(f"a {name} latent holds NaN or infinity")
+        self.check_latents(state, "states")
+        self.check_latents(terminal, "terminals")
         if terminal.shape[0] not in (1, state.shape[0]):
             raise LatentError(
                 f"{terminal.shape[0]} terminals for {state.shape[0]} states; give one for each, or one for all"

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Self
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from steer.errors import CheckpointError
+from steer.errors import CheckpointError, LatentError
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -58,6 +58,34 @@ class EncoderHead(nn.Module):
     what: ClassVar[str]
     trained_by: ClassVar[str]
     config: Any
+    mean: Tensor
+    std: Tensor
+
+    def add_scales(self, width: int) -> None:
+        """Make the buffers `mean` and `std`, `[width]` each: those of the training latents."""
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    @torch.no_grad()
+    def fit_scales(self, latents: Tensor) -> None:
+        """Take mean and standard deviation from training latents `[n, z_dim]`."""
+        self.mean.copy_(latents.mean(0))
+        self.std.copy_(latents.std(0).clamp_min(1e-6))
+
+    def standardize(self, z: Tensor) -> Tensor:
+        """Latents `[n, z_dim]` with the mean 0 and the standard deviation 1 of the training latents in each number."""
+        return (z.to(self.mean) - self.mean) / self.std
+
+    def check_latents(self, z: Tensor, what: str) -> None:
+        """Look whether latents that a caller brings fit.
+
+        Raises:
+            LatentError: they are not `[n, z_dim]`, or hold NaN or infinity.
+        """
+        if z.dim() != 2 or z.shape[1] != self.config.z_dim:
+            raise LatentError(f"latents of {what} have shape {tuple(z.shape)}, expected [n, {self.config.z_dim}]")
+        if not torch.isfinite(z).all():
+            raise LatentError(f"latents of {what} hold NaN or infinity")
 
     def check_encoder(self, encoder_id: str) -> None:
         """Compare the encoder with the one whose latents it was trained on.

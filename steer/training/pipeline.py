@@ -10,10 +10,13 @@ import torch
 from accelerate import PartialState
 
 from steer.errors import CorpusError, TrainingError
+from steer.evaluation.evaluate import evaluate
+from steer.evaluation.latents import latent_figures
 from steer.models import checkpoint
 from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
 from steer.models.quantization import load_options
+from steer.sentences import full_sentences
 from steer.training.autoencoder import train_autoencoder
 from steer.training.base import train_base
 from steer.training.card import model_card
@@ -197,9 +200,6 @@ def package(
 
 def _figures(model: LatentModel, stories: Sequence[str], pairs: int) -> dict[str, Any]:
     """The figures of a card, as far as the stories allow: training is done by now, and must not be lost to them."""
-    from steer.evaluation.evaluate import evaluate
-    from steer.evaluation.latents import latent_figures
-
     try:
         figures = evaluate(model, stories, pairs=pairs, fewest=2)
     except CorpusError as error:
@@ -228,8 +228,6 @@ def calibrate_reached(
     Returns:
         The cosine, or None where fewer than two stories have a sentence that fits into a span.
     """
-    from steer.sentences import full_sentences
-
     sentences = []
     for story in stories:
         fitting = [s.strip() for s in full_sentences(story) if 6 <= len(model.to_ids(s)) <= model.span_tokens - 2]

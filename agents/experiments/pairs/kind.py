@@ -26,7 +26,7 @@ from agents.experiments.pairs.source import load_pairs, pairs_text, read_pairs, 
 from agents.experiments.pairs.spec import PairExperiment
 from agents.experiments.pairs.writing import Sample, Task
 from steer.data.pairs import Pair
-from steer.evaluation.evaluate import GROUP
+from steer.evaluation.endings import GROUP
 from steer.models.latent_model import LatentModel
 from steer.noise import derive_seed
 from steer.text import read_text

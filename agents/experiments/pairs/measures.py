@@ -15,7 +15,7 @@ from agents.experiments.measures import JudgeContext, Measure
 from agents.experiments.pairs.writing import Sample
 from steer.data.pairs import Pair
 from steer.evaluation.decoding import nlls
-from steer.evaluation.evaluate import ending
+from steer.evaluation.endings import ending
 
 
 def rank(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:

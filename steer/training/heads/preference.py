@@ -131,9 +131,7 @@ def train_preference(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = PreferenceHead(config)
-        seen = torch.cat([chosen[~kept], rejected[~kept]])
-        head.mean.copy_(seen.mean(0))
-        head.std.copy_(seen.std(0).clamp_min(1e-6))
+        head.fit_scales(torch.cat([chosen[~kept], rejected[~kept]]))
         rows = torch.nonzero(~kept).squeeze(1)
 
         def loss(batch: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def fit_prior(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = PriorHead(config, dropout=recipe.dropout)
-        head.fit_scales(train.states, train.latents)
+        head.fit_axes(train.states, train.latents)
         z, z_held_out = head.standardize(train.latents), head.standardize(held_out.latents)
 
         def loss(rows: Tensor) -> Tensor:

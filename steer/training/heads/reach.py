@@ -68,8 +68,7 @@ def fit_reach(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = ReachHead(config, dropout=recipe.dropout)
-        head.mean.copy_(train.latents.mean(0))
-        head.std.copy_(train.latents.std(0).clamp_min(1e-6))
+        head.fit_scales(train.latents)
         z = head.standardize(train.latents)
 
         def loss(pairs: Pairs) -> Tensor:

@@ -16,7 +16,7 @@ from agents.experiments.statistics import (
     mcnemar,
     sign_flips,
 )
-from steer.evaluation.shares import share_with_interval
+from steer.evaluation.statistics import share_with_interval
 
 
 def test_the_interval_is_the_bootstraps() -> None:

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from steer.data.pairs import Pair, make_pairs
 from steer.errors import CorpusError
-from steer.evaluation.decoding import nlls
-from steer.evaluation.evaluate import ARMS, arrival, ending, evaluate, write_arm
+from steer.evaluation.decoding import ANYTHING, nlls
+from steer.evaluation.endings import ARMS, arrival, ending, write_arm
+from steer.evaluation.evaluate import evaluate
 from steer.evaluation.judge import Judge, judge_folder
 from steer.evaluation.latents import latent_figures
-from steer.evaluation.shares import share_with_interval
+from steer.evaluation.statistics import share_with_interval
 from steer.models.latent_model import LatentModel
 from steer.sentences import full_sentences
-from steer.writing.sampling import SamplingConfig
+from steer.writing.config import WritingConfig
 from tests.steer.minihf_oracle import make_minihf_folder
 from tests.steer.tiny import tiny_model, write_guided
 
@@ -133,8 +134,8 @@ def test_fluency_is_the_mean_nll_under_the_bare_base(model: LatentModel) -> None
 
 def test_arms_share_their_seeds_and_do_not_depend_on_the_batch(model: LatentModel) -> None:
     pairs = [Pair(str(i), f"The fox {i}.", "A hen sang.") for i in range(3)]
-    together = write_arm(model, pairs, schedule="bridge", spans=2, batch=3)
-    assert [w.text for w in together] == [w.text for w in write_arm(model, pairs, schedule="bridge", spans=2, batch=1)]
+    together, alone = (write_arm(model, pairs, WritingConfig(spans=2), guided=True, batch=batch) for batch in (3, 1))
+    assert [w.text for w in together] == [w.text for w in alone]
 
 
 class FirstLetters:
@@ -164,7 +165,7 @@ def test_evaluate_gives_every_arm(model: LatentModel) -> None:
     pairs = make_pairs(model, STORIES * 2, 3)
     samples = figures["endings"]["samples"]
     assert [(sample["context"], sample["goal"]) for sample in samples] == [(p.context, p.terminal) for p in pairs]
-    unguided = write_arm(model, pairs, schedule=None, spans=2, sampling=SamplingConfig(temperature=0.7, top_p=0.95))
+    unguided = write_arm(model, pairs, WritingConfig(spans=2, limits=ANYTHING), guided=False)
     assert [sample["unguided"] for sample in samples] == [ending(row.spans).strip() for row in unguided]
     assert seen[-1][1] == seen[-1][2] == 3
 

@@ -10,16 +10,14 @@ from torch import Tensor
 
 from steer.data.pairs import Pair
 from steer.errors import CorpusError
-from steer.evaluation import (
-    average_figures,
-    bound_figures,
-    context_figures,
-    corpus_bleu,
-    path_figures,
-    quality_figures,
-    reconstruction_figures,
-)
+from steer.evaluation.averages import average_figures
+from steer.evaluation.bleu import corpus_bleu
+from steer.evaluation.bound import bound_figures
+from steer.evaluation.contexts import context_figures
 from steer.evaluation.decoding import cut_spans, decode, decode_stage_one, draw_spans, encoder_embed, nlls
+from steer.evaluation.latents import quality_figures
+from steer.evaluation.paths import path_figures
+from steer.evaluation.reconstruction import reconstruction_figures
 from steer.latents.mixing import task_vector
 from steer.models.latent_model import LatentModel
 from tests.steer.minihf_oracle import MiniHFOracle, make_minihf_folder

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from steer.data.passage_pairs import story_pairs
-from steer.evaluation.reach import auc, calibration, nearer_and_farther
+from steer.evaluation.reach import nearer_and_farther
+from steer.evaluation.statistics import auc, calibration
 from tests.steer.data.kit import walks
 
 

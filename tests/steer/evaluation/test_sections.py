@@ -3,7 +3,7 @@
 from typing import Any
 
 from steer.evaluation.sections import figure_sections, quality_sections
-from steer.training.card import quality_tables, sample_lines
+from steer.training.card import figure_table, sample_lines
 
 SHARE = (0.5, 0.25, 0.75)
 QUALITY: dict[str, Any] = {
@@ -74,7 +74,7 @@ def test_what_was_not_measured_is_left_out() -> None:
 
 
 def test_a_card_has_the_same_rows_and_the_samples_as_they_came() -> None:
-    lines = quality_tables(FIGURES)
+    lines = figure_table(FIGURES)
     rows = [row for section in quality_sections(FIGURES) for row in section.rows]
     assert [line for line in lines if line.startswith("| ") and "**" not in line] == [
         "| | |",

@@ -10,7 +10,7 @@ from steer.evaluation.bleu import corpus_bleu
 from steer.evaluation.bound import importance_bound, log_weights
 from steer.evaluation.contexts import _names_someone
 from steer.evaluation.paths import summarize_paths
-from steer.evaluation.shares import nearest_own, spearman
+from steer.evaluation.statistics import nearest_own, spearman
 
 
 def test_bleu_clips_as_in_the_paper() -> None:

@@ -48,7 +48,7 @@ def head_of(encoder_id: str = "e", *, state_dim: int = WIDTH, z_dim: int = Z_DIM
             spread=1.0,
         )
         head = PriorHead(config).eval()
-        head.fit_scales(torch.randn(50, state_dim), torch.randn(50, z_dim) * 2 + 1)
+        head.fit_axes(torch.randn(50, state_dim), torch.randn(50, z_dim) * 2 + 1)
     return head.requires_grad_(False)
 
 
@@ -91,7 +91,7 @@ def test_axes_and_scales_are_those_of_the_latents() -> None:
     mixing = torch.randn(Z_DIM, Z_DIM, generator=generator)
     latents = torch.randn(4000, Z_DIM, generator=generator) @ mixing + 3
     head = head_of()
-    head.fit_scales(torch.randn(10, WIDTH, generator=generator), latents)
+    head.fit_axes(torch.randn(10, WIDTH, generator=generator), latents)
     z = head.standardize(latents)
     assert_near(z.mean(0), torch.zeros(Z_DIM), atol=1e-3)
     assert_near(torch.cov(z.T), torch.eye(Z_DIM), atol=2e-3)

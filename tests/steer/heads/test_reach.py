@@ -78,11 +78,11 @@ def test_a_temperature_flattens(latents: tuple[Tensor, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s, t: (s[:, :3], t, 1), r"state has shape \(5, 3\), expected \[n, 6\]"),
-        (lambda s, t: (s, t[0], 1), r"terminal has shape \(6,\)"),
+        (lambda s, t: (s[:, :3], t, 1), r"latents of states have shape \(5, 3\), expected \[n, 6\]"),
+        (lambda s, t: (s, t[0], 1), r"latents of terminals have shape \(6,\)"),
         (lambda s, t: (s, t[:2], 1), "2 terminals for 5 states"),
-        (lambda s, t: (s * float("nan"), t, 1), "state latent holds NaN"),
-        (lambda s, t: (s, t / 0, 1), "terminal latent holds NaN or infinity"),
+        (lambda s, t: (s * float("nan"), t, 1), "latents of states hold NaN"),
+        (lambda s, t: (s, t / 0, 1), "latents of terminals hold NaN or infinity"),
         (lambda s, t: (s, t, -1), "must be 0 or more, got -1"),
         (lambda s, t: (s, t, [1, 2]), r"spans has shape \(2,\), expected one number or \[5\]"),
     ],

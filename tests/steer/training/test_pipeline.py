@@ -41,7 +41,7 @@ def test_all_stages_and_then_nothing(files: tuple[Path, Path], monkeypatch: pyte
     assert folder == data / "out" / "package" / "tiny"
     card = (folder / "README.md").read_text(encoding="utf-8")
     figures = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
-    assert f"| in context | {figures['latents']['nll_own']:.2f} |" in card and "A test." in card
+    assert f"own / null / wrong latent | {figures['latents']['nll_own']:.2f} /" in card and "A test." in card
     assert "`steer train all recipe.yaml --data-root CORPUS --out runs/tiny`" in card
     assert str(data) not in card and str(data) not in (folder / "steer_config.json").read_text(encoding="utf-8")
     model = LatentModel.from_pretrained(str(folder))
@@ -73,8 +73,11 @@ def test_heads_that_are_wished_for_later_are_packaged(
     assert model.prior is not None and model.prior.config.encoder_id == model.latent_config.encoder_id
     figures = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert f"| reach head | {figures['reach']['reach']['auc_other']:.3f}" in card and "passages of 30 stories" in card
-    assert f": {figures['prior']['nll']:.3f} nats per number" in card and "spans of 30 stories" in card
+    assert (
+        f"another story's: head / cosine | {figures['reach']['reach']['auc_other']:.3f} /" in card
+        and "passages of 30 stories" in card
+    )
+    assert f"head / marginal | {figures['prior']['nll']:.2f} /" in card and "spans of 30 stories" in card
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     run_recipe(path, data / "out", data)
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
@@ -181,7 +184,7 @@ def test_too_few_stories_for_the_figures_do_not_lose_the_model(
     figures = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
     assert figures.keys() == {"latents"} and "only 0 of" in caplog.text
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "counts as reached: not calibrated." in card and "| in context |" in card
+    assert "counts as reached: not calibrated." in card and "| NLL in context: own" in card
     assert LatentModel.from_pretrained(str(folder)).latent_config.reached_similarity is None
 
 
