@@ -21,8 +21,6 @@ from steer.search.searched import SearchResult, write_searched
 from steer.writing.config import WritingConfig, WritingOptions, writing_config
 from steer.writing.guided import write_guided, write_spans
 
-__all__ = ["Context", "Goal", "Method", "pull", "stream", "write"]
-
 Goal = str | Floats | Pull
 Context = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
 Method = Literal["guided", "search", "guided-search"]

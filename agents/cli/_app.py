@@ -1,8 +1,9 @@
 """The command `steer`: its options, its commands, and the group that imports a command's module when it is asked for.
 
-A command is a module of this package that is named as it is typed and has a function `add_to(app)`. `steer --help`
-imports none of them: `COMMANDS` holds the line that is shown of each, the first paragraph of the command's own help (a
-test compares the two).
+A command is a module of this package that is named as it is typed. Its function has the same name, or is `command`
+where that is a name of Python's; `EXAMPLE` is shown below its help. A group of commands has a function `add_to(app)`
+instead. `steer --help` imports none of them: `COMMANDS` holds the line that is shown of each, the first paragraph of
+the command's own help (a test compares the two).
 """
 
 import io
@@ -53,8 +54,12 @@ class LazyGroup(GuardedGroup):
 
 def load_command(name: str) -> Any:
     """Import the module of a command, and make the command."""
-    holder = typer.Typer()
-    import_module(f"agents.cli.{name}").add_to(holder)
+    holder, module = typer.Typer(), import_module(f"agents.cli.{name}")
+    if hasattr(module, "add_to"):
+        module.add_to(holder)
+    else:
+        function = getattr(module, name, None) or module.command
+        holder.command(name, epilog=f"Example: {module.EXAMPLE}")(function)
     command = typer.main.get_group(holder).commands[name]
     for each in (command, *getattr(command, "commands", {}).values()):
         # typer keeps the line breaks of a docstring, which fit no terminal.

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
@@ -44,6 +44,31 @@ class Output:
         """A result, as one JSON document; see `plain`."""
         unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
         print(json.dumps(plain(value), ensure_ascii=not unicode, indent=2), flush=True)
+
+    def table(self, rows: Iterable[Sequence[Any]], *head: str, **options: Any) -> None:
+        """A result as a table.
+
+        Args:
+            rows: cells; a pair is a text and its style, everything else is shown as its text.
+            *head: above the columns; without it and options, the columns stand side by side without lines.
+            **options: of `rich.table.Table`.
+        """
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*head, **options) if head or options else Table.grid(padding=(0, 2))
+        for row in rows:
+            table.add_row(*(Text(*cell) if isinstance(cell, tuple) else Text(str(cell)) for cell in row))
+        Console(highlight=False).print(table)
+
+    def files(self, paths: Iterable[Path], *, as_json: bool, name: str = "files") -> None:
+        """The files that were made: a line each, or one JSON document with a list of this name."""
+        if as_json:
+            self.json({name: list(paths)})
+            return
+        for path in paths:
+            self.result(str(path))
 
     @contextmanager
     def status(self, message: str) -> Iterator[None]:

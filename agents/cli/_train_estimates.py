@@ -73,15 +73,9 @@ def show(say: Output, estimates: Sequence[Any], measured: Sequence[Any], *, as_j
     if as_json:
         say.json(_document(pairs))
         return
-    from rich.console import Console
-    from rich.table import Table
-
     for estimate, found in pairs:
         where = f"stage {estimate.stage}" + (f" of {estimate.before}" if estimate.before else "")
-        table = Table("", "", title=f"{where} on {estimate.device}", show_header=False)
-        for name, value in _rows(estimate, found):
-            table.add_row(name, value)
-        Console().print(table)
+        say.table(_rows(estimate, found), title=f"{where} on {estimate.device}", show_header=False)
         if not estimate.fits:
             say.note(f"{where} does not fit; try: {'; or '.join(advice(estimate))}")
     hours = [found.seconds * estimate.steps / 3600 for estimate, found in pairs if found is not None]
@@ -109,7 +103,10 @@ def _document(pairs: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
 
 
 def _rows(estimate: Any, measured: Any) -> list[tuple[str, str]]:
-    rows = [("parameters of the base", f"{estimate.parameters:,}"), ("trained parameters", f"{estimate.trained:,}")]
+    rows = [
+        ("parameters of the base", f"{estimate.parameters:,}"),
+        ("trained parameters", f"{estimate.trained:,}"),
+    ]
     if estimate.tokens_per_step:
         every = estimate.tokens_per_step * estimate.steps
         learned = f"{estimate.tokens_per_step:,} per step, {every:,} in {estimate.steps:,} steps"

@@ -21,6 +21,8 @@ from agents.cli._options import (
 from agents.cli._output import output
 from agents.errors import InputError
 
+EXAMPLE = 'steer apply -c "The sun was out." --from "It was a happy day." --to "It was a sad day."'
+
 
 def apply(
     ctx: typer.Context,
@@ -85,9 +87,3 @@ def apply(
         return
     similarity = torch.nn.functional.cosine_similarity(start, moved).item()
     say.json({"context": visible, "text": written.text, "seed": seed, "similarity_to_start": similarity})
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command of this module."""
-    example = 'Example: steer apply -c "The sun was out." --from "It was a happy day." --to "It was a sad day."'
-    app.command(epilog=example)(apply)

@@ -1,6 +1,6 @@
 """`steer audit`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -9,8 +9,7 @@ from agents.cli._options import JsonOption, ModelOption
 from agents.cli._output import output
 from agents.cli._runs import RunArgument, load_model_of
 
-if TYPE_CHECKING:
-    from agents.simulation.audit import AuditReport
+EXAMPLE = "steer audit runs/demo-1 --replay"
 
 
 def audit(
@@ -42,23 +41,7 @@ def audit(
     if as_json:
         say.json({"run": run, "ok": report.ok, "checks": report.checks})
     else:
-        _show(report)
+        marks = {True: ("ok", "green"), False: ("FAILED", "bold red")}
+        say.table((marks[check.ok], check.name, check.detail) for check in report.checks)
     if not report.ok:
         raise typer.Exit(ExitCode.CHECK_FAILED)
-
-
-def _show(report: "AuditReport") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    for check in report.checks:
-        state = Text("ok", style="green") if check.ok else Text("FAILED", style="bold red")
-        table.add_row(state, Text(check.name), Text(check.detail))
-    Console().print(table)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command of this module."""
-    app.command(epilog="Example: steer audit runs/demo-1 --replay")(audit)

@@ -8,6 +8,8 @@ from agents.cli._runs import OutOption, TurnsOption, draw, follow, run_folder
 
 DEMO = "demo"  # the packaged scenario
 
+EXAMPLE = "steer demo --turns 4 --out runs/first"
+
 
 def demo(ctx: typer.Context, out: OutOption = None, turns: TurnsOption = None) -> None:
     """Play the packaged scenario, guided and unguided side by side.
@@ -30,8 +32,3 @@ def demo(ctx: typer.Context, out: OutOption = None, turns: TurnsOption = None) -
     picture = draw(say, folder)
     console.print(goal_table(summary.goals))
     say.result(f"The run is in {folder} (transcript.md, {picture.name}); `steer audit {folder}` checks it.")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command of this module."""
-    app.command(epilog="Example: steer demo --turns 4 --out runs/first")(demo)

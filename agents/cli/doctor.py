@@ -22,6 +22,8 @@ from agents.cli._output import Output, output
 NEEDED = ("torch", "transformers", "peft", "faiss", "numpy", "pydantic", "safetensors", "networkx", "matplotlib")
 TOKENS = 8
 
+EXAMPLE = "steer doctor --json"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -53,7 +55,8 @@ def doctor(
     if as_json:
         say.json({"ok": healthy, "checks": findings})
     else:
-        _show(findings)
+        colours = {"ok": "green", "missing": "yellow", "broken": "red"}
+        say.table(((each.state, colours[each.state]), each.name, each.detail) for each in findings)
     if not healthy:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -133,20 +136,3 @@ def _extra(name: str, *modules: str) -> Finding:
     if absent:
         return Finding(f"extra {name}", "missing", f"no {', '.join(absent)}; pip install 'steer[{name}]'")
     return Finding(f"extra {name}", "ok", ", ".join(modules))
-
-
-def _show(findings: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    colours = {"ok": "green", "missing": "yellow", "broken": "red"}
-    table = Table.grid(padding=(0, 2))
-    for finding in findings:
-        table.add_row(Text(finding.state, style=colours[finding.state]), finding.name, Text(finding.detail))
-    Console().print(table)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands of this module."""
-    app.command(epilog="Example: steer doctor --json")(doctor)

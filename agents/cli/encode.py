@@ -1,6 +1,6 @@
 """`steer encode`."""
 
-import os
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,13 +8,15 @@ import typer
 
 from agents.cli._models import load_model
 from agents.cli._options import JsonOption, Long, LongOption, ModelOption, OverwriteOption, refuse_existing
-from agents.cli._output import output
+from agents.cli._output import Output, output
 from agents.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
 COSINES_UP_TO = 12  # texts; a wider table fits no terminal
+
+EXAMPLE = 'steer encode "A fox ran home." "The fox slept." --out vectors.npy'
 
 
 def encode(
@@ -50,7 +52,7 @@ def encode(
         answer = {"model": config.name, "encoder_id": config.encoder_id, "z_dim": config.z_dim, "texts": rows}
         say.json(answer | ({"vectors": latents} if out is None else {"out": out}))
     elif out is None:
-        _show_cosines(rows, latents)
+        _show_cosines(say, rows, latents)
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -63,35 +65,23 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _save(path: Path, latents: "np.ndarray") -> None:
-    """Write beside the target and rename, so that a full disk leaves no half a file under its name."""
     import numpy as np
 
+    from steer.files import write_atomic
+
+    content = io.BytesIO()
+    np.save(content, latents)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".tmp")
-    try:
-        with part.open("wb") as file:
-            np.save(file, latents)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomic(path, content.getvalue())
 
 
-def _show_cosines(texts: list[str], latents: "np.ndarray") -> None:
+def _show_cosines(say: Output, texts: list[str], latents: "np.ndarray") -> None:
     import numpy as np
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     norms = np.linalg.norm(latents, axis=1)
     units = latents / np.maximum(norms, 1e-8)[:, None]
     wide = len(texts) if 1 < len(texts) <= COSINES_UP_TO else 0
-    table = Table("", "text", "norm", *map(str, range(1, wide + 1)), caption="cosines" if wide else None)
-    for row, text in enumerate(texts):
-        cosines = [f"{value:.2f}" for value in units[row] @ units[:wide].T] if wide else []
-        table.add_row(str(row + 1), Text(text.strip()[:60]), f"{norms[row]:.2f}", *cosines)
-    Console().print(table)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command of this module."""
-    app.command(epilog='Example: steer encode "A fox ran home." "The fox slept." --out vectors.npy')(encode)
+    cosines = [[f"{value:.2f}" for value in row] for row in units @ units[:wide].T]
+    rows = [(i + 1, text.strip()[:60], f"{norms[i]:.2f}", *cosines[i]) for i, text in enumerate(texts)]
+    head = ("", "text", "norm", *map(str, range(1, wide + 1)))
+    say.table(rows, *head, caption="cosines" if wide else None)

@@ -13,8 +13,10 @@ from agents.cli._output import output
 from agents.cli._train_heads import read_all
 from agents.errors import InputError
 
+EXAMPLE = "steer eval --data stories.txt --json"
 
-def evaluate(
+
+def command(
     ctx: typer.Context,
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="A model folder or hub id; else the packaged model.")
@@ -86,8 +88,3 @@ def _show(numbers: Mapping[str, Any]) -> None:
         for measure, value in section.rows:
             table.add_row(f"  {measure}", value)
     Console().print(table)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands of this module."""
-    app.command("eval", epilog="Example: steer eval --data stories.txt --json")(evaluate)

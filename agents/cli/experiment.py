@@ -14,6 +14,8 @@ from agents.cli._output import Output, output
 
 RUNS = Path("runs")
 
+EXAMPLE = "steer experiment examples/experiments/guidance.yaml --limit 20"
+
 
 def experiment(
     ctx: typer.Context,
@@ -84,15 +86,10 @@ def show_forecast(say: Output, found: Any, as_json: bool, *, unit: str) -> None:
     if as_json:
         say.json(found)
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("arm", f"{unit} left", "tokens", "time", "from")
-    for arm in found.arms:
-        source = "its own cells" if arm.measured else "a sample"
-        table.add_row(arm.name, f"{arm.texts:,}", f"{arm.tokens:,}", clock(arm.seconds), source)
-    table.add_row("all", f"{sum(a.texts for a in found.arms):,}", f"{found.tokens:,}", clock(found.seconds), "")
-    Console().print(table)
+    rows = [(a.name, a.texts, a.tokens, a.seconds, "its own cells" if a.measured else "a sample") for a in found.arms]
+    rows.append(("all", sum(arm.texts for arm in found.arms), found.tokens, found.seconds, ""))
+    shown = ((name, f"{texts:,}", f"{tokens:,}", clock(time), source) for name, texts, tokens, time, source in rows)
+    say.table(shown, "arm", f"{unit} left", "tokens", "time", "from")
     say.result(
         f"{found.done} of {found.cells} cells are done. One process needs about {clock(found.seconds)} for the rest, "
         f"measuring aside, and about {found.memory / 2**30:.1f} GiB."
@@ -164,8 +161,3 @@ def advice(say: Output, file: Path, folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         say.note(f"stopped; whole cells are safe: steer experiment {file} --out {folder}")
         raise
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command of this module."""
-    app.command(epilog="Example: steer experiment examples/experiments/guidance.yaml --limit 20")(experiment)

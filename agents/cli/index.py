@@ -199,14 +199,7 @@ def stats(ctx: typer.Context, store: StoreOption, as_json: JsonOption = False) -
     if as_json:
         say.json(found)
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False)
-    for name, value in _facts(found):
-        table.add_row(name, Text(value))
-    Console().print(table)
+    say.table(_facts(found), show_header=False)
 
 
 def verify(ctx: typer.Context, store: StoreOption) -> None:

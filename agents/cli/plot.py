@@ -13,6 +13,8 @@ from agents.errors import InputError
 # Of `agents.experiments`, named here so that `--help` imports nothing heavy.
 EXPERIMENT = "experiment.json"
 
+EXAMPLE = "steer plot runs/demo-1"
+
 
 def plot(
     ctx: typer.Context,
@@ -67,11 +69,7 @@ def plot(
                 drawn.append(plot_tree(tree, out or path.with_name(f"{name}.png"), root=root or 0, to_text=to_text))
             if root is None and len(tree.roots) > 1:
                 say.note(f"{path}: root 0 of {len(tree.roots)}; --root N draws another")
-    if as_json:
-        say.json({"plots": drawn})
-        return
-    for path in drawn:
-        say.result(str(path))
+    say.files(drawn, as_json=as_json, name="plots")
 
 
 def _plot_experiment(say: Output, run: Path, *, plain_only: bool, as_json: bool) -> None:
@@ -81,13 +79,4 @@ def _plot_experiment(say: Output, run: Path, *, plain_only: bool, as_json: bool)
 
     with say.status("drawing"):
         drawn = plot_results(run)
-    if as_json:
-        say.json({"plots": drawn})
-        return
-    for path in drawn:
-        say.result(str(path))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands of this module."""
-    app.command(epilog="Example: steer plot runs/demo-1")(plot)
+    say.files(drawn, as_json=as_json, name="plots")

@@ -8,6 +8,8 @@ import typer
 from agents.cli._options import JsonOption
 from agents.cli._output import output
 
+EXAMPLE = "steer report runs/guidance"
+
 
 def report(
     ctx: typer.Context,
@@ -26,13 +28,4 @@ def report(
 
     with say.status("writing the report"):
         files = write_report(run, out)
-    if as_json:
-        say.json({"files": files})
-        return
-    for path in files:
-        say.result(str(path))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command of this module."""
-    app.command(epilog="Example: steer report runs/guidance")(report)
+    say.files(files, as_json=as_json)

@@ -6,6 +6,8 @@ from agents.cli._options import JsonOption, ModelOption
 from agents.cli._output import output
 from agents.cli._runs import RunArgument, finish, follow, load_model_of
 
+EXAMPLE = "steer resume runs/demo-1"
+
 
 def resume(ctx: typer.Context, run: RunArgument, model: ModelOption = None, as_json: JsonOption = False) -> None:
     """Go on with a run that was stopped.
@@ -19,8 +21,3 @@ def resume(ctx: typer.Context, run: RunArgument, model: ModelOption = None, as_j
     with follow(say, run, None) as on_event:
         summary = resume_run(run, loaded, on_event=on_event)
     finish(say, run, summary, as_json=as_json)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command of this module."""
-    app.command(epilog="Example: steer resume runs/demo-1")(resume)

@@ -10,6 +10,8 @@ from agents.cli._options import JsonOption, ModelOption
 from agents.cli._output import output
 from agents.cli._runs import OutOption, TurnsOption, finish, follow, run_folder
 
+EXAMPLE = "steer run my-scenario.yaml --seed 7 --no-baseline"
+
 
 def run(
     ctx: typer.Context,
@@ -39,8 +41,3 @@ def run(
             found, loaded, folder, seed=seed, turns=turns, baseline=not no_baseline, on_event=on_event
         )
     finish(say, folder, summary, as_json=as_json)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command of this module."""
-    app.command(epilog="Example: steer run my-scenario.yaml --seed 7 --no-baseline")(run)

@@ -1,13 +1,14 @@
 """`steer train all`, `base` and `autoencoder`: from recipes."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from agents.cli._models import talk
-from agents.cli._options import JsonOption
+from agents.cli._options import JsonOption, unfold
 from agents.cli._train_estimates import DryRunOption, ProbeOption, dry_run, warn
 from agents.cli._train_heads import ABOUT, RunOption, head_command, train_preference
 from agents.cli._train_recipes import choose_recipe, keep_recipe
@@ -30,9 +31,6 @@ class Held(StrEnum):
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, such as those in recipes/.")]
 DataRootOption = Annotated[Path, typer.Option("--data-root", help="Folder that the recipe's paths start from.")]
-ReportOption = Annotated[
-    str, typer.Option("--report-to", help="Where metrics go: none, tensorboard, or as transformers has it.")
-]
 SmokeRunOption = Annotated[
     bool,
     typer.Option(
@@ -42,26 +40,54 @@ SmokeRunOption = Annotated[
 ]
 
 
-def train_base(
+@dataclass(frozen=True)
+class RunOptions:
+    """What all commands that train from recipes take.
+
+    Raises:
+        InputError: options that would do nothing.
+    """
+
+    out: RunOption
+    report_to: Annotated[
+        str, typer.Option("--report-to", help="Where metrics go: none, tensorboard, or as transformers has it.")
+    ] = "none"
+    dry: DryRunOption = False
+    probe: ProbeOption = False
+    as_json: JsonOption = False
+
+    def __post_init__(self) -> None:
+        if self.probe and not self.dry:
+            raise InputError("--probe goes with --dry-run: it times some steps and trains nothing")
+
+
+@unfold
+def train_base(ctx: typer.Context, recipe: RecipeArgument, data_root: DataRootOption, options: RunOptions) -> None:
+    """Train the base model of a recipe from scratch. Prints its folder."""
+    _go(ctx, recipe, data_root, options, BASE)
+
+
+@unfold
+def train_all(
     ctx: typer.Context,
     recipe: RecipeArgument,
     data_root: DataRootOption,
-    out: RunOption,
-    report_to: ReportOption = "none",
-    dry: DryRunOption = False,
-    probe: ProbeOption = False,
-    as_json: JsonOption = False,
+    options: RunOptions,
+    smoke_run: SmokeRunOption = False,
 ) -> None:
-    """Train the base model of a recipe from scratch. Prints its folder."""
-    if not _dry_run(ctx, recipe, out, BASE, dry=dry, probe=probe, as_json=as_json):
-        _run(ctx, recipe, data_root, out, report_to, BASE, as_json=as_json)
+    """Train all stages of a recipe, one after the other; stages that are done are passed over.
+
+    Prints the packaged folder.
+    """
+    _go(ctx, recipe, data_root, options, ALL, smoke_run=smoke_run)
 
 
+@unfold
 def train_autoencoder(
     ctx: typer.Context,
-    out: RunOption,
+    options: RunOptions,
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe; without, one is made for --base.")
+        Path | None, typer.Argument(metavar="RECIPE", help="A recipe; without, one is made for --base.")
     ] = None,
     base: Annotated[
         str | None,
@@ -76,83 +102,42 @@ def train_autoencoder(
     load_in: Annotated[
         Held | None, typer.Option("--load-in", help="How the frozen base is held; 4bit and 8bit need bitsandbytes.")
     ] = None,
-    report_to: ReportOption = "none",
     smoke_run: SmokeRunOption = False,
-    dry: DryRunOption = False,
-    probe: ProbeOption = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Train everything on top of a base model, and package it. Prints the packaged folder.
 
     Without RECIPE settings go by the base's size; they are written to OUT/recipe.yaml.
     """
-    _check_options(dry=dry, probe=probe, smoke_run=smoke_run)
     if recipe is not None and not (base or data or steps or load_in):
-        if not _dry_run(ctx, recipe, out, AUTOENCODER, dry=dry, probe=probe, as_json=as_json):
-            _run(ctx, recipe, data_root, out, report_to, AUTOENCODER, as_json=as_json, smoke_run=smoke_run)
+        _go(ctx, recipe, data_root, options, AUTOENCODER, smoke_run=smoke_run)
         return
-    say = talk(ctx)
+    say, out = talk(ctx), options.out
     chosen, path = choose_recipe(recipe, base, data or (), out, steps=steps, load_in=load_in and load_in.value)
-    if dry:
-        dry_run(say, chosen, path, AUTOENCODER, out, with_probe=probe, as_json=as_json)
-        return
-    if path != recipe and keep_recipe(say, chosen, path):
+    if not options.dry and path != recipe and keep_recipe(say, chosen, path):
         warn(say, chosen, path, AUTOENCODER, out)
-    _run(ctx, path, data_root, out, report_to, AUTOENCODER, as_json=as_json, smoke_run=smoke_run)
+    _go(ctx, path, data_root, options, AUTOENCODER, smoke_run=smoke_run, recipe=chosen)
 
 
-def train_all(
+def _go(
     ctx: typer.Context,
-    recipe: RecipeArgument,
-    data_root: DataRootOption,
-    out: RunOption,
-    report_to: ReportOption = "none",
-    smoke_run: SmokeRunOption = False,
-    dry: DryRunOption = False,
-    probe: ProbeOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Train all stages of a recipe, one after the other; stages that are done are passed over.
-
-    Prints the packaged folder.
-    """
-    _check_options(dry=dry, probe=probe, smoke_run=smoke_run)
-    if not _dry_run(ctx, recipe, out, ALL, dry=dry, probe=probe, as_json=as_json):
-        _run(ctx, recipe, data_root, out, report_to, ALL, as_json=as_json, smoke_run=smoke_run)
-
-
-def _check_options(*, dry: bool, probe: bool, smoke_run: bool) -> None:
-    """Refuse options that would do nothing."""
-    if probe and not dry:
-        raise InputError("--probe goes with --dry-run: it times some steps and trains nothing")
-    if dry and smoke_run:
-        raise InputError("give --dry-run (what would it take?) or --smoke-run (would it end?), not both")
-
-
-def _dry_run(
-    ctx: typer.Context, recipe: Path, out: Path, stages: tuple[str, ...], *, dry: bool, probe: bool, as_json: bool
-) -> bool:
-    """Estimate stages of a recipe, if that is what was asked for. Returns whether it was."""
-    _check_options(dry=dry, probe=probe, smoke_run=False)
-    if dry:
-        from steer.training.recipe import load_recipe
-
-        dry_run(talk(ctx), load_recipe(recipe), recipe, stages, out, with_probe=probe, as_json=as_json)
-    return dry
-
-
-def _run(
-    ctx: typer.Context,
-    recipe: Path,
+    path: Path,
     data_root: Path,
-    out: Path,
-    report_to: str,
+    options: RunOptions,
     stages: tuple[str, ...],
     *,
-    as_json: bool,
     smoke_run: bool = False,
+    recipe: Any = None,
 ) -> None:
-    """Run stages of a recipe, or smoke-run all of them."""
+    """Estimate stages of a recipe, run them, or smoke-run all of them; `recipe` is that of a file yet to be written."""
+    out = options.out
+    if options.dry and smoke_run:
+        raise InputError("give --dry-run (what would it take?) or --smoke-run (would it end?), not both")
+    if options.dry:
+        from steer.training.recipe import load_recipe
+
+        recipe = recipe or load_recipe(path)
+        dry_run(talk(ctx), recipe, path, stages, out, with_probe=options.probe, as_json=options.as_json)
+        return
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder")
     say = talk(ctx)
@@ -167,13 +152,13 @@ def _run(
         if smoke_run:
             from steer.training.smoke_run import run_smoke
 
-            folder = run_smoke(recipe, out, data_root)
+            folder = run_smoke(path, out, data_root)
         else:
-            folder = run_recipe(recipe, out, data_root, stages=stages, report_to=report_to)
+            folder = run_recipe(path, out, data_root, stages=stages, report_to=options.report_to)
     except KeyboardInterrupt:
         say.note(_stopped(out, smoke_run=smoke_run))
         raise
-    if as_json:
+    if options.as_json:
         say.json({"folder": str(folder)})
     else:
         say.result(str(folder))

@@ -116,16 +116,11 @@ def stats(ctx: typer.Context, run: TreesArgument, root: RootOption = None, as_js
     if as_json:
         say.json({"roots": rows})
         return
-    from rich.console import Console
-    from rich.table import Table
-
     names = ("root", "nodes", "tokens", "complete", "pruned", "duplicate", "depth", "width", "value", "stopped")
     several = len({row["file"] for row in rows}) > 1
-    table = Table(*(["file"] if several else []), *names)
-    for row in rows:
-        cells = ["-" if row[name] is None else _short(row[name]) for name in names]
-        table.add_row(*([row["file"].stem] if several else []), *cells)
-    Console(highlight=False).print(table)
+    shown = [["-" if row[name] is None else _short(row[name]) for name in names] for row in rows]
+    files = [[row["file"].stem] if several else [] for row in rows]
+    say.table(map(list.__add__, files, shown), *(["file"] if several else []), *names)
 
 
 def _view(

@@ -21,6 +21,8 @@ from agents.cli._search_output import search_one
 from agents.cli._write_batch import BatchOptions, write_batch
 from agents.cli._write_options import Job, WriteOptions
 
+EXAMPLE = 'steer write -c "Once upon a time there was a fox." -t "The fox and the hen were friends." -n 4'
+
 
 @dataclass(frozen=True)
 class TextOptions:
@@ -31,6 +33,7 @@ class TextOptions:
     terminal: Annotated[str | None, typer.Option("--terminal", "-t", help="The ending to write towards.")] = None
 
 
+@unfold
 def write(
     ctx: typer.Context,
     text: TextOptions,
@@ -80,9 +83,3 @@ def _check_batch(text: TextOptions, batch: BatchOptions, search: SearchOptions) 
         raise typer.BadParameter("--batch needs --out FILE for what is written")
     if search.go_on is not None:
         raise typer.BadParameter("--go-on belongs to a single text; a batch that was stopped goes on by itself")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command of this module."""
-    example = 'Example: steer write -c "Once upon a time there was a fox." -t "The fox and the hen were friends." -n 4'
-    app.command(epilog=example)(unfold(write))

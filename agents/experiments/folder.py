@@ -11,25 +11,22 @@ results.json, table.md, and figures
 report.html, report.md   where somebody asked for them
 ```
 
-A claim is a lock of the operating system on its file (`flock`), so a process that dies, however it dies, lets go of
-its cell at that moment: there are no stale claims to recover, and the next process takes the file over. On Windows
-nothing is locked: there, run one process per folder.
+A claim is a lock of the operating system on its file, so a process that dies, however it dies, lets go of its cell at
+that moment: there are no stale claims to recover, and the next process takes the file over.
 """
 
 import dataclasses
 import io
 import json
 import math
-import os
-import platform
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from agents.errors import RunExists, RunWriteError
 from agents.log.chain import write_atomic
+from steer.files import lock
 
 MANIFEST, EXPERIMENT = "experiment.json", "experiment.yaml"
 CELLS, CLAIMS = "cells", "claims"
@@ -116,42 +113,17 @@ def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Claim what a file stands for: gives True if this process has it now, False if another one does.
 
     Args:
-        path: of the claim's file; it is made, and deleted afterwards. It names its holder, for people.
+        path: of the claim's file; see `steer.files.lock`.
         wait: until the other one lets go.
 
     Raises:
         RunWriteError: the file cannot be written, or its file system knows no locks.
     """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise RunWriteError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        while not (mine := _lock(descriptor, path, wait=wait)) and wait:
-            os.close(descriptor)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        if mine:
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()} on {platform.node()} since {time.ctime()}\n".encode())
+    with ExitStack() as held:
         try:
-            yield mine
-        finally:
-            if mine:
-                path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path, *, wait: bool) -> bool:
-    """Lock an open file, if it is still the one at that path: its last holder may just have deleted it."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    except OSError as error:
-        raise RunWriteError(f"cannot lock {path}: {error.strerror}; use a folder on a local disk") from error
+            mine = held.enter_context(lock(path, wait=wait))
+        except OSError as error:
+            raise RunWriteError(
+                f"cannot lock {path}: {error.strerror or error}; use a folder on a local disk"
+            ) from error
+        yield mine

@@ -7,8 +7,6 @@ from steer.errors import GuidanceError
 from steer.latents.rows import row_norm, with_norm
 from steer.latents.schedules import linear_bigvae
 
-__all__ = ["annealed_blends", "guide", "topic_sentence"]
-
 
 def guide(z: Tensor, towards: Tensor) -> Tensor:
     """BigVAE's `guide`, towards a prompt or a task: 0.85 z + 0.15 towards, at the mean of the two norms.

@@ -26,8 +26,6 @@ from steer.latents.pull import Floats, Pull, as_floats, as_pulls, describe, per_
 from steer.latents.rows import row_norm, row_sum, slerp_rows, unit_rows, with_norm
 from steer.text import is_number
 
-__all__ = ["apply_op", "mix", "slerp", "task_vector"]
-
 # Rounds of projected gradient that split a draft between several avoided latents.
 _AVOID_ROUNDS = 32
 

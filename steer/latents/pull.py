@@ -11,8 +11,6 @@ from torch import Tensor
 from steer.errors import GuidanceError
 from steer.text import is_number
 
-__all__ = ["ENDLESS", "Floats", "Pull", "arrived", "as_floats", "as_pulls", "describe", "per_row"]
-
 Floats = Tensor | np.ndarray | Sequence[Any] | float  # what `as_floats` takes
 
 # Steps for which a number given as weights holds. The schedule is a view of that one number, so length costs nothing.

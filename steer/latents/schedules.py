@@ -23,17 +23,6 @@ from torch import Tensor
 from steer.errors import GuidanceError
 from steer.text import is_number
 
-__all__ = [
-    "SCHEDULES",
-    "ScheduleConfig",
-    "bridge",
-    "constant",
-    "cosine",
-    "linear",
-    "linear_bigvae",
-    "make_schedule",
-]
-
 
 def constant(n: int, *, start: float = 0.5) -> Tensor:
     """The same weight at every step: float32 `[n]`.

@@ -13,8 +13,6 @@ from torch import Tensor
 from steer.errors import GuidanceError
 from steer.latents.pull import Pull
 
-__all__ = ["stage_of", "waypoint_pulls"]
-
 
 def stage_of(spans: int, waypoints: int) -> list[int]:
     """For each of so many spans, the index of the waypoint that it is written towards; `waypoints` is the terminal.

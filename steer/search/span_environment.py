@@ -1,7 +1,8 @@
 """The world of a latent model: spans written behind nodes, steered by the menu, scored by rewards."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, final
+from functools import cache
+from typing import final
 
 import numpy as np
 import torch
@@ -162,7 +163,7 @@ class SpanEnvironment(Environment):
         seeds = [derive_seed(int(tree.key[p]), "draft") for p in parents]
         if self.drafts == "head":
             model, temperature = self.engine.model, self.engine.sampling.temperature
-            visible = [[*tree.context(p), *tree.ids(p)] for p in parents]
+            visible = [tree.visible(p) for p in parents]
             drawn = head_drafts(model, self.engine.hidden(parents), visible, seeds, temperature=temperature)
             return dict(zip(parents, drawn, strict=True))
         draw = self.engine.write(SpanRequest(parents, seeds), draft=True)
@@ -218,7 +219,7 @@ class SpanEnvironment(Environment):
             contexts=[tree.context(p) for p in parents],
             ended=list(ended),
             remaining=[0 if over else left for over, left in zip(ended, remaining, strict=True)],
-            base_logprobs=_once(lambda: self.engine.base_logprobs(parents, spans)),
+            base_logprobs=cache(lambda: self.engine.base_logprobs(parents, spans)),
         )
         components = self.rewards.score(states)
         own = components.numpy().astype(np.float64)
@@ -252,15 +253,3 @@ def _stack(latents: Sequence[Tensor | None], what: str) -> Tensor | None:
     if len(given) < len(latents) or len({x.shape for x in given}) > 1:
         raise SearchError(f"either all roots of one search have a {what} or none has, and of one shape")
     return torch.stack(given).float().cpu()
-
-
-def _once(function: Any) -> Any:
-    """A function without arguments whose value is computed at the first call and kept."""
-    values: list[Any] = []
-
-    def call() -> Any:
-        if not values:
-            values.append(function())
-        return values[0]
-
-    return call

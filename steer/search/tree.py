@@ -232,6 +232,10 @@ class Tree:
         """Token ids written from the root to the end of this span, without the context."""
         return [token for n in self.path(node) for token in self.span(n)]
 
+    def visible(self, node: int) -> list[int]:
+        """Token ids that stand before the next span: the context of a node's root, and what was written behind it."""
+        return [*self.context(node), *self.ids(node)]
+
     def mean(self, node: int) -> float:
         """Mean of the values backed up through a node; its own value before the first."""
         visits = int(self.visits[node])

@@ -30,7 +30,6 @@ from steer.search.fields import FIELDS
 from steer.search.tree import Tree
 
 FORMAT_VERSION = 1
-SUFFIX = ".safetensors"
 KEY = "steer_search_tree"
 ROOT_ARRAYS = ("contexts", "context_offsets", "horizons", "deadlines")
 MAX_RECORD = 64 * 2**20  # bytes; readers of safetensors refuse headers above 100 MB

@@ -19,16 +19,6 @@ from torch import Tensor
 from steer.errors import SamplingError
 from steer.text import is_number
 
-__all__ = [
-    "SamplingConfig",
-    "filter_min_p",
-    "filter_top_k",
-    "filter_top_p",
-    "penalize_repetition",
-    "sample",
-    "sample_with",
-]
-
 # Logits divided by less than this overflow or leave one token: that is greedy decoding, which has its own spelling, 0.
 _MIN_TEMPERATURE = 1e-4
 

@@ -7,6 +7,7 @@ depend on which samples come together: cells are measured one by one. A new meas
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -84,60 +85,20 @@ def fluency(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeCont
     return nlls(context.model, before, [sample.ids for sample in samples])
 
 
-def distinct_1(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
-    """Different words over all words of a text."""
-    return np.array([lexical.distinct(sample.text, 1) for sample in samples])
-
-
-def distinct_2(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
-    """Different pairs of neighbouring words over all such pairs."""
-    return np.array([lexical.distinct(sample.text, 2) for sample in samples])
-
-
-def distinct_3(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
-    """Different triples of neighbouring words over all such triples."""
-    return np.array([lexical.distinct(sample.text, 3) for sample in samples])
-
-
-def repetition(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
-    """Share of a text's runs of four words that stand in it more than once."""
-    return np.array([lexical.repetition(sample.text) for sample in samples])
-
-
 def consistency(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
     """Cosine of the text and its context, by the judge (which reads the first 256 tokens)."""
     texts = context.embed([sample.text for sample in samples])
     return (texts * context.embed([pair.context for pair in pairs])).sum(1)
 
 
-def speech(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
-    """Share of a text's words that are direct speech, in double quotes."""
-    return np.array([lexical.speech_share(sample.text) for sample in samples])
+def _each(of: Callable[[Sample], float], about: str, group: Literal["text", "cost"], **shown: Any) -> Measure:
+    """A measure that looks at each sample alone, described by a line for the glossary."""
 
+    def take(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
+        return np.array([float(of(sample)) for sample in samples])
 
-def sentence_words(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
-    """Mean length of a text's sentences, in words."""
-    return np.array([lexical.sentence_words(sample.text) for sample in samples])
-
-
-def ended(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
-    """1 where the story came to its end."""
-    return np.array([float(sample.ended) for sample in samples])
-
-
-def tokens(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
-    """Tokens generated for a text, drafts and discarded candidates included."""
-    return np.array([float(sample.tokens) for sample in samples])
-
-
-def encodes(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
-    """Spans that the encoder read for a text."""
-    return np.array([float(sample.encodes) for sample in samples])
-
-
-def seconds(samples: Sequence[Sample], pairs: Sequence[Pair], context: JudgeContext) -> np.ndarray:
-    """Wall time of a text: its share of what was written together."""
-    return np.array([sample.seconds for sample in samples])
+    take.__doc__ = about
+    return Measure(take, group, **shown)
 
 
 MEASURES: dict[str, Measure] = {
@@ -152,17 +113,35 @@ MEASURES: dict[str, Measure] = {
     "reached": Measure(reached, "goal", percent=True, judged=True),
     "spans_to_reach": Measure(spans_to_reach, "goal", digits=1, judged=True),
     "base_nll": Measure(fluency, "text"),
-    "distinct_1": Measure(distinct_1, "text"),
-    "distinct_2": Measure(distinct_2, "text"),
-    "distinct_3": Measure(distinct_3, "text"),
-    "repetition": Measure(repetition, "text", percent=True),
+    "distinct_1": _each(lambda s: lexical.distinct(s.text, 1), "Different words over all words of a text.", "text"),
+    "distinct_2": _each(
+        lambda s: lexical.distinct(s.text, 2), "Different pairs of neighbouring words over all such pairs.", "text"
+    ),
+    "distinct_3": _each(
+        lambda s: lexical.distinct(s.text, 3), "Different triples of neighbouring words over all such triples.", "text"
+    ),
+    "repetition": _each(
+        lambda s: lexical.repetition(s.text),
+        "Share of a text's runs of four words that stand in it more than once.",
+        "text",
+        percent=True,
+    ),
     "consistency": Measure(consistency, "text", judged=True),
-    "speech": Measure(speech, "text", percent=True),
-    "sentence_words": Measure(sentence_words, "text", digits=1),
-    "ended": Measure(ended, "text", percent=True),
-    "tokens": Measure(tokens, "cost", digits=0),
-    "encodes": Measure(encodes, "cost", digits=1),
-    "seconds": Measure(seconds, "cost"),
+    "speech": _each(
+        lambda s: lexical.speech_share(s.text),
+        "Share of a text's words that are direct speech, in double quotes.",
+        "text",
+        percent=True,
+    ),
+    "sentence_words": _each(
+        lambda s: lexical.sentence_words(s.text), "Mean length of a text's sentences, in words.", "text", digits=1
+    ),
+    "ended": _each(lambda s: s.ended, "1 where the story came to its end.", "text", percent=True),
+    "tokens": _each(
+        lambda s: s.tokens, "Tokens generated for a text, drafts and discarded candidates included.", "cost", digits=0
+    ),
+    "encodes": _each(lambda s: s.encodes, "Spans that the encoder read for a text.", "cost", digits=1),
+    "seconds": _each(lambda s: s.seconds, "Wall time of a text: its share of what was written together.", "cost"),
 }
 
 

@@ -5,8 +5,9 @@ a single one; NaN where there is none. A new measure is a function and a line in
 stored cells whenever the command is given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,30 +168,19 @@ def told_by_others(run: MeasuredRun) -> NDArray[np.float64]:
     return np.array([_reaches(aim.near[aim.foreign], run) if aim.foreign.any() else np.nan for aim in run.aims])
 
 
-def fluency(run: MeasuredRun) -> NDArray[np.float64]:
-    """Mean NLL of what was written under the bare, unsteered base, nats per token."""
+def _whole(of: Callable[[MeasuredRun], float], about: str, group: Literal["text", "cost"], **shown: Any) -> Measure:
+    """A measure of the whole text, described by a line for the glossary."""
+
+    def take(run: MeasuredRun) -> NDArray[np.float64]:
+        return np.array([float(of(run))])
+
+    take.__doc__ = about
+    return Measure(take, group, whole=True, **shown)
+
+
+def _nll(run: MeasuredRun) -> float:
     value = run.measured.base_nll
-    return np.array([np.nan if value is None else value])
-
-
-def distinct_3(run: MeasuredRun) -> NDArray[np.float64]:
-    """Different triples of neighbouring words over all such triples, of the whole text behind the opening."""
-    return np.array([lexical.distinct(run.text, 3)])
-
-
-def repetition(run: MeasuredRun) -> NDArray[np.float64]:
-    """Share of the text's runs of four words that stand in it more than once."""
-    return np.array([lexical.repetition(run.text)])
-
-
-def tokens(run: MeasuredRun) -> NDArray[np.float64]:
-    """Tokens generated for the whole run, drafts and discarded candidates included."""
-    return np.array([float(run.measured.tokens)])
-
-
-def seconds(run: MeasuredRun) -> NDArray[np.float64]:
-    """Wall time of the run's turns."""
-    return np.array([run.measured.seconds])
+    return np.nan if value is None else value
 
 
 MEASURES: dict[str, Measure] = {
@@ -202,11 +192,25 @@ MEASURES: dict[str, Measure] = {
     "ahead": Measure(ahead, "role", percent=True, judged=True),
     "leakage": Measure(leakage, "goal", judged=True),
     "told_by_others": Measure(told_by_others, "goal", percent=True, judged=True),
-    "base_nll": Measure(fluency, "text", whole=True),
-    "distinct_3": Measure(distinct_3, "text", whole=True),
-    "repetition": Measure(repetition, "text", percent=True, whole=True),
-    "tokens": Measure(tokens, "cost", digits=0, whole=True),
-    "seconds": Measure(seconds, "cost", digits=1, whole=True),
+    "base_nll": _whole(_nll, "Mean NLL of what was written under the bare, unsteered base, nats per token.", "text"),
+    "distinct_3": _whole(
+        lambda run: lexical.distinct(run.text, 3),
+        "Different triples of neighbouring words over all such triples, of the whole text behind the opening.",
+        "text",
+    ),
+    "repetition": _whole(
+        lambda run: lexical.repetition(run.text),
+        "Share of the text's runs of four words that stand in it more than once.",
+        "text",
+        percent=True,
+    ),
+    "tokens": _whole(
+        lambda run: run.measured.tokens,
+        "Tokens generated for the whole run, drafts and discarded candidates included.",
+        "cost",
+        digits=0,
+    ),
+    "seconds": _whole(lambda run: run.measured.seconds, "Wall time of the run's turns.", "cost", digits=1),
 }
 
 

@@ -165,5 +165,5 @@ class Engine(ABC):
 
     def _visible(self, parents: Sequence[int]) -> list[list[int]]:
         """The last visible tokens of each row: of context and path, as many as a penalty or limit looks at."""
-        paths = {p: [*self.tree.context(p), *self.tree.ids(p)][-PENALTY_WINDOW:] for p in set(parents)}
+        paths = {p: self.tree.visible(p)[-PENALTY_WINDOW:] for p in set(parents)}
         return [paths[p] for p in parents]

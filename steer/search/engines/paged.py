@@ -1,7 +1,7 @@
 """The engine for bases whose attention can be hooked: prefixes are shared, nothing is computed twice."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, final
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from steer.errors import SearchError
 from steer.models.adapters import ROUTER
 from steer.models.latent_model import LatentModel
+from steer.models.tokens import pad_rows
 from steer.search.engines.base import Engine, SpanRequest, SpanSample
 from steer.search.engines.prefix_cache import PrefixCache
 from steer.search.tree import Tree
@@ -49,21 +50,13 @@ class PagedEngine(Engine):
     @torch.inference_mode()
     def write(self, order: SpanRequest, *, draft: bool = False) -> SpanSample:
         """See `Engine`. Rows whose paths do not fit into memory at once are written in parts."""
-        half = len(order.parents) // 2
-        try:
-            self.prefix.ensure(order.parents)
-        except SearchError:
-            if not half:
-                raise
-            halves = (range(half), range(half, len(order.parents)))
-            parts = [self.write(order.rows(rows), draft=draft) for rows in halves]
-            return SpanSample(
-                [span for part in parts for span in part.spans],
-                [ended for part in parts for ended in part.ended],
-                torch.cat([part.logprobs for part in parts]),
-                [own for part in parts for own in part.states],
-            )
-        return self._write_part(order, draft)
+        parts = [self._write_part(order.rows(rows), draft) for rows in _fitting(self.prefix, order.parents)]
+        return SpanSample(
+            [span for part in parts for span in part.spans],
+            [ended for part in parts for ended in part.ended],
+            torch.cat([part.logprobs for part in parts]),
+            [own for part in parts for own in part.states],
+        )
 
     def _write_part(self, order: SpanRequest, draft: bool) -> SpanSample:
         prefix = self.prefix
@@ -112,16 +105,13 @@ class PagedEngine(Engine):
     @torch.inference_mode()
     def hidden(self, parents: Sequence[int]) -> Tensor:
         """See `Engine`."""
-        prefix, half = self.prefix, len(parents) // 2
-        try:
-            prefix.ensure(parents)
-        except SearchError:
-            if not half:
-                raise
-            return torch.cat([self.hidden(parents[:half]), self.hidden(parents[half:])])
-        chunk = prefix.chunk(parents, self.model.soft(None, len(parents)), None)
-        segments, start = prefix.prefix(parents)
-        return prefix.hidden(chunk, SpanCache(prefix.layers, len(parents), chunk.shape[1]), segments, start)
+        prefix, states = self.prefix, []
+        for rows in _fitting(prefix, parents):
+            own = [parents[row] for row in rows]
+            chunk = prefix.chunk(own, self.model.soft(None, len(own)), None)
+            segments, start = prefix.prefix(own)
+            states.append(prefix.hidden(chunk, SpanCache(prefix.layers, len(own), chunk.shape[1]), segments, start))
+        return torch.cat(states)
 
     @torch.inference_mode()
     def commit(self, draw: SpanSample, rows: Sequence[int], nodes: Sequence[int]) -> None:
@@ -151,34 +141,38 @@ class PagedEngine(Engine):
         prefix = self._base
         vocabulary = self.model.latent_config.base.vocab_size
         step = max(1, _LOGITS_AT_ONCE // (vocabulary * self.tree.span_tokens))
-        parts = [
-            self._base_part(prefix, parents[at : at + step], spans[at : at + step])
-            for at in range(0, len(parents), step)
-        ]
+        parts = []
+        for at in range(0, len(parents), step):
+            for rows in _fitting(prefix, parents[at : at + step]):
+                own = [at + row for row in rows]
+                parts.append(self._base_part(prefix, [parents[i] for i in own], [spans[i] for i in own]))
         return torch.cat(parts)
 
     def _base_part(self, prefix: PrefixCache, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:
-        half = len(parents) // 2
-        try:
-            prefix.ensure(parents)
-        except SearchError:
-            if not half:
-                raise
-            return torch.cat(
-                [
-                    self._base_part(prefix, parents[:half], spans[:half]),
-                    self._base_part(prefix, parents[half:], spans[half:]),
-                ]
-            )
-        size = max(map(len, spans))
-        targets = torch.zeros(len(spans), size, dtype=torch.long)
-        mask = torch.zeros(len(spans), size, dtype=torch.bool)
-        for row, span in enumerate(spans):
-            targets[row, : len(span)] = torch.as_tensor(span)
-            mask[row, : len(span)] = True
-        targets, mask = targets.to(self.model.device), mask.to(self.model.device)
+        targets, mask = pad_rows(spans, device=self.model.device)
+        size = targets.shape[1]
         segments, start = prefix.prefix(parents)
         own = SpanCache(prefix.layers, len(spans), size)
         logits = prefix.forward(prefix.chunk(parents, None, targets[:, :-1]), own, segments, start, keep=size).float()
         logprobs = logits.gather(2, targets[..., None])[..., 0] - logits.logsumexp(2)
         return ((logprobs * mask).sum(1) / mask.sum(1)).cpu()
+
+
+def _fitting(prefix: PrefixCache, parents: Sequence[int]) -> Iterator[range]:
+    """Rows in parts whose paths fit into memory at once; while a part is looked at, its pages are there.
+
+    Raises:
+        SearchError: the path of a single row does not fit.
+    """
+    waiting = [range(len(parents))]
+    while waiting:
+        rows = waiting.pop()
+        try:
+            prefix.ensure([parents[row] for row in rows])
+        except SearchError:
+            if len(rows) < 2:
+                raise
+            half = len(rows) // 2
+            waiting += [rows[half:], rows[:half]]
+        else:
+            yield rows

@@ -49,7 +49,7 @@ class PrefillEngine(Engine):
         for row, (parent, steered) in enumerate(zip(order.parents, order.from_latent.tolist(), strict=True)):
             # In BigVAE's layout a row without latent is another model with another prefix.
             kind = steered and not self.model.layout.keeps_latents
-            length = len(self.tree.context(parent)) + len(self.tree.ids(parent))
+            length = len(self.tree.visible(parent))
             by_length.setdefault((length, int(self.tree.depth[parent]), kind), []).append(row)
         spans: list[list[int]] = [[] for _ in order.parents]
         ended = [False] * len(spans)
@@ -73,7 +73,7 @@ class PrefillEngine(Engine):
         """Embeddings `[R, L, d]` of all that stands before the spans, and the role that reads them."""
         model, tree, steered = self.model, self.tree, order.from_latent
         if not self.model.layout.keeps_latents:
-            visible = torch.tensor([[*tree.context(p), *tree.ids(p)] for p in order.parents], device=model.device)
+            visible = torch.tensor([tree.visible(p) for p in order.parents], device=model.device)
             if null or not bool(steered.any()):
                 return model.embed(visible), None
             assert order.z is not None
@@ -101,8 +101,7 @@ class PrefillEngine(Engine):
     @torch.inference_mode()
     def base_logprobs(self, parents: Sequence[int], spans: Sequence[Sequence[int]]) -> Tensor:
         """See `Engine`."""
-        prefixes = [[*self.tree.context(parent), *self.tree.ids(parent)] for parent in parents]
-        return mean_logprobs(self.model, prefixes, spans)
+        return mean_logprobs(self.model, [self.tree.visible(parent) for parent in parents], spans)
 
 
 class _Stream:

@@ -14,7 +14,6 @@ gumbel), `phi` (weave).
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from steer.errors import SearchError
@@ -22,28 +21,12 @@ from steer.search.policies.beam import BeamConfig, beam
 from steer.search.policies.best_of_n import BestOfNConfig, best_of_n
 from steer.search.policies.gumbel import GumbelConfig, gumbel
 from steer.search.policies.mcts import MctsConfig, mcts
+from steer.search.policies.planning import PolicyConfig
 from steer.search.policies.smc import SmcConfig, smc
 from steer.search.policies.weave import WeaveConfig, weave
 from steer.search.problem import Policy
 
-__all__ = [
-    "POLICIES",
-    "BeamConfig",
-    "BestOfNConfig",
-    "GumbelConfig",
-    "MctsConfig",
-    "SmcConfig",
-    "WeaveConfig",
-    "beam",
-    "best_of_n",
-    "gumbel",
-    "make_policy",
-    "mcts",
-    "smc",
-    "weave",
-]
-
-POLICIES: dict[str, tuple[Policy, type[Any]]] = {
+POLICIES: dict[str, tuple[Policy, type[PolicyConfig]]] = {
     "best_of_n": (best_of_n, BestOfNConfig),
     "beam": (beam, BeamConfig),
     "smc": (smc, SmcConfig),
@@ -68,9 +51,4 @@ def make_policy(name: str, options: Mapping[str, Any] | None = None) -> tuple[Po
     policy, config = POLICIES[name]
     if not isinstance(options, Mapping | None):
         raise SearchError(f"options of a policy are a dict of its fields; got {options!r:.80}")
-    options = dict(options or {})
-    known = [field.name for field in fields(config)]
-    unknown = [str(key) for key in options if key not in known]
-    if unknown:
-        raise SearchError(f"policy {name!r} has no option {', '.join(unknown)}; it takes {', '.join(known)}")
-    return policy, config(**options)
+    return policy, config(**{str(key): value for key, value in (options or {}).items()})

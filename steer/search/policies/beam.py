@@ -1,16 +1,14 @@
 """Beam search over spans: at each depth the best few distinct nodes by their values go on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from steer.search.environment import Request
 from steer.search.fields import Status
-from steer.search.policies.planning import check_count, share, total, unfinished
+from steer.search.policies.planning import Count, PolicyConfig, share, total, unfinished
 from steer.search.problem import Problem, Steps
 
 
-@dataclass(frozen=True, kw_only=True)
-class BeamConfig:
+class BeamConfig(PolicyConfig):
     """Options of `beam`.
 
     Attributes:
@@ -18,16 +16,10 @@ class BeamConfig:
             spends all of them, and where stories end early starts anew with what they left.
         expand: children of each node of the beam. The root has `width * expand`, so that the first depth is as wide
             as the others.
-
-    Raises:
-        SearchError: a number is not a whole one from 1 on.
     """
 
-    width: int | None = None
-    expand: int = 4
-
-    def __post_init__(self) -> None:
-        check_count(self, "width", "expand")
+    width: Count | None = None
+    expand: Count = 4
 
     @property
     def fanout(self) -> float:

@@ -1,28 +1,19 @@
 """Best of n: n independent continuations, the best of which is the result. The baseline for everything else."""
 
-from dataclasses import dataclass
-
 from steer.search.fields import Status
-from steer.search.policies.planning import check_count, original, total, unfinished
+from steer.search.policies.planning import Count, PolicyConfig, original, total, unfinished
 from steer.search.problem import Problem, Steps
 
 
-@dataclass(frozen=True, kw_only=True)
-class BestOfNConfig:
+class BestOfNConfig(PolicyConfig):
     """Options of `best_of_n`.
 
     Attributes:
         n: continuations, cut down to as many as the nodes allow at full length. None writes as many as there are nodes
             for, and where stories end early starts anew with what they left.
-
-    Raises:
-        SearchError: n is not a whole number from 1 on.
     """
 
-    n: int | None = None
-
-    def __post_init__(self) -> None:
-        check_count(self, "n")
+    n: Count | None = None
 
 
 def best_of_n(problem: Problem, config: BestOfNConfig) -> Steps:

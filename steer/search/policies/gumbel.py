@@ -8,7 +8,6 @@ give their scores without knowing p (Maddison et al., 2014, "A* sampling").
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,9 +15,10 @@ from steer.search.environment import Request
 from steer.search.policies.backup import completed, log_softmax, sigma
 from steer.search.policies.halving import phases
 from steer.search.policies.planning import (
+    Count,
+    PolicyConfig,
+    Real,
     back_up,
-    check_count,
-    check_real,
     commit,
     draws,
     is_last,
@@ -30,8 +30,7 @@ from steer.search.policies.planning import (
 from steer.search.problem import Problem, Steps
 
 
-@dataclass(frozen=True, kw_only=True)
-class GumbelConfig:
+class GumbelConfig(PolicyConfig):
     """Options of `gumbel`.
 
     Attributes:
@@ -40,19 +39,12 @@ class GumbelConfig:
         width: draws of each node behind a candidate, at most.
         c_visit, c_scale: values in [0, 1] count as logits of `(c_visit + most visits) * c_scale`. A scale of 1 is the
             paper's for board games; mctx has 0.1, which stays nearer to what the model would write anyway.
-
-    Raises:
-        SearchError: an option is out of its range.
     """
 
-    candidates: int | None = None
-    width: int = 4
-    c_visit: float = 50.0
-    c_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_count(self, "candidates", "width")
-        check_real(self, "c_visit", "c_scale")
+    candidates: Count | None = None
+    width: Count = 4
+    c_visit: Real = 50.0
+    c_scale: Real = 1.0
 
 
 def gumbel(problem: Problem, config: GumbelConfig) -> Steps:

@@ -7,17 +7,18 @@ Hubert et al., 2021. Visits under way count in the exploration term only: Liu et
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from steer.search.environment import Request
 from steer.search.policies.backup import rescale
 from steer.search.policies.planning import (
+    Count,
+    PolicyConfig,
+    Real,
     back_up,
-    check_choice,
-    check_count,
-    check_real,
     commit,
     draws,
     is_last,
@@ -28,8 +29,7 @@ from steer.search.policies.planning import (
 from steer.search.problem import Problem, Steps
 
 
-@dataclass(frozen=True, kw_only=True)
-class MctsConfig:
+class MctsConfig(PolicyConfig):
     """Options of `mcts`.
 
     Attributes:
@@ -39,23 +39,14 @@ class MctsConfig:
         widen, alpha: a node with n visits may have `ceil(widen * n ** alpha)` children, and at least `expand`.
         commit: to the child with the most `visits`, among equals that of the greatest mean value; or to the one of
             the greatest mean `value`.
-
-    Raises:
-        SearchError: an option is out of its range.
     """
 
-    expand: int = 8
-    leaves: int = 4
-    c_puct: float = 1.25
-    widen: float = 1.0
-    alpha: float = 0.5
-    commit: str = "visits"
-
-    def __post_init__(self) -> None:
-        check_count(self, "expand", "leaves")
-        check_real(self, "c_puct", "widen")
-        check_real(self, "alpha", high=1.0)
-        check_choice(self, "commit", ("visits", "value"))
+    expand: Count = 8
+    leaves: Count = 4
+    c_puct: Real = 1.25
+    widen: Real = 1.0
+    alpha: float = Field(0.5, ge=0, le=1)
+    commit: Literal["visits", "value"] = "visits"
 
     @property
     def fanout(self) -> float:

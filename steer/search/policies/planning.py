@@ -1,4 +1,4 @@
-"""What policies share: spreading a budget over spans, sampled children as weighted candidates, decisions, checks.
+"""What policies share: spreading a budget over spans, sampled children as weighted candidates, decisions, options.
 
 Two rules hold for every policy that commits span by span (`weave`, `mcts`, `gumbel`):
 
@@ -8,19 +8,41 @@ Two rules hold for every policy that commits span by span (`weave`, `mcts`, `gum
   that can still be gone on with, as long as there are any, and never spend anything on a complete one.
 """
 
-import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
+from pydantic import Field
 
 from steer.errors import SearchError
+from steer.records import StrictRecord, describe_errors
 from steer.search.fields import NONE, Status
 from steer.search.problem import Problem
 from steer.search.tree import Tree
 
 NODES_PER_SPAN = 32  # planned with where the number of nodes is unlimited
+
+Count = Annotated[int, Field(ge=1)]
+Real = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class PolicyConfig(StrictRecord):
+    """Options of a policy. None, where a field has it, stands for a planned value. Abstract.
+
+    Raises:
+        SearchError: at construction: an option is unknown, of another type, or out of its range.
+    """
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except pydantic.ValidationError as error:
+            raise SearchError(describe_errors(error, type(self), type(self).__name__)) from error
 
 
 def total(problem: Problem) -> int:
@@ -81,43 +103,3 @@ def back_up(tree: Tree, children: Iterable[int]) -> None:
     """Count a visit for each new child; that of a duplicate goes to its original."""
     for child in children:
         tree.back_up(original(tree, child), float(tree.value[child]))
-
-
-def check_count(config: Any, *names: str, low: int = 1) -> None:
-    """Check whole numbers of a record of options; None, where a field has it, stands for a planned one.
-
-    Raises:
-        SearchError: a value is not a whole number from `low` on.
-    """
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
-            raise SearchError(f"{type(config).__name__}: {name}={value!r}, expected a whole number from {low} on")
-
-
-def check_real(config: Any, *names: str, low: float = 0.0, high: float = math.inf, strict: bool = False) -> None:
-    """Check finite numbers of a record of options.
-
-    Raises:
-        SearchError: a value is not a number in [low, high], or in (low, high] where `strict`.
-    """
-    for name in names:
-        value = getattr(config, name)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or not low <= value <= high or (strict and value == low):
-            expected = f"above {low:g}" if strict else f"from {low:g}"
-            bound = "" if high == math.inf else f" to {high:g}"
-            raise SearchError(f"{type(config).__name__}: {name}={value!r}, expected a finite number {expected}{bound}")
-
-
-def check_choice(config: Any, name: str, choices: Iterable[str]) -> None:
-    """Check a name among a few.
-
-    Raises:
-        SearchError: it is none of them.
-    """
-    choices = list(choices)
-    if getattr(config, name) not in choices:
-        raise SearchError(
-            f"{type(config).__name__}: {name}={getattr(config, name)!r}, expected one of {', '.join(choices)}"
-        )

@@ -7,20 +7,19 @@ only decide where effort goes (Del Moral et al., 2006, "Sequential Monte Carlo s
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from steer.search.environment import Request
 from steer.search.fields import Status
 from steer.search.policies.backup import Floats, log_softmax
-from steer.search.policies.planning import check_count, check_real, original, planned_temperature, total
+from steer.search.policies.planning import Count, PolicyConfig, Positive, original, planned_temperature, total
 from steer.search.problem import Problem, Steps
 
 
-@dataclass(frozen=True, kw_only=True)
-class SmcConfig:
+class SmcConfig(PolicyConfig):
     """Options of `smc`.
 
     Attributes:
@@ -30,20 +29,11 @@ class SmcConfig:
             None takes half the standard deviation of the values one span behind the root.
         threshold: particles are drawn anew where the effective sample size is below this share of them; 0 never does,
             1 does whenever weights differ.
-
-    Raises:
-        SearchError: an option is out of its range.
     """
 
-    particles: int | None = None
-    temperature: float | None = None
-    threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_count(self, "particles")
-        if self.temperature is not None:
-            check_real(self, "temperature", strict=True)
-        check_real(self, "threshold", high=1.0)
+    particles: Count | None = None
+    temperature: Positive | None = None
+    threshold: float = Field(0.5, ge=0, le=1)
 
 
 def smc(problem: Problem, config: SmcConfig) -> Steps:

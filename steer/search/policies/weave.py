@@ -9,15 +9,15 @@ log-mean-exp of their children, not the log-sum-exp, and nodes may be expanded a
 
 import heapq
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from typing import Literal
 
 from steer.search.environment import Request
 from steer.search.fields import Status
 from steer.search.policies.backup import BACKUPS, log_softmax, truncated_gumbels
 from steer.search.policies.planning import (
-    check_choice,
-    check_count,
-    check_real,
+    Count,
+    PolicyConfig,
+    Positive,
     draws,
     planned_temperature,
     share,
@@ -27,8 +27,7 @@ from steer.search.policies.planning import (
 from steer.search.problem import Problem, Steps
 
 
-@dataclass(frozen=True, kw_only=True)
-class WeaveConfig:
+class WeaveConfig(PolicyConfig):
     """Options of `weave`, named as in MiniHF.
 
     Attributes:
@@ -43,26 +42,17 @@ class WeaveConfig:
             number of its children.
         widen: whether nodes are expanded again where nothing new within the lookahead is left; MiniHF does not.
         leaves: nodes that are expanded at once, in one batch; MiniHF has 1.
-
-    Raises:
-        SearchError: an option is out of its range.
     """
 
-    budget: int | None = None
-    round_budget: int | None = None
-    n_expand: int | None = None
-    beam_width: int = 1
-    max_lookahead: int = 3
-    temperature: float | None = None
-    backup: str = "logmeanexp"
+    budget: Count | None = None
+    round_budget: Count | None = None
+    n_expand: Count | None = None
+    beam_width: Count = 1
+    max_lookahead: Count = 3
+    temperature: Positive | None = None
+    backup: Literal["logmeanexp", "logsumexp"] = "logmeanexp"
     widen: bool = True
-    leaves: int = 1
-
-    def __post_init__(self) -> None:
-        check_count(self, "budget", "round_budget", "n_expand", "beam_width", "max_lookahead", "leaves")
-        if self.temperature is not None:
-            check_real(self, "temperature", strict=True)
-        check_choice(self, "backup", BACKUPS)
+    leaves: Count = 1
 
     @property
     def fanout(self) -> float:

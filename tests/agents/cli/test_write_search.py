@@ -309,8 +309,8 @@ def test_wrong_usage(options: tuple[str, ...], message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--policy-option", "expand=4"), "policy 'best_of_n' has no option expand; it takes n"),
-        (("--policy-option", "n=0"), "n=0, expected a whole number from 1 on"),
+        (("--policy-option", "expand=4"), "BestOfNConfig: expand: unknown key; expected n"),
+        (("--policy-option", "n=0"), "n: Input should be greater than or equal to 1 (got 0)"),
         (("--menu", "101"), "strength lies in [0, 100]"),
         (("--rewards", "none.yaml"), "none.yaml"),
     ],

@@ -180,7 +180,7 @@ def test_policies_are_made_by_name() -> None:
     assert policy is POLICIES["mcts"][0] and config.leaves == 2
     with pytest.raises(SearchError, match="unknown policy 'mtcs'; expected one of best_of_n, beam"):
         make_policy("mtcs")
-    with pytest.raises(SearchError, match="'beam' has no option leaves; it takes width, expand"):
+    with pytest.raises(SearchError, match="BeamConfig: leaves: unknown key; expected one of width, expand"):
         make_policy("beam", {"leaves": 2})
 
 
