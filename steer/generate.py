@@ -73,7 +73,6 @@ def write(
     """Write on from a context, pulled towards goals that the model never reads.
 
     Args:
-        model: writes.
         context: a text, or its token ids; or a list of them. It is all that the model sees besides what it writes.
         toward: a text, a latent `[z_dim]` (or one per context, `[B, z_dim]`) or a `Pull`; or several of them.
         avoid: what to stay away from, likewise.

@@ -70,6 +70,34 @@ def suggest(word: object, known: Collection[str], taken: Collection[str] = ()) -
     return f"expected {'one of ' if len(known) > 1 else ''}{', '.join(known) or 'none'}"
 
 
+def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Dotted names of the leaves that are not alike in nested JSON, by name, and in words what there was and is."""
+    then, here = dict(_leaves_of(was)), dict(_leaves_of(now))
+    keys = sorted(key for key in then.keys() | here.keys() if then.get(key) != here.get(key))
+
+    def shown(leaves: Mapping[str, Any], key: str) -> str:
+        return repr(leaves[key])[:60] if key in leaves else "not there"
+
+    return [(key, f"{key} was {shown(then, key)}, now it is {shown(here, key)}") for key in keys]
+
+
+def _leaves_of(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves_of(item, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            yield from _leaves_of(item, f"{prefix}.{index}")
+    else:
+        yield prefix, value
+
+
+def first_error(error: pydantic.ValidationError) -> str:
+    """The first of pydantic's errors on one line, for files that no person wrote: its place, and what is wrong."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
+
+
 def unknown_keys(given: Mapping[str, Any], known: Collection[str], what: str) -> pydantic.ValidationError | None:
     """An error for pydantic about keys that a part with changing keys does not have; None if it has all of them."""
     details: list[InitErrorDetails] = []

@@ -3,24 +3,16 @@
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
-from enum import StrEnum
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from agents.errors import InputError
 
-
-class Long(StrEnum):
-    """What to do with a text longer than a span; see `LatentModel.encode`."""
-
-    ERROR = "error"
-    MEAN = "mean"
-    TRUNCATE = "truncate"
-
+Long = Literal["error", "mean", "truncate"]  # what to do with a text longer than a span; see `LatentModel.encode`
 
 ModelOption = Annotated[
     str | None,

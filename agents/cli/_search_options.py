@@ -3,9 +3,8 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,15 +21,8 @@ PANEL = "Search (--method search, guided-search)"
 BUDGET = 16
 
 
-class Policy(StrEnum):
-    """The policies of `steer.search.policies`, named here so that `--help` needs no torch."""
-
-    BEST_OF_N = "best_of_n"
-    BEAM = "beam"
-    SMC = "smc"
-    WEAVE = "weave"
-    MCTS = "mcts"
-    GUMBEL = "gumbel"
+# The policies of `steer.search.policies`, named here so that `--help` needs no torch.
+Policy = Literal["best_of_n", "beam", "smc", "weave", "mcts", "gumbel"]
 
 
 def _option(name: str, help: str, **more: Any) -> Any:
@@ -129,7 +121,6 @@ class Search:
         Ctrl-C ends it with what was found by then, and with the status `interrupted`.
 
         Args:
-            model: writes.
             contexts: visible texts.
             terminals: one per context; may be empty where nothing guides.
             seeds: one per context.
@@ -164,17 +155,17 @@ def make_search(options: SearchOptions, how: "WriteOptions") -> Search | None:
         typer.BadParameter: options that contradict each other or cannot be read.
         SteerError: a value out of range, an unknown option of the policy, or rewards that make no sense.
     """
-    if not how.method.searches:
+    if not how.searches:
         if given := options.given():
             raise typer.BadParameter(
-                f"{given[0]} belongs to --method search or guided-search; got --method {how.method.value}"
+                f"{given[0]} belongs to --method search or guided-search; got --method {how.method}"
             )
         return None
     _check(options, how)
     from steer.rewards import load_rewards
     from steer.search.policies import make_policy
 
-    policy = (options.policy or Policy.MCTS).value
+    policy = options.policy or "mcts"
     policy_options = dict(_policy_option(text) for text in options.policy_option or ())
     make_policy(policy, policy_options)
     how.config()  # checks itself
@@ -193,12 +184,12 @@ def make_search(options: SearchOptions, how: "WriteOptions") -> Search | None:
 
 
 def _check(options: SearchOptions, how: "WriteOptions") -> None:
-    guided = how.method.needs_terminal
+    guided = how.guided
     if how.temperature == 0 and not guided:
         raise typer.BadParameter("--temperature 0 writes one text only; a search compares several: give one above 0")
     if options.budget is not None and options.budget_tokens is not None:
         raise typer.BadParameter("--budget and --budget-tokens both limit the tokens; give one of them")
-    if guided and how.drafts.value == "write" and options.budget == 1:
+    if guided and how.drafts == "write" and options.budget == 1:
         raise typer.BadParameter("--budget 1: a guided span costs a draft and a span; guided-search needs at least 2")
     seconds = options.budget_seconds
     if seconds is not None and not 0 < seconds < float("inf"):
@@ -219,7 +210,7 @@ def _menu(texts: Sequence[str], how: "WriteOptions") -> "tuple[Action, ...]":
     from steer.search.action import Action
     from steer.search.config import UNGUIDED_MENU, guided_menu
 
-    guided = how.method.needs_terminal
+    guided = how.guided
     if not texts:
         return guided_menu(how.guidance_scale) if guided else UNGUIDED_MENU
     menu = []

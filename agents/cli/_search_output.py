@@ -60,7 +60,7 @@ def search_one(job: Job, search: Search, context: str, terminal: str | None, *, 
         raise InputError(f"not one span was written: {why}; a span has {loaded.span_tokens} tokens: try {advice}")
     if job.as_json:
         answer = {"context": context, "terminal": terminal, "text": result.text, "spans": result.spans}
-        answer |= {"ended": result.ended, "method": search.how.method.value, "seed": job.seed, "policy": search.policy}
+        answer |= {"ended": result.ended, "method": search.how.method, "seed": job.seed, "policy": search.policy}
         say.json({**answer, **_metrics(result), "tree": tree})
     else:
         say.result(result.text)
@@ -86,7 +86,6 @@ class SearchedRows:
     Args:
         job: how, and with which seed; its tree is a folder here.
         search: what to do.
-        model: writes.
         show: is told the tokens of a group.
 
     Attributes:
@@ -169,13 +168,13 @@ def _made_with(search: Search, model: "LatentModel", terminals: Sequence[str], s
 
     how, config = search.how, search.how.config()
     return {
-        "method": how.method.value,
+        "method": how.method,
         "spans": how.spans,
         "terminals": list(terminals),
         "long": how.how_long,
         "seeds": list(seeds),
         "menu": [asdict(action) for action in search.menu],
-        "schedule": asdict(config.schedule) if how.method.needs_terminal else None,
+        "schedule": asdict(config.schedule) if how.guided else None,
         "sampling": asdict(config.sampling),
         "rewards": search.chosen_rewards(model, bool(terminals)).model_dump(mode="json"),
         "identity": model_identity(model),

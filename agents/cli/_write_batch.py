@@ -64,7 +64,7 @@ def write_batch(job: Job, options: BatchOptions, source: Path) -> None:
 
 def _read(job: Job, search: Search | None, source: Path) -> tuple[list[Pair], bool]:
     """The rows, and whether they are written towards terminals."""
-    needed = job.how.method.needs_terminal
+    needed = job.how.guided
     pairs = batches.read_pairs(source, need_terminal=needed)
     if not needed and search is not None and any(pair.terminal for pair in pairs):
         return batches.read_pairs(source, need_terminal=True), True  # where some lines have one, all must

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,41 +18,11 @@ if TYPE_CHECKING:
     from steer.writing.guided import Written
 
 
-class Method(StrEnum):
-    """How a terminal is mixed in."""
-
-    UNGUIDED = "unguided"
-    FIXED = "fixed"
-    ANNEALED = "annealed"
-    SEARCH = "search"
-    GUIDED_SEARCH = "guided-search"
-
-    @property
-    def searches(self) -> bool:
-        """Whether many candidates are written and the best is taken."""
-        return self in (Method.SEARCH, Method.GUIDED_SEARCH)
-
-    @property
-    def needs_terminal(self) -> bool:
-        """Whether nothing can be written without one."""
-        return self not in (Method.UNGUIDED, Method.SEARCH)
-
-
-class Schedule(StrEnum):
-    """The schedules of `steer.latents.schedules`, named here so that `--help` needs no torch."""
-
-    CONSTANT = "constant"
-    LINEAR = "linear"
-    LINEAR_BIGVAE = "linear_bigvae"
-    COSINE = "cosine"
-    BRIDGE = "bridge"
-
-
-class Drafts(StrEnum):
-    """How the model proposes what a terminal is mixed into; see `steer.writing.proposals`."""
-
-    WRITE = "write"
-    HEAD = "head"
+Method = Literal["unguided", "fixed", "annealed", "search", "guided-search"]  # how a terminal is mixed in
+# The schedules of `steer.latents.schedules` and the ways of drafting of `steer.writing.proposals`, named here so that
+# `--help` needs no torch.
+Schedule = Literal["constant", "linear", "linear_bigvae", "cosine", "bridge"]
+Drafts = Literal["write", "head"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +34,7 @@ class WriteOptions:
     """
 
     spans: Annotated[int, typer.Option("--spans", "-n", min=1, help="Spans to write.")] = 6
-    method: Annotated[Method, typer.Option("--method", help="How the terminal is mixed in.")] = Method.ANNEALED
+    method: Annotated[Method, typer.Option("--method", help="How the terminal is mixed in.")] = "annealed"
     schedule: Annotated[
         Schedule | None, typer.Option("--schedule", help="Of annealed guidance; bridge if not given.")
     ] = None
@@ -75,7 +44,7 @@ class WriteOptions:
     guidance_scale: GuidanceScaleOption = 1.25
     drafts: Annotated[
         Drafts, typer.Option("--drafts", help="Write a span as a draft, or ask the model's draft head.")
-    ] = Drafts.WRITE
+    ] = "write"
     temperature: TemperatureOption = 0.7
     top_p: TopPOption = 0.95
     long: Annotated[
@@ -84,27 +53,35 @@ class WriteOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        name = self.method.value
-        if self.schedule is not None and self.method not in (Method.ANNEALED, Method.GUIDED_SEARCH):
+        name = self.method
+        if self.schedule is not None and name not in ("annealed", "guided-search"):
             raise typer.BadParameter(f"--schedule belongs to --method annealed or guided-search; got --method {name}")
-        if self.weight is not None and not self.method.needs_terminal:
+        if self.weight is not None and not self.guided:
             raise typer.BadParameter(f"--weight says how much of the terminal is mixed in; --method {name} mixes none")
+
+    @property
+    def searches(self) -> bool:
+        """Whether many candidates are written and the best is taken."""
+        return self.method in ("search", "guided-search")
+
+    @property
+    def guided(self) -> bool:
+        """Whether nothing can be written without a terminal."""
+        return self.method not in ("unguided", "search")
 
     @property
     def how_long(self) -> str:
         """What is done with a terminal that is longer than a span, as `LatentModel.encode` has it."""
-        return (self.long or Long.ERROR).value
+        return self.long or "error"
 
     def pull_schedule(self) -> "ScheduleConfig":
         """The schedule of the pull: a constant weight, or one that ends at `weight`."""
         from steer.latents.schedules import ScheduleConfig
 
-        if self.method is Method.FIXED:
+        if self.method == "fixed":
             return ScheduleConfig("constant", start=0.5 if self.weight is None else self.weight)
-        name = self.schedule or Schedule.BRIDGE
-        if name is Schedule.CONSTANT:
-            return ScheduleConfig(name.value, start=self.weight)
-        return ScheduleConfig(name.value, end=self.weight)
+        name = self.schedule or "bridge"
+        return ScheduleConfig(name, **{"start" if name == "constant" else "end": self.weight})
 
     def config(self) -> "WritingConfig":
         """How to write, as the library has it.
@@ -120,7 +97,7 @@ class WriteOptions:
             sampling=SamplingConfig(temperature=self.temperature, top_p=self.top_p),
             guidance_scale=self.guidance_scale,
             schedule=self.pull_schedule(),
-            drafts=self.drafts.value,
+            drafts=self.drafts,
         )
 
     def write(
@@ -131,7 +108,7 @@ class WriteOptions:
         from steer.writing.guided import write_guided
 
         config, pulls = self.config(), []
-        if self.method is not Method.UNGUIDED:
+        if self.method != "unguided":
             latents = model.encode(list(terminals), long=self.how_long)
             pulls.append(Pull(latents, config.schedule.weights(self.spans)))
         return write_guided(model, list(contexts), pulls=pulls, seeds=list(seeds), config=config)

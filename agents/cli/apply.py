@@ -10,7 +10,6 @@ from agents.cli._options import (
     ContextOption,
     GuidanceScaleOption,
     JsonOption,
-    Long,
     LongOption,
     ModelOption,
     SeedOption,
@@ -38,7 +37,7 @@ def apply(
     guidance_scale: GuidanceScaleOption = 1.0,
     temperature: TemperatureOption = 0.7,
     top_p: TopPOption = 0.95,
-    long: LongOption = Long.ERROR,
+    long: LongOption = "error",
     seed: SeedOption = 0,
     model: ModelOption = None,
     as_json: JsonOption = False,
@@ -68,10 +67,10 @@ def apply(
     with say.status("writing"):
         start = loaded.encode_ids([loaded.to_ids(visible)[-loaded.span_tokens :]])
         if op:
-            pull = Pull(task_vector(loaded.encode(op, long=long.value)), torch.tensor([weight]))
+            pull = Pull(task_vector(loaded.encode(op, long=long)), torch.tensor([weight]))
             moved = mix(start, [pull], 0)
         else:
-            before, after = (loaded.encode(texts or [], long=long.value) for texts in (source, target))
+            before, after = (loaded.encode(texts or [], long=long) for texts in (source, target))
             moved = apply_op(start, before, after, strength)
         written = write_guided(
             loaded,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agents.cli._models import load_model
-from agents.cli._options import JsonOption, Long, LongOption, ModelOption, OverwriteOption, refuse_existing
+from agents.cli._options import JsonOption, LongOption, ModelOption, OverwriteOption, refuse_existing
 from agents.cli._output import Output, output
 from agents.errors import InputError
 
@@ -26,7 +26,7 @@ def encode(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the latents as a NumPy file, float32 [n, z].")
     ] = None,
-    long: LongOption = Long.ERROR,
+    long: LongOption = "error",
     model: ModelOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -43,7 +43,7 @@ def encode(
         refuse_existing(out, overwrite=overwrite)
     loaded = load_model(say, model)
     with say.status(f"encoding {len(rows)} texts"):
-        latents = loaded.encode(rows, long=long.value).numpy()
+        latents = loaded.encode(rows, long=long).numpy()
     if out is not None:
         _save(out, latents)
         say.note(f"float32 {list(latents.shape)} written to {out}")

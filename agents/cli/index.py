@@ -1,9 +1,8 @@
 """`steer index`: one's own documents, found by meaning; and plans made of what they tell."""
 
 import dataclasses
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,26 +12,14 @@ from agents.cli._options import JsonOption, ModelOption, OverwriteOption, refuse
 from agents.cli._output import output
 from agents.errors import InputError
 
+CutAt = Literal["sentences", "tokens"]  # where documents are cut into passages
+Kind = Literal["auto", "flat", "hnsw", "ivfpq"]  # of index
+Dtype = Literal["float32", "bfloat16", "float16"]
+
 StoreOption = Annotated[Path, typer.Option("--store", "-s", help="Folder of the index.")]
+KindOption = Annotated[Kind, typer.Option("--kind", help="Of the index; auto chooses by the number of passages.")]
 KOption = Annotated[int, typer.Option("--top", "-k", min=1, help="How many to show.")]
 SOURCES = 12  # of an index that are named
-DTYPES = ("float32", "bfloat16", "float16")
-
-
-class CutAt(StrEnum):
-    """Where documents are cut into passages."""
-
-    SENTENCES = "sentences"
-    TOKENS = "tokens"
-
-
-class Kind(StrEnum):
-    """Kinds of index to choose from."""
-
-    AUTO = "auto"
-    FLAT = "flat"
-    HNSW = "hnsw"
-    IVFPQ = "ivfpq"
 
 
 def build(
@@ -43,16 +30,13 @@ def build(
     ],
     store: StoreOption,
     cut: Annotated[CutAt, typer.Option("--cut", help="Make passages of whole sentences, or of a span each.")] = (
-        CutAt.SENTENCES
+        "sentences"
     ),
     batch: Annotated[int, typer.Option("--batch", min=1, help="Documents that are encoded and stored together.")] = 64,
     dtype: Annotated[
-        str | None,
-        typer.Option("--dtype", help=f"Encode in {', '.join(DTYPES)}; bfloat16 is the fastest on many machines."),
+        Dtype | None, typer.Option("--dtype", help="Of the encoder; bfloat16 is the fastest on many machines.")
     ] = None,
-    kind: Annotated[Kind, typer.Option("--kind", help="Of the index; auto chooses by the number of passages.")] = (
-        Kind.AUTO
-    ),
+    kind: KindOption = "auto",
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,8 +46,6 @@ def build(
     index is built anew, or extended, as the kind that suits its size.
     """
     say = output(ctx)
-    if dtype is not None and dtype not in DTYPES:
-        raise typer.BadParameter(f"--dtype {dtype} is unknown; expected one of {', '.join(DTYPES)}")
     loaded = load_model(say, model, dtype=dtype)
 
     from agents.index.build import BuildReport, build_index, open_index
@@ -76,7 +58,7 @@ def build(
                     loaded,
                     opened,
                     read_documents(corpus),
-                    Cutter(loaded, cut.value),
+                    Cutter(loaded, cut),
                     batch=batch,
                     on_batch=lambda so_far: bar.show("passages", so_far.spans, None),
                 )
@@ -86,7 +68,7 @@ def build(
         assert isinstance(report, BuildReport)
         total = len(opened)
         with say.status(f"building the index of {total:,} passages"):
-            opened.optimize(kind.value)
+            opened.optimize(kind)
     if as_json:
         say.json({"store": store, "total": total, "report": report})
         return
@@ -230,9 +212,7 @@ def repair(ctx: typer.Context, store: StoreOption) -> None:
 def optimize(
     ctx: typer.Context,
     store: StoreOption,
-    kind: Annotated[Kind, typer.Option("--kind", help="Of the index; auto chooses by the number of records.")] = (
-        Kind.AUTO
-    ),
+    kind: KindOption = "auto",
     ef_search: Annotated[
         int | None,
         typer.Option("--ef-search", min=1, help="Of an hnsw index: candidates kept in a search; more finds more."),
@@ -244,10 +224,10 @@ def optimize(
 
     with VectorStore.open(store) as opened, say.status("building the index"):
         opened.compact()
-        opened.optimize(kind.value)
+        opened.optimize(kind)
         if ef_search is not None:
             config = opened.stats().index
-            if config.kind != Kind.HNSW.value:
+            if config.kind != "hnsw":
                 raise InputError(f"--ef-search is for an hnsw index, and this one is {config.kind}; add --kind hnsw")
             opened.optimize(dataclasses.replace(config, ef_search=ef_search))
         found = opened.stats()

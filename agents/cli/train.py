@@ -1,9 +1,8 @@
 """`steer train all`, `base` and `autoencoder`: from recipes."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,14 +19,7 @@ AUTOENCODER = ("autoencoder", "reach", "prior", "package")
 ALL = ("base", "autoencoder", "reach", "prior", "package")
 
 
-class Held(StrEnum):
-    """How a frozen base is held in memory; see `steer.models.quantization`."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    EIGHT = "8bit"
-    FOUR = "4bit"
-
+Held = Literal["float32", "bfloat16", "8bit", "4bit"]  # a frozen base in memory; see `steer.models.quantization`
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, such as those in recipes/.")]
 DataRootOption = Annotated[Path, typer.Option("--data-root", help="Folder that the recipe's paths start from.")]
@@ -112,7 +104,7 @@ def train_autoencoder(
         _go(ctx, recipe, data_root, options, AUTOENCODER, smoke_run=smoke_run)
         return
     say, out = talk(ctx), options.out
-    chosen, path = choose_recipe(recipe, base, data or (), out, steps=steps, load_in=load_in and load_in.value)
+    chosen, path = choose_recipe(recipe, base, data or (), out, steps=steps, load_in=load_in)
     if not options.dry and path != recipe and keep_recipe(say, chosen, path):
         warn(say, chosen, path, AUTOENCODER, out)
     _go(ctx, path, data_root, options, AUTOENCODER, smoke_run=smoke_run, recipe=chosen)

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,12 +20,7 @@ if TYPE_CHECKING:
 WORDS = 160  # characters of a span that are shown where the terminal is wide enough
 
 
-class Format(StrEnum):
-    """What trees are exported to."""
-
-    GRAPHML = "graphml"
-    JSON = "json"
-    DOT = "dot"
+Format = Literal["graphml", "json", "dot"]  # what trees are exported to
 
 
 def show(
@@ -79,7 +73,7 @@ def export(
 ) -> None:
     """Write a search tree as GraphML (Gephi, Cytoscape), JSON or Graphviz. Latents are left out."""
     say = output(ctx)
-    endings = {".graphml": Format.GRAPHML, ".json": Format.JSON, ".dot": Format.DOT, ".gv": Format.DOT}
+    endings: dict[str, Format] = {".graphml": "graphml", ".json": "json", ".dot": "dot", ".gv": "dot"}
     chosen = form or endings.get(out.suffix.lower())
     if chosen is None:
         raise typer.BadParameter(f"--out {out} ends in none of {', '.join(endings)}; give --format")
@@ -91,9 +85,9 @@ def export(
 
     tree, record = load_tree(source)
     to_text = open_words(say, tree, record, model)
-    if chosen is Format.GRAPHML:
+    if chosen == "graphml":
         write_graphml(tree, out, to_text, root=root)
-    elif chosen is Format.DOT:
+    elif chosen == "dot":
         out.write_text(to_dot(tree, to_text, root=root), encoding="utf-8", errors="replace")
     else:
         value = plain({"record": record, **to_json(tree, to_text, root=root)})

@@ -9,7 +9,6 @@ from agents.cli._options import (
     ContextFileOption,
     ContextOption,
     JsonOption,
-    Long,
     ModelOption,
     SeedOption,
     read_context,
@@ -53,13 +52,13 @@ def write(
     if batch.batch is not None:
         _check_batch(text, batch, search)
         # One long line must not stop a batch of hundreds; it is told, and --long error brings the strictness back.
-        how = replace(how, long=how.long or Long.MEAN)
+        how = replace(how, long=how.long or "mean")
         write_batch(Job(say, how, search, seed, model, as_json), batch, batch.batch)
         return
     if batch.out is not None or (batch.overwrite and search.tree is None):
         raise typer.BadParameter("--out and --overwrite belong to --batch; a single text is printed")
-    if text.terminal is None and how.method.needs_terminal:
-        raise typer.BadParameter(f"--method {how.method.value} needs --terminal TEXT (or choose --method unguided)")
+    if text.terminal is None and how.guided:
+        raise typer.BadParameter(f"--method {how.method} needs --terminal TEXT (or choose --method unguided)")
     job = Job(say, how, search, seed, model, as_json)
     found = make_search(search, how)
     visible = read_context(text.context, text.context_file)
@@ -73,7 +72,7 @@ def write(
         say.result(written.text)
         return
     answer = {"context": visible, "terminal": text.terminal, "text": written.text, "spans": written.spans}
-    say.json({**answer, "ended": written.ended, "method": how.method.value, "seed": seed})
+    say.json({**answer, "ended": written.ended, "method": how.method, "seed": seed})
 
 
 def _check_batch(text: TextOptions, batch: BatchOptions, search: SearchOptions) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, final
 
@@ -15,6 +15,7 @@ from agents.experiments.kind import Kind
 from agents.experiments.spec import Experiment
 from agents.simulation.manifest import model_identity, platform_of, utc_now, versions_here
 from steer.models.latent_model import LatentModel
+from steer.records import differences, first_error
 
 K = TypeVar("K", bound=Kind[Any])
 
@@ -109,8 +110,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        raise RunDamaged(f"{path} is no experiment's: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise RunDamaged(f"{path} is no experiment's: {first_error(error)}") from error
 
 
 def check_settings(was: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> None:
@@ -120,7 +120,7 @@ def check_settings(was: Mapping[str, Any], settings: Mapping[str, Any], folder: 
         RunMismatch: they differ; says in what.
     """
     # Names first: of an arm that is gone they say more than its other keys.
-    if differ := sorted(_differences(was, settings), key=lambda item: (not item[0].endswith(".name"), item[0])):
+    if differ := sorted(differences(was, settings), key=lambda item: (not item[0].endswith(".name"), item[0])):
         shown = "; ".join(said for _, said in differ[:3])
         more = f" (and {len(differ) - 3} more)" if len(differ) > 3 else ""
         raise RunMismatch(f"{folder} holds a run of another experiment: {shown}{more}; choose another --out")
@@ -132,37 +132,11 @@ def check_model(was: Mapping[str, Any], model: LatentModel) -> None:
     Raises:
         RunMismatch: they differ; says in what.
     """
-    for _, said in _differences(was, json.loads(json.dumps(model_identity(model)))):
+    for _, said in differences(was, json.loads(json.dumps(model_identity(model)))):
         raise RunMismatch(
             f"the run was made with another model: {said}; give the model {was.get('name')!r} as it was then, or "
             "choose another --out"
         )
-
-
-def _differences(was: Mapping[str, Any], is_now: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Dotted names of leaves that are not alike in nested JSON, in their order, and what there was and is."""
-    then, now = dict(_flat(was)), dict(_flat(is_now))
-    return [
-        (key, f"{key} was {_show(then, key)}, now it is {_show(now, key)}")
-        for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key)
-    ]
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested JSON by dotted names."""
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        for index, item in enumerate(value):
-            yield from _flat(item, f"{prefix}.{index}")
-    else:
-        yield prefix, value
-
-
-def _show(flat: Mapping[str, Any], key: str) -> str:
-    return repr(flat[key])[:60] if key in flat else "not there"
 
 
 def _hash(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from steer.errors import UnsupportedBase
 
@@ -41,7 +42,7 @@ class BorderedCollator:
 
 
 @torch.no_grad()
-def check_borders(model: Any, border: int) -> None:
+def check_borders(model: PreTrainedModel, border: int) -> None:
     """Look whether a model keeps packed stories apart.
 
     Raises:

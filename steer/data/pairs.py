@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from steer.errors import CorpusError
 from steer.sentences import full_sentences
+
+if TYPE_CHECKING:
+    from steer.models.latent_model import LatentModel
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Pair:
 
 
 def make_pairs(
-    model: Any,
+    model: "LatentModel",
     stories: Sequence[str],
     count: int,
     *,
@@ -66,7 +69,7 @@ def make_pairs(
     )
 
 
-def _pair(model: Any, number: int, story: str, rng: np.random.Generator, context_tokens: int) -> Pair | None:
+def _pair(model: "LatentModel", number: int, story: str, rng: np.random.Generator, context_tokens: int) -> Pair | None:
     sentences = full_sentences(story)
     lengths = [len(model.to_ids(s)) for s in sentences]
     taken, used = 0, 0

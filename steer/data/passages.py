@@ -4,13 +4,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from steer.data.windows import sentence_ends
+
+if TYPE_CHECKING:
+    from steer.models.latent_model import LatentModel
 
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}")
 RIVALS = 8  # other stories with a shared name, kept per story
@@ -103,14 +106,19 @@ def cut_story(
 
 
 def encode_passages(
-    model: Any, stories: Sequence[str], *, seed: int = 0, first: int = 0, spans: int = 16, batch_size: int = 64
+    model: "LatentModel",
+    stories: Sequence[str],
+    *,
+    seed: int = 0,
+    first: int = 0,
+    spans: int = 16,
+    batch_size: int = 64,
 ) -> dict[str, Tensor]:
     """Cut and encode stories. Story i depends on `(seed, first + i)` only.
 
     Sentences are encoded as goals are: from their text, stripped.
 
     Args:
-        model: a `LatentModel`.
         stories: texts.
         seed: of the cuts.
         first: number of the first story.
@@ -129,8 +137,7 @@ def encode_passages(
         for begin, end, is_span in cut_story(ids, ends, model.span_tokens, rng, spans=spans):
             row = ids[begin:end].tolist()
             if not is_span:
-                text = model.to_text(row).strip()
-                row = model.to_ids(" " + text if model.latent_config.prefix_space else text)[: model.span_tokens]
+                row = model.encoded_ids(model.to_text(row).strip())[: model.span_tokens]
             if row:
                 rows.append(row)
                 places.append((first + number, begin, end, is_span))

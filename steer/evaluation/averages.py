@@ -33,12 +33,9 @@ def average_figures(
     their spans are the same for every k, and what stands for the rest of a story is never averaged.
 
     Args:
-        model: a `LatentModel`.
         cut: stories as spans, of `cut_spans`.
-        embed: texts -> unit vectors.
         count: stories, at most; texts are told apart among as many.
         seed: of stories and spans.
-        progress: called with what is measured, rows done, and rows in all.
 
     Returns:
         `stories`, `rest` (spans that stand for the rest), and `sizes`, for each k (as text) `one_story` and (k above

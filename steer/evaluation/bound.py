@@ -58,7 +58,6 @@ def bound_figures(
         spans: unseen token rows of exactly S tokens each.
         samples: K, of each span's latent.
         seed: of the samples.
-        progress: called with what is measured, rows done, and rows in all.
 
     Returns:
         `spans`, `samples`; `elbo` and `importance`, upper bounds on the NLL from the two bounds above (`importance` is

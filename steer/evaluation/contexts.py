@@ -22,10 +22,7 @@ def context_figures(
     it cannot know.
 
     Args:
-        model: a `LatentModel`.
         pairs: of different unseen stories; at least three.
-        embed: texts -> unit vectors.
-        progress: called with what is measured, rows done, and rows in all.
 
     Returns:
         `sentences`, and shares with intervals. Of texts: `nearest`, nearest to their own sentence among all; `fits`,

@@ -88,7 +88,6 @@ def encode_continuations(
     were steered here and there.
 
     Args:
-        model: a `LatentModel`.
         stories: texts.
         seed: of the cuts.
         first: number of the first story.
@@ -133,7 +132,6 @@ def read_hidden(model: LatentModel, rows: Sequence[Row], latents: Sequence[Tenso
     All null latents of a row stand behind its text, each with the positions and the sight that it has before its span.
 
     Args:
-        model: a `LatentModel`.
         rows: stretches of stories.
         latents: `[n, z_dim]` of each row's spans.
     """

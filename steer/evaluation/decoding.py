@@ -20,8 +20,8 @@ from steer.writing.stream import Stream
 from steer.writing.writer import open_writer
 
 Ids = tuple[int, ...]
-Embed = Callable[[Sequence[str]], Tensor]
-Progress = Callable[[str, int, int], None]
+Embed = Callable[[Sequence[str]], Tensor]  # texts -> unit vectors `[n, d]`
+Progress = Callable[[str, int, int], None]  # told what is measured, rows done, and rows in all
 
 GREEDY = SamplingConfig(temperature=0.0)
 ANYTHING = Limits(plays=True)
@@ -90,7 +90,6 @@ def decode(
     """The likeliest span, token by token, that the router writes from each latent.
 
     Args:
-        model: a `LatentModel`.
         z: `[n, z_dim]`.
         contexts: visible token ids per row. By default there is none at all, not even the token with which a text
             begins, as for the isolated spans of training: behind that token the router begins a story.

@@ -42,7 +42,6 @@ def write_arm(
     """Write behind every pair's context, unguided or pulled to the pair's terminal.
 
     Args:
-        model: a `LatentModel`.
         pairs: contexts and terminals.
         config: how.
         guided: whether terminals pull, by the schedule of `config`.
@@ -94,7 +93,6 @@ def ending_figures(
     """How often the endings of each of `ARMS` arrive.
 
     Args:
-        model: a `LatentModel`.
         pairs: contexts and terminals; right terminals are ranked among each 100.
         embed: texts -> unit vectors, the judge's.
         config: how all arms write, without guidance.

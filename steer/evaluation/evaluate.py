@@ -31,7 +31,6 @@ def evaluate(
     """All figures of `steer eval`.
 
     Args:
-        model: a `LatentModel`.
         stories: text that the model was not trained on.
         pairs: context and terminal pairs for the endings, and as many spans, paths and groups for the quality of
             latents; right terminals are ranked among each 100.

@@ -31,12 +31,10 @@ def quality_figures(
     """Spans written again, bounds, lines, averages, and one latent in two contexts; as many of each as there are pairs.
 
     Args:
-        model: a `LatentModel`.
         stories: unseen text.
         pairs: of these stories, see `steer.data.pairs.make_pairs`; their terminals are the sentences. At least two.
         embed: texts -> unit vectors; by default the model's own encoder.
         seed: of spans, groups and samples.
-        progress: called with what is measured, rows done, and rows in all.
 
     Returns:
         `similarity`, "given" or "encoder"; and `reconstruction`, `bound`, `paths`, `averages` (where enough stories
@@ -82,12 +80,10 @@ def latent_figures(
     stands in its context, and the null arm is the bare base without a latent, as in MiniHF's guidance.
 
     Args:
-        model: a `LatentModel`.
         stories: unseen text.
         rows: windows of `spans` spans.
         spans, context: spans per window, tokens before it.
         seed: chooses the windows.
-        progress: called with what is measured, batches done, and batches in all.
     """
     if not stories:
         raise CorpusError("no stories to evaluate on")

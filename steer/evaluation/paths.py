@@ -25,10 +25,7 @@ def path_figures(
     themselves, not with what is written at the ends.
 
     Args:
-        model: a `LatentModel`.
         sentences: unseen, of different stories, each at most a span long; at least two.
-        embed: texts -> unit vectors.
-        progress: called with what is measured, rows done, and rows in all.
 
     Returns:
         `paths` and `t`; for each t the means `to_a`, `to_b` (cosines) and `base_nll` (nats per token); `unrelated`, the

@@ -37,7 +37,6 @@ def prior_figures(
         stories: text that it was not trained on.
         limit: stories used, drawn at random.
         seed: of stories, cuts and noise.
-        progress: called with what is measured, stories done, and stories in all.
 
     Returns:
         `nll` and, for comparison, `nll_marginal`: nats per number of the true next latent, under the head and under
@@ -88,7 +87,6 @@ def written_nearness(model: LatentModel, stories: Sequence[str], *, seed: int = 
     """Mean cosine of drafts by writing with the latents of what really follows, at one place per story.
 
     Args:
-        model: a `LatentModel`.
         stories: texts.
         seed: of the places and of the drafts.
         count: stories, at most.

@@ -87,7 +87,6 @@ def reach_figures(
         stories: text that it was not trained on.
         limit: stories used, drawn at random.
         seed: of stories, cuts and pairs.
-        progress: called with what is measured, stories done, and stories in all.
 
     Returns:
         `reach` and, for comparison, the bare `cosine` of the two latents: `auc_other`, `auc_rival`, `auc_earlier` (a

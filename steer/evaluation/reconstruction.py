@@ -19,10 +19,7 @@ def reconstruction_figures(
     was written.
 
     Args:
-        model: a `LatentModel`.
         spans: unseen token rows of one span each.
-        embed: texts -> unit vectors.
-        progress: called with what is measured, rows done, and rows in all.
 
     Returns:
         `spans`, and for `router`, and `decoder` where the model has one (MiniHF's stage 1): corpus `bleu` in [0, 1];

@@ -64,12 +64,10 @@ def play_figures(
     name, as in `Fox: "I am hungry," said Fox.`
 
     Args:
-        model: a `LatentModel`.
         stories: unseen text with speech in quotation marks.
         count: lines, of as many stories.
         seed: of lines and writing.
         sampling: settings; by default temperature 0.7 and top-p 0.95.
-        progress: called with what is measured, rows done, and rows in all.
 
     Returns:
         `lines`; `base_nll` of the lines that the plays have, nats per token; of those that were written the shares with

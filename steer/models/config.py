@@ -5,12 +5,14 @@ from typing import Any
 
 import pydantic
 import torch
+from transformers import PreTrainedModel
 
 from steer.errors import BaseMismatch, CheckpointError
 from steer.heads.bottleneck import LatentHead
 from steer.heads.prior import PriorConfig
 from steer.heads.reach import ReachConfig
 from steer.models.layouts import LAYOUTS, LayoutName
+from steer.records import first_error
 
 CONFIG_NAME = "steer_config.json"
 FORMAT_VERSION = 1
@@ -37,7 +39,7 @@ class BaseIdentity(pydantic.BaseModel):
     probe: list[float] = []
 
     @classmethod
-    def of(cls, model: Any, name: str) -> "BaseIdentity":
+    def of(cls, model: PreTrainedModel, name: str) -> "BaseIdentity":
         """The identity of a loaded base model."""
         config = model.config.get_text_config()
         weight = model.get_input_embeddings().weight
@@ -159,10 +161,7 @@ class LatentConfig(pydantic.BaseModel):
                 )
             return cls.model_validate_json(data)
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            raise CheckpointError(
-                f"{path} is damaged or of another version: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
-            ) from error
+            raise CheckpointError(f"{path} is damaged or of another version: {first_error(error)}") from error
 
     def save(self, folder: Path) -> None:
         """Write `steer_config.json`."""

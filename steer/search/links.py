@@ -1,27 +1,12 @@
 """Whether the links of a tree that comes from elsewhere fit together."""
 
-from typing import Protocol
-
 import numpy as np
-from numpy.typing import NDArray
 
 from steer.errors import SearchError
-from steer.search.fields import NONE
+from steer.search.fields import NONE, Columns
 
 
-class Linked(Protocol):
-    """A tree, as far as its links go; see `steer.search.tree.Tree`."""
-
-    size: int
-    span_tokens: int
-    parent: NDArray[np.int32]
-    root: NDArray[np.int32]
-    depth: NDArray[np.int32]
-    n_tokens: NDArray[np.int32]
-    duplicate_of: NDArray[np.int32]
-
-
-def check_links(tree: Linked) -> None:
+def check_links(tree: Columns) -> None:
     """Compare what can be told from the parents alone with what the tree has noted.
 
     Raises:

@@ -83,7 +83,6 @@ def write_searched(
     seeds (in float32 whatever else is in the batch); time limits and Ctrl-C cut it off after some batch.
 
     Args:
-        model: writes.
         contexts: visible text, or token ids, per row.
         terminals: wished-for ends: `[n, z_dim]` or `[z_dim]` float32, or texts; None searches for what the rewards say.
             They are pulled to by the schedule of `config`, over the spans up to the deadline.

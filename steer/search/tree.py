@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from steer.errors import SearchError
 from steer.noise import child_key
-from steer.search.fields import FIELDS, NONE, STATISTICS, Status
+from steer.search.fields import FIELDS, NONE, STATISTICS, Columns, Status
 from steer.search.links import check_links
 
 _COMPLETE = int(Status.COMPLETE)  # a plain number: policies ask for it all the time
 
 
 @final
-class Tree:
+class Tree(Columns):
     """The arena.
 
     Args:
@@ -48,35 +48,6 @@ class Tree:
         duplicate_of: int32, the earlier sibling with the same tokens; multiplicity: int32, how often it was drawn.
         visits, inflight, total, logit, gumbel, phi: statistics of policies; see `steer.search.policies`.
     """
-
-    parent: NDArray[np.int32]
-    root: NDArray[np.int32]
-    depth: NDArray[np.int32]
-    index: NDArray[np.int32]
-    action: NDArray[np.int32]
-    key: NDArray[np.int64]
-    status: NDArray[np.int32]
-    n_tokens: NDArray[np.int32]
-    tokens: NDArray[np.int32]
-    logprob: NDArray[np.float32]
-    written_from: NDArray[np.float32]
-    latent: NDArray[np.float32]
-    draft: NDArray[np.float32]
-    has_draft: NDArray[np.bool_]
-    components: NDArray[np.float32]
-    value: NDArray[np.float32]
-    duplicate_of: NDArray[np.int32]
-    multiplicity: NDArray[np.int32]
-    first_child: NDArray[np.int32]
-    last_child: NDArray[np.int32]
-    next_sibling: NDArray[np.int32]
-    n_children: NDArray[np.int32]
-    visits: NDArray[np.int32]
-    inflight: NDArray[np.int32]
-    total: NDArray[np.float64]
-    logit: NDArray[np.float32]
-    gumbel: NDArray[np.float32]
-    phi: NDArray[np.float32]
 
     def __init__(self, span_tokens: int, z_dim: int, components: Sequence[str] = (), *, capacity: int = 256) -> None:
         if span_tokens < 1 or z_dim < 0 or capacity < 1:

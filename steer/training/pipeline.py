@@ -220,7 +220,6 @@ def calibrate_reached(
     chance arrival must be rare for each of them.
 
     Args:
-        model: a `LatentModel`.
         stories: unseen text.
         count: sentences compared.
         quantile: share of unrelated pairs that stay below.

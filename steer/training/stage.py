@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from accelerate import PartialState
 
 from steer.errors import TrainingError
 from steer.files import write_atomic
+from steer.records import differences
 
 DONE = "done.json"
 SETTINGS = "settings.json"
 FREE = {"compile", "gradient_checkpointing"}  # how a step is computed, not what is learned
-SHOWN = 60  # characters of a value in a message
 
 
 def is_done(folder: Path) -> bool:
@@ -72,22 +72,13 @@ def changes(file: Path, settings: Mapping[str, Any]) -> list[str]:
     """In words, what is other in settings than in those that a file keeps; nothing where there is no file."""
     if not file.is_file():
         return []
-    return list(differences(json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(settings))))
+    before, now = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(settings))
+    return [said for key, said in differences(before, now) if key.rpartition(".")[2] not in FREE]
 
 
 def begun(stage: Path) -> bool:
     """Whether a stage has a checkpoint, or is done."""
     return is_done(stage) or next(stage.glob("**/checkpoint-*"), None) is not None
-
-
-def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """In words, what is other in `now` than it was."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in dict.fromkeys([*before, *now]):
-            if key not in FREE:
-                yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif before != now:
-        yield f"{name} was {json.dumps(before):.{SHOWN}}, is now {json.dumps(now):.{SHOWN}}"
 
 
 def tokenizer_digest(tokenizer: Any) -> str:

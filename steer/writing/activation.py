@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from steer.errors import GuidanceError, TextError
 from steer.models.base import backbone
@@ -26,7 +27,7 @@ from steer.models.latent_model import LatentModel
 from steer.models.tokens import pad_rows, text_begin
 
 
-def decoder_layers(model: Any) -> nn.ModuleList:
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The layers of a causal language model of `transformers`, lowest first.
 
     Raises:
@@ -41,7 +42,7 @@ def decoder_layers(model: Any) -> nn.ModuleList:
     )
 
 
-def middle_layer(model: Any) -> int:
+def middle_layer(model: PreTrainedModel) -> int:
     """The layer in the middle, counted from 0, where steering is said to do most."""
     return len(decoder_layers(model)) // 2
 
@@ -69,7 +70,7 @@ def control_vector(wanted: Tensor, others: Tensor, *, norm: float) -> Tensor:
 
 
 @contextmanager
-def steered(model: Any, vector: Tensor, layer: int, strength: float) -> Iterator[None]:
+def steered(model: PreTrainedModel, vector: Tensor, layer: int, strength: float) -> Iterator[None]:
     """Add `strength * vector` to what leaves a layer, at every position of every forward pass inside.
 
     What was read before, into a cache, stays as it is. Strength 0 changes nothing, bit for bit.
@@ -98,7 +99,7 @@ def steered(model: Any, vector: Tensor, layer: int, strength: float) -> Iterator
 
 
 @contextmanager
-def watched(model: Any, layer: int) -> Iterator[list[Tensor]]:
+def watched(model: PreTrainedModel, layer: int) -> Iterator[list[Tensor]]:
     """Collect what leaves a layer, `[n, t, d]` for each forward pass inside.
 
     Args:
@@ -133,7 +134,6 @@ def mean_residuals(model: LatentModel, texts: Sequence[str], layer: int) -> tupl
     attention that has nothing to do with the text, and its residual is many times as long.
 
     Args:
-        model: a `LatentModel`.
         texts: read each by itself.
         layer: counted from 0.
 
@@ -162,7 +162,7 @@ def mean_residuals(model: LatentModel, texts: Sequence[str], layer: int) -> tupl
     return means, float(hidden.norm(dim=2)[mask.bool()].mean())
 
 
-def _layer(model: Any, layer: int) -> nn.Module:
+def _layer(model: PreTrainedModel, layer: int) -> nn.Module:
     layers = decoder_layers(model)
     if not 0 <= layer < len(layers):
         raise GuidanceError(f"there is no layer {layer}; expected 0 to {len(layers) - 1}")

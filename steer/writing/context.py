@@ -36,7 +36,6 @@ def visible_ids(model: LatentModel, contexts: Sequence[str | Sequence[int]]) -> 
     Texts that are cut are told as one warning of logging; who gives ids has counted them.
 
     Args:
-        model: a `LatentModel`.
         contexts: text, or token ids, per row.
 
     Raises:
@@ -90,7 +89,6 @@ def check_positions(model: LatentModel, context: Sequence[int], spans: int) -> N
     """Whether a context and the spans planned behind it fit the base's table of positions, if it has one.
 
     Args:
-        model: a `LatentModel`.
         context: visible token ids, as they are fed.
         spans: to write behind it.
 

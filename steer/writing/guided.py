@@ -59,7 +59,6 @@ def write_guided(
     unguided; one whose pulls sum to weight one needs no draft and makes none.
 
     Args:
-        model: writes.
         contexts: visible text, or token ids, per row. This is all that the model ever sees besides what it writes.
         pulls: latents with schedules of at least as many steps as spans; see `steer.latents.pull.Pull`.
         seeds: one per row, or one from which each row's is derived.

@@ -57,7 +57,6 @@ def open_prefix(model: LatentModel, contexts: Sequence[Sequence[int]], spans: in
     """The prefix of rows that begin with contexts.
 
     Args:
-        model: reads.
         contexts: visible token ids, at least one per row.
         spans: to make room for.
         with_null: whether classifier-free guidance will be asked for.

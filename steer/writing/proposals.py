@@ -17,7 +17,6 @@ def read_state(model: LatentModel, hidden: Tensor, visible: Sequence[Sequence[in
     """What a head reads: `[n, d + z_dim]` float32 on the CPU.
 
     Args:
-        model: a `LatentModel`.
         hidden: `[n, d]`. In the `interleaved` layout the router's last hidden state at the last soft token of the null
             latent; in BigVAE's, which has none, that of the bare base at the last visible token.
         visible: token ids before it; the latent of the last S of them is the rest of the state.
@@ -31,7 +30,6 @@ def check_drafts(model: LatentModel, drafts: str) -> None:
     """Whether a model can make drafts in this way.
 
     Args:
-        model: a `LatentModel`.
         drafts: `write` or `head`.
 
     Raises:

@@ -18,7 +18,6 @@ class Stream:
     """Forward passes of one role over one cache.
 
     Args:
-        model: reads.
         role: adapter in force, None for the bare base.
         contexts: token ids per row, padded on the left; all may be empty.
         capacity: positions to make room for behind the longest context.

@@ -31,7 +31,6 @@ class Writer:
     """Writes spans for a batch of rows. Made by `open_writer`; not shared between threads.
 
     Args:
-        model: writes.
         contexts: visible token ids, at least one per row.
         seeds: one per row.
         sampling: settings.
@@ -178,7 +177,6 @@ def open_writer(
     """A writer over contexts.
 
     Args:
-        model: writes.
         contexts: visible text, or token ids, per row; each is cut on the left to `config.max_context` tokens.
         seeds: one per row; see `steer.noise.derive_seed`.
         spans: how many spans may be written (memory is set aside for them).

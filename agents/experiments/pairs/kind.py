@@ -205,7 +205,6 @@ def write_cell(experiment: PairExperiment, model: LatentModel, cell: PairCell, e
 
     Args:
         experiment: that the cell belongs to.
-        model: writes.
         cell: says which arm, seed and pairs.
         every: all pairs of the experiment.
 

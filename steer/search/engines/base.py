@@ -84,7 +84,6 @@ class Engine(ABC):
     """Writes spans behind nodes of a tree, and reads spans under the bare base.
 
     Attributes:
-        model: a `LatentModel`.
         tree: nodes are read from it, and never changed.
         kind: `paged` or `prefill`, how prefixes are kept.
         reason: why it is not `paged`; empty where it is.

@@ -79,7 +79,6 @@ def open_engine(
     """An engine for a model.
 
     Args:
-        model: a `LatentModel`.
         tree: nodes are read from it.
         memory: bytes for key-value pages; what does not fit is computed again.
         paged: True insists on pages, False does without; None tries, and warns in the log where it cannot be.

@@ -14,7 +14,6 @@ from steer.evaluation.prior import prior_figures
 from steer.heads.prior import PriorHead, principal_axes
 from steer.models.latent_model import LatentModel
 from steer.training.heads.fit import Descent, fit
-from steer.training.heads.shards import encode_in_parts
 from steer.training.heads.stage import HeadStage
 from steer.training.recipe import PriorRecipe
 
@@ -23,17 +22,16 @@ CHECKS = 20  # of the held-out stories; the head of the best one is kept
 
 
 def fit_on_stories(
-    model: LatentModel, texts: Sequence[str], recipe: PriorRecipe, stage: Path, seed: int
+    model: LatentModel,
+    texts: Sequence[str],
+    parts: Sequence[dict[str, Tensor]],
+    recipe: PriorRecipe,
+    curve: Path,
+    seed: int,
 ) -> tuple[PriorHead, dict[str, Any]]:
-    """Read the states of stories, and train a head on them; see `HeadStage.fit`."""
-    encoder_id = model.latent_config.encoder_id
-    settings = {"encoder_id": encoder_id, "seed": seed, "spans": recipe.spans}
-
-    def encode(part: Sequence[str], first: int) -> dict[str, Tensor]:
-        return encode_continuations(model, part, seed=seed, first=first, spans=recipe.spans)
-
-    found = join_continuations(encode_in_parts(texts, encode, stage / "latents", settings))
-    head, losses = fit_prior(found, recipe, encoder_id, seed=seed, curve=stage / "curve.jsonl")
+    """See `HeadStage.fit`."""
+    found = join_continuations(parts)
+    head, losses = fit_prior(found, recipe, model.latent_config.encoder_id, seed=seed, curve=curve)
     return head, {**losses, "spans": len(found.story)}
 
 
@@ -109,6 +107,7 @@ PRIOR = HeadStage(
     name="prior",
     title="draft head",
     recipe=PriorRecipe,
+    read=encode_continuations,
     fit=fit_on_stories,
     measure=lambda model, unseen, seed: prior_figures(model, unseen, seed=seed),
     sizes=_sizes,

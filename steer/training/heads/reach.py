@@ -16,7 +16,6 @@ from steer.heads.reach import ReachConfig, ReachHead
 from steer.models.latent_model import LatentModel
 from steer.training.heads.arrival import calibrate_told, middling_telling
 from steer.training.heads.fit import Descent, fit
-from steer.training.heads.shards import encode_in_parts
 from steer.training.heads.stage import HeadStage
 from steer.training.recipe import ReachRecipe
 
@@ -24,18 +23,17 @@ HELD_OUT = 0.05  # share of the encoded stories on which the temperature is fitt
 
 
 def fit_on_stories(
-    model: LatentModel, texts: Sequence[str], recipe: ReachRecipe, stage: Path, seed: int
+    model: LatentModel,
+    texts: Sequence[str],
+    parts: Sequence[dict[str, Tensor]],
+    recipe: ReachRecipe,
+    curve: Path,
+    seed: int,
 ) -> tuple[ReachHead, dict[str, Any]]:
-    """Encode stories, and train a head on them; see `HeadStage.fit`."""
+    """See `HeadStage.fit`."""
     config = recipe.config(model.latent_config.encoder_id, model.latent_config.z_dim)
-    settings = {"encoder_id": config.encoder_id, "seed": seed, "spans": recipe.spans}
-
-    def encode(part: Sequence[str], first: int) -> dict[str, Tensor]:
-        return encode_passages(model, part, seed=seed, first=first, spans=recipe.spans)
-
-    parts = encode_in_parts(texts, encode, stage / "latents", settings)
     passages = join_passages(parts, find_rivals(texts, seed=seed), model.span_tokens)
-    head, losses = fit_reach(passages, recipe, config, seed=seed, curve=stage / "curve.jsonl")
+    head, losses = fit_reach(passages, recipe, config, seed=seed, curve=curve)
     return head, {**losses, "passages": len(passages.story), "temperature": head.config.temperature}
 
 
@@ -146,6 +144,7 @@ REACH = HeadStage(
     name="reach",
     title="reach head",
     recipe=ReachRecipe,
+    read=encode_passages,
     fit=fit_on_stories,
     measure=lambda model, unseen, seed: reach_figures(model, unseen, seed=seed),
     sizes=_sizes,

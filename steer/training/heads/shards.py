@@ -21,7 +21,7 @@ PART = 200  # stories per file
 
 def encode_in_parts(
     texts: Sequence[str],
-    encode: Callable[[Sequence[str], int], dict[str, Tensor]],
+    encode: Callable[..., dict[str, Tensor]],
     folder: Path,
     settings: dict[str, Any],
     *,
@@ -31,7 +31,8 @@ def encode_in_parts(
 
     Args:
         texts: stories.
-        encode: from some stories and the number of the first to tensors. Floating-point ones are kept as float16.
+        encode: from some stories and `first`, the number of the first, to tensors; floating-point ones are kept as
+            float16.
         folder: of the parts; its `settings.json` says what they are made of.
         settings: what the result depends on besides the texts.
         size: stories per part; by default `PART`.
@@ -51,7 +52,7 @@ def encode_in_parts(
     for first in range(0, len(texts), size):
         file = folder / f"{first // size:05d}.safetensors"
         if not file.is_file():
-            part = encode(texts[first : first + size], first)
+            part = encode(texts[first : first + size], first=first)
             half = {name: t.to(torch.float16) if t.is_floating_point() else t for name, t in part.items()}
             save_file(half, file.with_suffix(".part"))
             file.with_suffix(".part").replace(file)

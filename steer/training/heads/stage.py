@@ -15,15 +15,17 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from steer.errors import CorpusError
 from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
+from steer.training.heads.shards import encode_in_parts
 from steer.training.recipe import PriorRecipe, ReachRecipe
 from steer.training.stage import claim, is_done, mark_done
 
@@ -38,7 +40,9 @@ class HeadStage:
         name: of the stage, of the recipe's section, and of the model's attribute that holds the head.
         title: of the head, in messages.
         recipe: class of the settings.
-        fit: from a model, stories, settings, the stage's folder and a seed to a head and figures of its training.
+        read: from a model, stories, `first` (the number of the first), `seed` and `spans` to tensors that are kept.
+        fit: from a model, stories, what was read of them, settings, a file of records and a seed to a head and figures
+            of its training.
         measure: from a model with its head, unseen stories and a seed to figures.
         sizes: from settings, the width of a latent and that of the base to the head's parameters and the numbers that
             are kept of each passage, for estimates.
@@ -47,7 +51,8 @@ class HeadStage:
     name: str
     title: str
     recipe: type[ReachRecipe] | type[PriorRecipe]
-    fit: Callable[[LatentModel, list[str], Any, Path, int], tuple[nn.Module, dict[str, Any]]]
+    read: Callable[..., dict[str, Tensor]]
+    fit: Callable[[LatentModel, list[str], list[dict[str, Tensor]], Any, Path, int], tuple[nn.Module, dict[str, Any]]]
     measure: Callable[[LatentModel, Sequence[str], int], dict[str, Any]]
     sizes: Callable[[Any, int, int], tuple[int, int]]
 
@@ -62,7 +67,7 @@ def train_head(
     *,
     weights: np.ndarray | None = None,
     seed: int = 0,
-    **options: Any,
+    **loading: Any,
 ) -> Path:
     """Train a head for a model, or go on, or do nothing if done.
 
@@ -75,7 +80,7 @@ def train_head(
         stage: working folder; keep it to resume.
         weights: `[n]` how likely each story is chosen, where the recipe takes fewer.
         seed: of all choices.
-        **options: of `LatentModel.from_pretrained`.
+        **loading: of `LatentModel.from_pretrained`.
 
     Returns:
         `stage/model`: the model with its head.
@@ -92,11 +97,14 @@ def train_head(
     if not stories:
         raise CorpusError(f"no stories to train the {kind.title} on")
     begin = time.monotonic()
-    model = LatentModel.from_pretrained(model_folder, **options)
+    model = LatentModel.from_pretrained(model_folder, **loading)
     share = None if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
     rng = np.random.default_rng((seed, 0))
     chosen = rng.choice(len(stories), min(recipe.stories, len(stories)), replace=False, p=share)
-    head, trained = kind.fit(model, [stories[int(i)] for i in chosen], recipe, stage, seed)
+    texts, options = [stories[int(i)] for i in chosen], {"seed": seed, "spans": recipe.spans}
+    made_of = {"encoder_id": model.latent_config.encoder_id, **options}
+    parts = encode_in_parts(texts, partial(kind.read, model, **options), stage / "latents", made_of)
+    head, trained = kind.fit(model, texts, parts, recipe, stage / "curve.jsonl", seed)
     setattr(model, kind.name, head.to(model.device))
     figures = kind.measure(model, unseen, seed)
     model.save_pretrained(target)

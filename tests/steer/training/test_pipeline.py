@@ -220,9 +220,9 @@ def test_a_finished_run_refuses_other_settings_and_packages_other_words(
         path.write_text(yaml.safe_dump(recipe | changes), encoding="utf-8")
         return run_recipe(path, data / "out", data)
 
-    with pytest.raises(TrainingError, match=r"out/base was .*data.validation_share was .*, is now 0.3"):
+    with pytest.raises(TrainingError, match=r"out/base was .*data.validation_share was .*, now it is 0.3"):
         run(data=recipe["data"] | {"validation_share": 0.3})
-    with pytest.raises(TrainingError, match=r"out/reach was .*settings.steps was 2, is now 3"):
+    with pytest.raises(TrainingError, match=r"out/reach was .*settings.steps was 2, now it is 3"):
         run(reach=recipe["reach"] | {"steps": 3})
     renamed = run(name="Other", package=recipe["package"] | {"description": "Another test."})
     assert renamed.name == "other" and "Another test." in (renamed / "README.md").read_text(encoding="utf-8")

@@ -168,7 +168,7 @@ def test_a_checkpoint_that_does_not_fit_says_what_to_do(base_run: Path, data: Pa
     (out / "base" / "done.json").unlink()
     changed = recipe_of().model_dump()
     changed["base"]["architecture"]["hidden_size"] = 48
-    with pytest.raises(TrainingError, match="base.architecture.hidden_size was 32, is now 48. .* into a new folder"):
+    with pytest.raises(TrainingError, match="base.architecture.hidden_size was 32, now it is 48. .* into a new folder"):
         train_base(Recipe.model_validate(changed), out, data)
     kept = out / "base" / "settings.json"  # edited by hand, say
     kept.write_text(json.dumps(json.loads(kept.read_text()) | {"base": changed["base"]}))

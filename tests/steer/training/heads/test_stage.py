@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from steer.errors import CorpusError, TrainingError
 from steer.models.latent_model import LatentModel
-from steer.training.heads import HEADS, prior, reach, shards
+from steer.training.heads import HEADS, shards
 from steer.training.heads.stage import HeadStage, train_head
 from steer.training.recipe import PriorRecipe, ReachRecipe
 from tests.steer.data.kit import STORIES
@@ -54,7 +55,7 @@ def test_a_model_gets_its_head(kind: HeadStage, folder: Path, tmp_path: Path) ->
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     train_head(kind, folder, recipe, SEEN, UNSEEN, stage, seed=3)
     assert times == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
-    with pytest.raises(TrainingError, match="seed was 3, is now 4"):
+    with pytest.raises(TrainingError, match="seed was 3, now it is 4"):
         train_head(kind, folder, recipe, SEEN, UNSEEN, stage, seed=4)
     with pytest.raises(TrainingError, match="heads was"):
         train_head(kind, stage / "model", recipe, SEEN, UNSEEN, stage, seed=3)
@@ -72,20 +73,18 @@ def test_an_interrupted_stage_goes_on(
     kind: HeadStage, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "PART", 10)
-    module, name = (reach, "encode_passages") if kind.name == "reach" else (prior, "encode_continuations")
-    inner, calls = getattr(module, name), []
+    calls = []
 
     def encode(*arguments: Any, **options: Any) -> Any:
         calls.append(options["first"])
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return inner(*arguments, **options)
+        return kind.read(*arguments, **options)
 
-    monkeypatch.setattr(module, name, encode)
-    recipe = RECIPES[kind.name]
+    watched, recipe = replace(kind, read=encode), RECIPES[kind.name]
     for _ in range(2):
         try:
-            train_head(kind, folder, recipe, SEEN, UNSEEN, tmp_path / "one")
+            train_head(watched, folder, recipe, SEEN, UNSEEN, tmp_path / "one")
         except KeyboardInterrupt:
             continue
     assert calls == [0, 10, 20, 20, 30]
@@ -95,7 +94,7 @@ def test_an_interrupted_stage_goes_on(
         torch.testing.assert_close(tensor, two.state_dict()[name], msg=name)
     (tmp_path / "one" / "done.json").unlink()
     with pytest.raises(
-        TrainingError, match=r"(?s)latents is made of something else: seed was 0, is now 1; stories was"
+        TrainingError, match=r"(?s)latents is made of something else: seed was 0, now it is 1; stories was"
     ):
         train_head(kind, folder, recipe, SEEN[:49], UNSEEN, tmp_path / "one", seed=1)
 
