@@ -7,6 +7,7 @@ folder take different cells, and each ends when all are done.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, final
 
@@ -54,25 +55,6 @@ class Outcome:
     files: tuple[Path, ...]
 
 
-@final
-class Lazy:
-    """A model that is loaded when it is first needed, and kept.
-
-    Args:
-        load: loads it.
-    """
-
-    def __init__(self, load: Callable[[], LatentModel]) -> None:
-        self._load = load
-        self._model: LatentModel | None = None
-
-    def __call__(self) -> LatentModel:
-        """The model."""
-        if self._model is None:
-            self._model = self._load()
-        return self._model
-
-
 def run_experiment(
     experiment: Experiment,
     folder: Path,
@@ -101,7 +83,7 @@ def run_experiment(
         RunWriteError: the file system refused.
         SteerError: an arm cannot be written with this model.
     """
-    model = Lazy(load_model)
+    model = cache(load_model)  # loaded when it is first needed
     kind = open_run(experiment, folder, model)
     work = _Work(kind, folder, kind.plan(limit), on_progress)
     written, measured = work.do_all(model, open_judge)
@@ -137,7 +119,7 @@ class _Work:
         for cell in cells:
             self._tallies[cell.row] = self._tallies.get(cell.row, Tally()) + Tally(cells=1)
 
-    def do_all(self, model: Lazy, open_judge: Callable[[], Embedder | None]) -> tuple[int, int]:
+    def do_all(self, model: Callable[[], LatentModel], open_judge: Callable[[], Embedder | None]) -> tuple[int, int]:
         """Do what nobody has claimed, until all is done; counts the cells that we wrote, and only measured."""
         counts, judge = {True: 0, False: 0}, None
         if left := [cell for cell in self.cells if not self._is_done(cell)]:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from agents.experiments.kind import Captions
 from agents.experiments.load import KINDS
-from agents.experiments.measures import Measure, of_group
+from agents.experiments.measures import of_group
 from agents.experiments.results import ALL, Results, Row
 from agents.experiments.statistics import Comparison, Estimate
 
@@ -125,15 +125,11 @@ def notes(results: Results) -> list[str]:
 
 
 def show(results: Results, value: Estimate, name: str, *, signed: bool = False) -> str:
-    """A mean with its interval, in the measure's own format."""
-    return show_value(value, KINDS[results.kind].measures[name], signed=signed)
-
-
-def show_value(value: Estimate, measure: Measure, *, signed: bool = False) -> str:
-    """A mean with its interval, as a share or with as many digits behind the point as the measure says.
+    """A mean with its interval, as a share or with as many digits behind the point as the measure of that name says.
 
     What is of a single pair or scenario has no interval.
     """
+    measure = KINDS[results.kind].measures[name]
     if not value.pairs:
         return "-"
     sign = "+" if signed else ""

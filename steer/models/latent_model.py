@@ -4,7 +4,7 @@ import contextlib
 import copy
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -15,18 +15,17 @@ from huggingface_hub import ModelHubMixin
 from peft import PeftModel
 from torch import Tensor, nn
 
-from steer.errors import ArgumentError, LatentError, TextError
 from steer.heads.bottleneck import LatentHead
 from steer.heads.prior import PriorHead
 from steer.heads.reach import ReachHead
-from steer.latents.mixing import task_vector
 from steer.models import checkpoint
 from steer.models.adapters import ENCODER, ROUTER, fused_copy, use_adapter
 from steer.models.base import additive_mask, backbone, check_options, load_base, quietly
 from steer.models.config import LatentConfig
+from steer.models.encoding import Ids, encode_rows, encode_texts
 from steer.models.layouts import LAYOUTS, Layout
-from steer.models.tokens import colons, continuation_tokens, pad_rows
-from steer.text import check_ids, check_text, check_texts
+from steer.models.tokens import colons, continuation_tokens
+from steer.text import check_ids, check_text
 
 if TYPE_CHECKING:
     from steer import generate
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
-Ids = Sequence[int] | Tensor | np.ndarray  # one row of token ids
-
 FUSE_LIMIT = 3 * 2**30  # bytes of base weights up to which fused copies of the adapters are kept
 
 
@@ -274,7 +271,6 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             hidden = backbone(base)(**inputs).last_hidden_state
         return self.head.pool(hidden, mask)
 
-    @torch.no_grad()
     def encode(self, texts: str | Sequence[str], *, batch_size: int = 64, long: str = "error") -> Tensor:
         """Latents of texts.
 
@@ -291,23 +287,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             TextError: an empty text, one that is not valid Unicode, or one that is too long.
             ArgumentError: `long` is none of the three, or `batch_size` is below 1.
         """
-        if long not in ("error", "truncate", "mean"):
-            raise ArgumentError(f"long={long!r} is unknown; expected 'error', 'truncate' or 'mean'")
-        pieces: list[list[int]] = []
-        owners: list[int] = []
-        for index, text in enumerate(check_texts(texts, "text to encode")):
-            for piece in self._pieces(text, long):
-                pieces.append(piece)
-                owners.append(index)
-        if not pieces:
-            return torch.zeros(0, self.latent_config.z_dim)
-        z = self.encode_ids(pieces, batch_size=batch_size)
-        if len(set(owners)) == len(owners):
-            return z
-        owner = torch.tensor(owners)
-        return torch.stack([task_vector(z[owner == i]) for i in range(owners[-1] + 1)])
+        return encode_texts(self, texts, batch_size=batch_size, long=long)
 
-    @torch.no_grad()
     def encode_ids(self, rows: Sequence[Ids] | Tensor | np.ndarray, *, batch_size: int = 64) -> Tensor:
         """Latents `[n, z_dim]` (float32, CPU) of token rows of any lengths.
 
@@ -318,38 +299,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             ArgumentError: `batch_size` is below 1.
             LatentError: the encoder gave NaN or infinity.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ArgumentError(f"batch_size is the number of rows in a forward pass, at least 1; got {batch_size!r}")
-        if isinstance(rows, str | bytes) or not isinstance(rows, Iterable | Tensor):
-            raise TextError(f"expected rows of token ids, such as [[5, 6, 7]]; got {rows!r:.80}")
-        vocabulary = self.latent_config.base.vocab_size
-        given = [check_ids(row, vocabulary, f"row {i} of the token rows to encode") for i, row in enumerate(rows)]
-        if empty := [i for i, row in enumerate(given) if len(row) == 0]:
-            raise TextError(f"row {empty[0]} of the token rows to encode is empty; give at least one token")
-        order = sorted(range(len(given)), key=lambda i: len(given[i]))
-        out = torch.zeros(len(given), self.latent_config.z_dim)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            ids, mask = pad_rows([given[i] for i in chosen], device=self.device)
-            z = self.encode_tokens(ids, mask).cpu()
-            if not torch.isfinite(z).all():
-                raise LatentError(
-                    "the encoder gave NaN or infinite latents; the weights are damaged or the dtype is too narrow "
-                    "(try float32)"
-                )
-            out[chosen] = z
-        return out
-
-    def _pieces(self, text: str, long: str) -> list[list[int]]:
-        ids, span = self.encoded_ids(text), self.span_tokens
-        if len(ids) <= span or long == "truncate":
-            return [ids[:span]]
-        if long != "mean":
-            raise TextError(
-                f"a text of {len(ids)} tokens does not fit a span of {span}: {text.strip()[:60]!r}...; shorten it, or "
-                "pass long='mean' or 'truncate'"
-            )
-        return [ids[i : i + span] for i in range(0, len(ids), span)]
+        return encode_rows(self, rows, batch_size=batch_size)
 
     def to_ids(self, text: str) -> list[int]:
         """Token ids of visible text, without special tokens. An empty text has none.
