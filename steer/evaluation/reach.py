@@ -99,7 +99,7 @@ def reach_figures(
     Raises:
         CorpusError: no stories, or none of two spans.
     """
-    assert model.reach is not None
     read = partial(encode_passages, model, seed=seed)
     texts, parts = read_in_parts(stories, read, limit=limit, seed=seed, what="reach", progress=progress)
+    assert model.reach is not None
     return measure(model.reach, join_passages(parts, find_rivals(texts, seed=seed), model.span_tokens), seed=seed)
