@@ -177,8 +177,8 @@ def _endings(found: Mapping[str, Any]) -> Section:
             (f"{arm}: among the nearest five", _share(part["nearest_five"])),
             (f"{arm}: base NLL", f"{part['base_nll']:.2f}"),
         ]
-    size = f"{found['pairs']} pairs among {found.get('among', 100)}"
-    about = f"{size}, {found['spans']} spans, temperature {found['temperature']}"
+    among = f" among {found['among']}" if "among" in found else ""
+    about = f"{found['pairs']} pairs{among}, {found['spans']} spans, temperature {found['temperature']}"
     return Section("Endings", about, tuple(rows))
 
 
