@@ -43,6 +43,7 @@ def write_parquet(file: Path, meta: StoreMeta, records: Iterable[Record]) -> int
     schema = _schema(arrow, meta)
     part, iterator, count = file.with_name(file.name + ".part"), iter(records), 0
     try:
+        part.unlink(missing_ok=True)  # it may be a link that somebody put there
         with parquet.ParquetWriter(part, schema) as writer:
             while group := list(islice(iterator, ROWS_PER_GROUP)):
                 columns: dict[str, Any] = {name: [getattr(record, name) for record in group] for name in _TEXTS[:-1]}

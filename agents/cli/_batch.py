@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.cli._output import Progress, plain
 from agents.errors import InputError
+from steer.files import write_atomic
 
 if TYPE_CHECKING:
     from steer.models.latent_model import LatentModel
@@ -210,9 +211,7 @@ def _put_in_order(path: Path, pairs: Sequence[Pair]) -> None:
     order = [pair.id for pair in pairs]
     if list(lines) == order:
         return
-    fresh = path.with_name(path.name + ".tmp")
-    fresh.write_bytes(b"".join(lines[key] for key in order))
-    os.replace(fresh, path)
+    write_atomic(path, b"".join(lines[key] for key in order))
 
 
 def _given(pair: Pair, without: Sequence[str] = ("text", "spans")) -> dict[str, Any]:

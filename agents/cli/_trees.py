@@ -9,6 +9,7 @@ import typer
 from agents.cli._models import quiet_libraries
 from agents.cli._output import Output
 from agents.errors import InputError
+from steer.files import check_folder
 
 if TYPE_CHECKING:
     from steer.search.tree import Tree
@@ -36,6 +37,10 @@ def find_trees(run: Path) -> list[Path]:
         return [run]
     if not run.exists():
         raise InputError(f"no search tree at {run}")
+    try:
+        check_folder(run)
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}") from error
     found = sorted((run / FOLDER).glob("*.safetensors")) or sorted(run.glob("*.safetensors"))
     if not found:
         raise InputError(f"{run} holds no search tree; expected {run / FOLDER}/*.safetensors")
@@ -80,6 +85,7 @@ def _tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     from steer.errors import ModelNotFound
+    from steer.models.base import check_files
     from steer.models.checkpoint import PACKAGED_BASE, fetch, packaged_model
     from steer.models.config import CONFIG_NAME, LatentConfig
 
@@ -90,8 +96,9 @@ def _tokenizer(name: str) -> Any:
     if (folder / CONFIG_NAME).is_file():
         base = LatentConfig.load(folder).base.name
         where = folder / PACKAGED_BASE if base == PACKAGED_BASE else base
+    check_files(Path(where))
     try:
-        return AutoTokenizer.from_pretrained(where, local_files_only=True)
+        return AutoTokenizer.from_pretrained(where, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelNotFound(f"no tokenizer in {str(where)!r}: {reason}") from error

@@ -24,9 +24,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from agents.errors import RunExists, RunWriteError
+from agents.errors import RunDamaged, RunExists, RunWriteError
 from agents.log.chain import write_atomic
-from steer.files import lock
+from steer.files import check_folder, lock
 
 MANIFEST, EXPERIMENT = "experiment.json", "experiment.yaml"
 CELLS, CLAIMS = "cells", "claims"
@@ -127,3 +127,15 @@ def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
                 f"cannot lock {path}: {error.strerror or error}; use a folder on a local disk"
             ) from error
         yield mine
+
+
+def check_plain(folder: Path) -> None:
+    """See that the folder of a run holds nothing but plain files and folders: no links, pipes or devices.
+
+    Raises:
+        RunDamaged: it does.
+    """
+    try:
+        check_folder(folder)
+    except OSError as error:
+        raise RunDamaged(f"{error.filename}: {error.strerror}") from error

@@ -10,10 +10,11 @@ from typing import Any, Literal, TypeVar, final
 import pydantic
 
 from agents.errors import RunDamaged, RunMismatch
-from agents.experiments.folder import CELLS, CLAIMS, EXPERIMENT, MANIFEST, check_empty, write_files
+from agents.experiments.folder import CELLS, CLAIMS, EXPERIMENT, MANIFEST, check_empty, check_plain, write_files
 from agents.experiments.kind import Kind
 from agents.experiments.spec import Experiment
 from agents.simulation.manifest import model_identity, platform_of, utc_now, versions_here
+from steer.files import read_plain
 from steer.models.latent_model import LatentModel
 from steer.records import differences, first_error
 
@@ -62,7 +63,7 @@ def start_run(folder: Path, kind: Kind[Any], model: LatentModel) -> None:
         RunWriteError: the file system refused.
     """
     files, settings = kind.files(), kind.settings()
-    check_empty(folder, {EXPERIMENT, CELLS, CLAIMS, *files})
+    check_empty(folder, {EXPERIMENT, MANIFEST, CELLS, CLAIMS, *files})
     manifest = Manifest(
         kind=kind.name,
         experiment=kind.experiment.id,
@@ -103,12 +104,13 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a run.
 
     Raises:
-        RunDamaged: it was changed.
+        RunDamaged: it was changed, or a link or a device lies in the folder.
         OSError: there is none.
     """
     path = folder / MANIFEST
+    check_plain(folder)
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(read_plain(path))
     except pydantic.ValidationError as error:
         raise RunDamaged(f"{path} is no experiment's: {first_error(error)}") from error
 

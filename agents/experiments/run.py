@@ -17,6 +17,7 @@ from agents.experiments.folder import (
     CLAIMS,
     RESULTS,
     TABLE,
+    check_plain,
     claim,
     make_folder,
     sample_files,
@@ -98,6 +99,7 @@ def open_run(experiment: Experiment, folder: Path, load_model: Callable[[], Late
     Raises:
         RunExists, RunMismatch, RunDamaged, RunWriteError: see `run_experiment`.
     """
+    check_plain(folder)
     make_folder(folder, CLAIMS, CELLS)
     with claim(folder / CLAIMS / "start", wait=True):
         kind = existing_run(kind_of(experiment), experiment, folder)

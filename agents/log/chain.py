@@ -44,7 +44,7 @@ def read_log(path: Path) -> LogContents:
         RunDamaged: a line is no event, or does not follow the one before it.
     """
     try:
-        return _parse(path.read_bytes(), path)
+        return _parse(files.read_plain(path), path)
     except FileNotFoundError:
         return LogContents((), FIRST, 0, 0)
     except OSError as error:
@@ -87,7 +87,7 @@ class EventLog:
         self.path = path
         try:
             # Unbuffered: after an error nothing lingers in a buffer that closing would write.
-            self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
+            self._file = files.open_plain(path, "r+b" if path.exists() else "x+b")
         except OSError as error:
             raise RunWriteError(f"cannot write {path}: {error.strerror}") from error
         try:
@@ -119,9 +119,7 @@ class EventLog:
             line = encode_event(event, head)
             head, data = hashlib.sha256(line).hexdigest(), data + line
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            files.write_all(self._file, data)
             os.fsync(self._file.fileno())
         except OSError as error:
             self._undo()

@@ -28,7 +28,7 @@ from agents.log.chain import read_log, write_atomic
 from agents.scenarios.loading import load_scenario
 from agents.scenarios.schema import Scenario
 from agents.simulation.reached import thresholds
-from steer.files import file_hash
+from steer.files import check_folder, file_hash, open_plain, read_plain, write_all
 from steer.models.latent_model import LatentModel
 
 Arm = Literal["guided", "unguided"]
@@ -121,15 +121,19 @@ def make_manifest(
 
 
 def read_manifest(run: Path) -> Manifest:
-    """Read the manifest of a run.
+    """Read the manifest of a run, whose folder must hold nothing but plain files and folders.
 
     Raises:
         RunNotFound: the folder holds no run.
-        RunDamaged: the manifest was changed, or comes from another version.
+        RunDamaged: the manifest was changed, or comes from another version; or a link or a device lies in the folder.
     """
     path = run / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
+        check_folder(run)
+    except OSError as error:
+        raise RunDamaged(f"{error.filename}: {error.strerror}") from error
+    try:
+        text = read_plain(path).decode()
     except (FileNotFoundError, NotADirectoryError) as error:
         hint = "; it was stopped before it began: delete the folder and run again" if (run / STORE).exists() else ""
         raise RunNotFound(f"{run} holds no run: there is no {MANIFEST}{hint}") from error
@@ -207,8 +211,8 @@ def add_timing(run: Path, arm: Arm, turn: int, seconds: float) -> None:
     """
     line = json.dumps({"arm": arm, "turn": turn, "seconds": round(seconds, 3), "at": utc_now()})
     try:
-        with (run / TIMINGS).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with open_plain(run / TIMINGS, "ab") as file:
+            write_all(file, line.encode() + b"\n")
     except OSError as error:
         raise RunWriteError(f"cannot write {run / TIMINGS}: {error.strerror}") from error
 
@@ -216,7 +220,7 @@ def add_timing(run: Path, arm: Arm, turn: int, seconds: float) -> None:
 def total_seconds(run: Path) -> float:
     """Seconds of all turns of a run that were noted; lines cut short by a crash do not count."""
     try:
-        lines = (run / TIMINGS).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_plain(run / TIMINGS).decode("utf-8", errors="replace").splitlines()
     except OSError:
         return 0.0
     total = 0.0

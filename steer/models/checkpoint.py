@@ -30,7 +30,7 @@ from steer.heads.prior import PriorHead
 from steer.heads.reach import ReachHead
 from steer.heads.stored import load_head, read_tensors
 from steer.models.adapters import ENCODER
-from steer.models.base import load_base, missing_folder, quietly
+from steer.models.base import check_files, load_base, missing_folder, quietly
 from steer.models.config import CONFIG_NAME, BaseIdentity, LatentConfig
 from steer.models.layouts import LAYOUTS
 
@@ -213,13 +213,15 @@ def load(
         **options: see `steer.models.base.load_base`.
 
     Raises:
-        CheckpointError: a file is missing, truncated, tampered with, or of wrong shapes.
+        CheckpointError: a file is missing, truncated, tampered with, of wrong shapes, or a link out of the folder.
         BaseMismatch: the base is not the one that was trained on.
         ModelNotFound: the base cannot be found.
     """
+    check_files(folder)
     config = read_settings(folder)
     for file, expected in config.files.items() if verify else ():
-        if not (folder / file).is_file():
+        # Names from the folder itself must not lead out of it.
+        if ".." in Path(file).parts or Path(file).is_absolute() or not (folder / file).is_file():
             raise CheckpointError(f"{folder / file} is missing; the checkpoint is incomplete")
         if (found := file_hash(folder / file)) != expected:
             raise CheckpointError(

@@ -20,7 +20,7 @@ from steer.files import copy_mode, file_hash
 from steer.heads.bottleneck import LatentHead
 from steer.heads.stored import load_head, read_tensors
 from steer.models.adapters import DECODER, ENCODER, ROUTER
-from steer.models.base import load_base
+from steer.models.base import check_files, load_base
 from steer.models.checkpoint import ADAPTER, load_adapter, save_adapter
 from steer.models.config import BaseIdentity, LatentConfig
 from steer.models.layouts import MINIHF
@@ -39,6 +39,7 @@ def load_minihf(
     **options: Any,
 ) -> Any:
     """See `LatentModel.from_minihf`."""
+    check_files(folder)
     if not (folder / VAE).is_file():
         raise CheckpointError(
             f"{folder} has no {VAE}: it is no MiniHF checkpoint (a steer model? use LatentModel.from_pretrained)"

@@ -59,6 +59,7 @@ def save_tree(tree: Tree, path: str | Path, record: Mapping[str, Any]) -> None:
     # Another process may be saving to the same name; the last one to finish wins, and neither spoils the other's draft.
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        draft.unlink(missing_ok=True)  # it may be a link that somebody put there
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft, {KEY: _json(header)})
         with draft.open("rb+") as file:
             os.fsync(file.fileno())

@@ -89,7 +89,7 @@ def build_base(base: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return AutoModelForCausalLM.from_config(config)
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def continued_base(base: BaseRecipe, start: Path) -> Any:
@@ -98,7 +98,7 @@ def continued_base(base: BaseRecipe, start: Path) -> Any:
     Raises:
         RecipeError: it is not of the recipe's architecture.
     """
-    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, trust_remote_code=False)
     for name, value in base.architecture.items():
         found = getattr(model.config, name, None)
         if found != value:
@@ -140,8 +140,8 @@ def train_base(
                 splits = load_splits(recipe.data, data_root)
                 train_tokenizer(splits[0], recipe.base.vocab_size).save_pretrained(model_folder)
             else:
-                AutoTokenizer.from_pretrained(start).save_pretrained(model_folder)
-        tokenizer = AutoTokenizer.from_pretrained(model_folder)
+                AutoTokenizer.from_pretrained(start, trust_remote_code=False).save_pretrained(model_folder)
+        tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
         train, repeats, validation = prepare_corpus(recipe, tokenizer, out / "corpus", data_root, splits)
     generator = np.random.default_rng(recipe.seed)
     blocks = pack_blocks(train, recipe.base.block, generator, repeats)

@@ -50,7 +50,7 @@ def random_base(config: Any, device: torch.device | str = "meta", dtype: torch.d
     """
     try:
         with torch.device(device):
-            return AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
+            return AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, trust_remote_code=False)
     except (ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
         raise TrainingError(
             f"transformers cannot build a {config.model_type} of this configuration: {error}"

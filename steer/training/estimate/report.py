@@ -85,7 +85,9 @@ def read_config(name: str | Path, **options: Any) -> Any:
     if missing_folder(name):
         raise ModelNotFound(f"no configuration of a model at {str(name)!r}: no such folder; expected one, or a hub id")
     try:
-        return AutoConfig.from_pretrained(name, **{"local_files_only": Path(name).is_dir(), **options})
+        return AutoConfig.from_pretrained(
+            name, trust_remote_code=False, **{"local_files_only": Path(name).is_dir(), **options}
+        )
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelNotFound(
