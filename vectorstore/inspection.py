@@ -1,19 +1,29 @@
 """What is in a store, and what is wrong with it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from vectorstore.checks import check_vectors
 from vectorstore.errors import InvalidVector, StoreCorrupt
+from vectorstore.files import file_hash
 from vectorstore.index.config import IndexConfig
-from vectorstore.index.file import file_hash, read_stamp
+from vectorstore.index.file import STAMP_KEY, read_stamp
 from vectorstore.index.scores import indexed_rows
 from vectorstore.index.sync import SyncedIndex
-from vectorstore.table.records import RecordTable
+from vectorstore.table.checksums import bytes_checksum, vector_problem
+from vectorstore.table.records import RecordTable, vectors_of
 
-_COLUMN_TYPES = {"id": "text", "kind": "text", "owner": "text", "text": "text", "vector": "blob", "created": "text"}
+_TEXTS = ("id", "kind", "owner", "text", "created", "extra")
+_TYPES = {**dict.fromkeys(_TEXTS, "text"), "vector": "blob", "text_crc": "integer", "vector_crc": "integer"}
+# Texts as bytes: what is not UTF-8 could not be read otherwise, and would hide the rows behind it.
+_TYPED = " AND ".join(f"typeof({name}) = '{kind}'" for name, kind in _TYPES.items())
+_BLOBS = ", ".join(f"CAST({name} AS BLOB)" for name in _TEXTS)
+_CHECKED = f"SELECT num, {_TYPED}, json_valid(extra), {_BLOBS}, vector, text_crc, vector_crc FROM records ORDER BY num"
+_AT_ONCE = 4000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +91,9 @@ def find_problems(folder: Path, table: RecordTable, index: SyncedIndex) -> list[
     problems: list[str] = []
     try:
         with table.transaction():
-            problems += row_problems(table)
+            for problem in row_problems(table):
+                problems.append(problem)  # one by one: the next may be an error, and those before it stand
+            index.config()
             if not problems:
                 index.sync()
                 problems += _index_problems(table, index)
@@ -91,26 +103,32 @@ def find_problems(folder: Path, table: RecordTable, index: SyncedIndex) -> list[
     return problems
 
 
-def row_problems(table: RecordTable) -> list[str]:
-    """Return what is wrong with the database and the rows, one line each; inside a transaction."""
-    lines = [row[0] for row in table.statement("PRAGMA integrity_check")]
-    problems = [] if lines == ["ok"] else lines
-    wrong = " OR ".join(f"typeof({name}) <> '{kind}'" for name, kind in _COLUMN_TYPES.items())
-    for (num,) in table.statement(f"SELECT num FROM records WHERE {wrong}"):
-        problems.append(f"row {num} has a column of the wrong type")
-    for (num,) in table.statement("SELECT num FROM records WHERE NOT json_valid(extra)"):
-        problems.append(f"row {num} has an extra that is not JSON")
+def row_problems(table: RecordTable) -> Iterator[str]:
+    """Yield what is wrong with the database and the rows, one line each; inside a transaction."""
+    yield from (line for (line,) in table.statement("PRAGMA integrity_check") if line != "ok")
     dim, metric = table.meta.dim, table.meta.metric
-    for nums, rows in table.vectors():
+    rows = table.statement(_CHECKED)
+    while part := list(islice(rows, _AT_ONCE)):
+        good: list[tuple[int, bytes]] = []
+        for num, typed, valid, *texts, vector, text_crc, vector_crc in part:
+            problem = vector_problem(vector, vector_crc, dim) if typed else "has a column of the wrong type"
+            if typed and bytes_checksum(texts) != text_crc:
+                problem = "is damaged: the checksum of its text does not match"
+            if problem is None and not valid:
+                problem = "has an extra that is not JSON"
+            if problem is not None:
+                yield f"row {num} (id {(texts[0] or b'').decode(errors='replace')!r}) {problem}"
+            else:
+                good.append((num, vector))
+        vectors = vectors_of((vector for _, vector in good), dim)
         try:
-            check_vectors(rows, ndim=2, dim=dim, metric=metric, what="")
+            check_vectors(vectors, ndim=2, dim=dim, metric=metric, what="")
         except InvalidVector:
-            for num, row in zip(nums, rows, strict=True):
+            for (num, _), row in zip(good, vectors, strict=True):
                 try:
                     check_vectors(row, ndim=1, dim=dim, metric=metric, what="its vector")
                 except InvalidVector as error:
-                    problems.append(f"row {num}: {error}")
-    return problems
+                    yield f"row {num}: {error}"
 
 
 def _index_problems(table: RecordTable, index: SyncedIndex) -> list[str]:
@@ -138,7 +156,8 @@ def _index_problems(table: RecordTable, index: SyncedIndex) -> list[str]:
 def _file_problems(folder: Path, table: RecordTable) -> list[str]:
     stamp = read_stamp(table)
     if stamp is None:
-        return []
+        lost = table.value(STAMP_KEY) is not None
+        return ["what is noted of the index file is damaged; rebuild() writes it again"] if lost else []
     file = folder / stamp["file"]
     try:
         good = file_hash(file) == stamp["sha256"]

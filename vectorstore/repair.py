@@ -5,25 +5,32 @@ import logging
 import os
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from vectorstore.checks import check_vectors
 from vectorstore.errors import StoreCorrupt, StoreNotFound
+from vectorstore.files import RECORDS_FILE, check_files
+from vectorstore.index.config import IndexConfig
 from vectorstore.index.sync import CONFIG_KEY, SyncedIndex
 from vectorstore.inspection import find_problems, row_problems
-from vectorstore.table.database import RECORDS_FILE, open_database, transaction, translated
-from vectorstore.table.records import COLUMNS, FIELD_INDEX, RecordTable
+from vectorstore.pages import keyed_rows, table_rows
+from vectorstore.table.checksums import row_problem, vector_checksum
+from vectorstore.table.database import open_database, transaction, translated
+from vectorstore.table.records import COLUMNS, RecordTable
+from vectorstore.table.schema import FIELD_INDEX, field_index, is_ours, likeliest_identity, secure
 from vectorstore.types import Metric, Row, StoreMeta
 
 logger = logging.getLogger(__name__)
 
-_SPAN = 4096  # row numbers read at once; where that fails the span is halved, down to single rows
+_SAMPLE = 1000  # rows whose vectors tell the width that all have
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +40,7 @@ class RepairReport:
     Attributes:
         problems: what `verify` found before, one line each.
         records: how many records there are now.
-        lost: how many row numbers could not be read; None if the records were whole.
+        lost: how many row numbers are known whose records could not be read; None if the records were whole.
         damaged: where the old file went; None if the records were whole.
     """
 
@@ -48,8 +55,8 @@ class RepairReport:
             return f"nothing was wrong; {self.records} records"
         if self.damaged is None:
             return f"the index was rebuilt; all {self.records} records were whole"
-        lost = "at least one row number" if not self.lost else f"{self.lost} row numbers"
-        return f"{self.records} records were saved, {lost} could not be read; the old file is {self.damaged.name}"
+        lost = f"{self.lost} could not be read" if self.lost else "none is known to be lost"
+        return f"{self.records} records were saved, {lost}; the old file is {self.damaged.name}"
 
 
 def repair_folder(folder: Path) -> RepairReport:
@@ -63,10 +70,12 @@ def repair_folder(folder: Path) -> RepairReport:
         StoreNotFound: no store is there.
         StoreLocked: another process is writing.
         ForeignDatabase, NewerSchema: the file is not of this package, or of a later one.
-        StoreCorrupt: nothing can be saved, not even which encoder the vectors are of; the file is left as it is.
+        StoreCorrupt: nothing can be saved, not even which encoder the vectors are of, or a link lies in the place of a
+            file; all is left as it is.
         StorageFailure: the file system refused.
     """
     file = folder / RECORDS_FILE
+    check_files(folder, written=True)
     if not file.is_file():
         raise StoreNotFound(f"no store at {folder}; there is nothing to repair")
     try:
@@ -97,7 +106,7 @@ def _mend_index(file: Path) -> tuple[list[str], bool]:
         problems = find_problems(file.parent, table, index)
         if problems:
             with table.transaction():
-                if row_problems(table):
+                if next(row_problems(table), None) is not None:
                     return problems, False
                 index.rebuild()
             index.save()
@@ -112,18 +121,16 @@ def _salvage(file: Path) -> tuple[Path, int, list[str]]:
     """
     new = file.with_name(file.name + ".new")
     _remove(new)
-    with closing(sqlite3.connect(file, isolation_level=None)) as source:
-        source.execute("PRAGMA writable_schema = ON")  # lets SQLite read a file that is shorter than it says
-        meta, kept = _read_meta(source, file)
-        names = source.execute("SELECT name FROM sqlite_master WHERE type = 'index'").fetchall()
+    with closing(_Damaged(file)) as source:
+        meta, kept = source.meta()
         target, _ = open_database(new, encoder=meta.encoder, dim=meta.dim, metric=meta.metric, readonly=False)
         with closing(target):
-            rows = _Rows(source, meta, file.stat().st_size)
             marks = ", ".join("?" * len(COLUMNS.split(", ")))
             with transaction(target, new, write=True):
-                target.executemany(f"INSERT OR IGNORE INTO records ({COLUMNS}) VALUES ({marks})", rows)
+                target.executemany(f"INSERT OR IGNORE INTO records ({COLUMNS}) VALUES ({marks})", source.rows(meta))
                 target.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", kept)
             target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        fields, lost = source.fields(), source.lost
     damaged = _free_name(file)
     with translated(file):
         shutil.copy2(file, damaged)
@@ -133,83 +140,122 @@ def _salvage(file: Path) -> tuple[Path, int, list[str]]:
             if log.exists():
                 os.replace(log, damaged.with_name(damaged.name + suffix))
         os.replace(new, file)
-    logger.warning("%s was damaged: %d rows saved, %d lost; the old file is %s", file, rows.saved, rows.lost, damaged)
-    fields = [name.removeprefix(FIELD_INDEX) for (name,) in names if name.startswith(FIELD_INDEX)]
-    return damaged, rows.lost, fields
+    logger.warning("%s was damaged: %d rows saved, %d lost; the old file is %s", file, source.saved, lost, damaged)
+    return damaged, lost, fields
 
 
 @final
-class _Rows:
-    """Iterates over the rows of a damaged file that can be read and are whole.
+class _Damaged:
+    """A damaged file, or one that holds what no store does. No statement of it is run: only tables are read.
 
     Attributes:
-        saved, lost: how many so far.
+        saved, lost: how many rows, once they were read.
     """
 
-    def __init__(self, source: sqlite3.Connection, meta: StoreMeta, size: int) -> None:
-        self._source = source
-        self._meta = meta
-        self._known = self._numbers()
-        # Without a number that can be read: no more rows than their vectors would fill the file, tenfold for gaps.
-        self._last = max(self._known, default=10 * size // (4 * meta.dim) + _SPAN)
-        self.saved = 0
-        self.lost = 0
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._source = sqlite3.connect(file, isolation_level=None)
+        self.saved = self.lost = 0
+        self._schema: dict[str, tuple[str, str]] = {}
+        with suppress(sqlite3.Error, UnicodeDecodeError):
+            secure(self._source)
+            self._source.execute("PRAGMA writable_schema = ON")  # lets SQLite read a file that is shorter than it says
+            listed = self._source.execute("SELECT name, type, sql FROM sqlite_master")
+            self._schema = {name: (kind, sql) for name, kind, sql in listed}
 
-    def __iter__(self) -> Iterator[Row]:
-        failed = 0
+    def close(self) -> None:
+        """Let go of the file."""
+        self._source.close()
+
+    def fields(self) -> list[str]:
+        """Return the fields of `extra` that were indexed."""
+        names = [name.removeprefix(FIELD_INDEX) for name in self._schema if name.startswith(FIELD_INDEX)]
+        return [name for name in names if self._schema[FIELD_INDEX + name] == ("index", field_index(name))]
+
+    def meta(self) -> tuple[StoreMeta, list[tuple[str, str]]]:
+        """Return what was fixed when the store was created, and the rows of the meta table that are to be kept.
+
+        Raises:
+            StoreCorrupt: that cannot be told.
+        """
+        values: dict[str, Any] = {}
+        if is_ours("meta", self._schema):
+            with suppress(sqlite3.Error):
+                values = dict(self._source.execute("SELECT key, value FROM meta"))
+        if not values:
+            pairs = (row for row in keyed_rows(self._file) if len(row) == 2)
+            values = {key: value for key, value in pairs if isinstance(key, str) and isinstance(value, str)}
+        widths = Counter(len(row[5]) for row in islice(self._leaves(), _SAMPLE))
+        dim = widths.most_common(1)[0][0] // 4 if widths else None
+        try:
+            meta = likeliest_identity(values, dim)
+        except (KeyError, ValueError, TypeError) as error:
+            raise StoreCorrupt(
+                f"{self._file}: not even its meta table can be read ({error}), so nothing can be saved; restore it "
+                "from a copy"
+            ) from error
+        return meta, [(key, value) for key, value in values.items() if key == CONFIG_KEY and _is_config(value)]
+
+    def rows(self, meta: StoreMeta) -> Iterator[Row]:
+        """Yield all rows that are whole: those that SQLite finds, from either end, then those that are left in pages.
+
+        Rows that were deleted must not come back: where it can be told which row numbers there are, these alone count.
+        """
+        known, complete = self._numbers()
         seen: set[int] = set()
-        spans = [(start, start + _SPAN) for start in range(self._last // _SPAN * _SPAN, -1, -_SPAN)]
-        while spans:
-            start, end = spans.pop()
-            query = f"SELECT {COLUMNS} FROM records WHERE num >= ? AND num < ? ORDER BY num"
-            try:
-                rows = self._source.execute(query, (start, end)).fetchall()
-            except sqlite3.Error:
-                middle = (start + end) // 2
-                if end - start > 1:
-                    spans += [(middle, end), (start, middle)]
-                else:
-                    failed += 1
-                continue
-            for row in rows:
-                if self._is_whole(row):
-                    seen.add(row[0])
-                    yield row
-                else:
-                    failed += 1
-        self.saved = len(seen)
-        self.lost = len(self._known - seen) if self._known else failed
+        for row in chain(self._found(""), self._found("DESC"), self._leaves()):
+            if row[0] not in seen and (not complete or row[0] in known) and _is_whole(row, meta):
+                seen.add(row[0])
+                yield row
+        self.saved, self.lost = len(seen), len(known - seen)
 
-    def _numbers(self) -> set[int]:
-        """The row numbers in the index over owners and kinds, which lies on other pages than the rows."""
-        try:
-            rows = self._source.execute("SELECT num FROM records INDEXED BY records_owner_kind")
-            return {row[0] for row in rows}
-        except sqlite3.Error:
-            return set()
+    def _found(self, direction: str) -> Iterator[Row]:
+        if is_ours("records", self._schema):
+            with suppress(sqlite3.Error):
+                yield from self._source.execute(f"SELECT {COLUMNS} FROM records ORDER BY num {direction}")
 
-    def _is_whole(self, row: Row) -> bool:
-        texts = (*row[1:5], row[6], row[7])
-        if not all(isinstance(text, str) for text in texts) or not isinstance(row[5], bytes):
-            return False
-        try:
-            json.loads(row[7])
-            vector = np.frombuffer(row[5], "<f4").astype(np.float32)
-            check_vectors(vector, ndim=1, dim=self._meta.dim, metric=self._meta.metric, what="")
-        except ValueError:
-            return False
-        return True
+    def _leaves(self) -> Iterator[Any]:
+        """Rows that lie in whole pages, whether anything leads to these or not, and have a vector as it was written."""
+        for num, columns in table_rows(self._file):
+            if len(columns) == 10 and isinstance(columns[5], bytes) and vector_checksum(columns[5]) == columns[9]:
+                yield (num, *columns[1:])
+
+    def _numbers(self) -> tuple[set[int], bool]:
+        """The row numbers in the indices over ids, owners and kinds, which lie on other pages; if both agree, all."""
+        found: list[set[int]] = []
+        for name in ("records_owner_kind", "sqlite_autoindex_records_1"):
+            if is_ours("records", self._schema) and is_ours(name, self._schema):
+                with suppress(sqlite3.Error):
+                    rows = self._source.execute(f"SELECT num FROM records INDEXED BY {name}")
+                    found.append({row[0] for row in rows})
+        if len(found) == 2 and found[0] == found[1]:
+            return found[0], True
+        return {row[-1] for row in keyed_rows(self._file) if _is_entry(row)}, False
 
 
-def _read_meta(source: sqlite3.Connection, file: Path) -> tuple[StoreMeta, list[tuple[str, str]]]:
+def _is_entry(row: list[Any]) -> bool:
+    """Whether a row may be one of an index over ids, or over owners and kinds: texts, and the number of a row."""
+    return len(row) in (2, 3) and isinstance(row[-1], int) and all(isinstance(text, str) for text in row[:-1])
+
+
+def _is_whole(row: Row, meta: StoreMeta) -> bool:
+    if row_problem(row, meta.dim) is not None:
+        return False
     try:
-        values = dict(source.execute("SELECT key, value FROM meta"))
-        meta = StoreMeta(values["encoder"], int(values["dim"]), Metric(values["metric"]))
-    except (sqlite3.Error, KeyError, ValueError) as error:
-        raise StoreCorrupt(
-            f"{file}: not even its meta table can be read ({error}), so nothing can be saved; restore it from a copy"
-        ) from error
-    return meta, [(key, value) for key, value in values.items() if key == CONFIG_KEY]
+        json.loads(row[7])
+        vector = np.frombuffer(row[5], "<f4").astype(np.float32)
+        check_vectors(vector, ndim=1, dim=meta.dim, metric=meta.metric, what="")
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_config(text: str) -> bool:
+    try:
+        IndexConfig.parse(text)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True
 
 
 def _free_name(file: Path) -> Path:

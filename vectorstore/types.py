@@ -75,8 +75,9 @@ class NewRecord:
         dump_extra(self.extra)
 
 
-Row = tuple[int, str, str, str, str, bytes, str, str]
-"""A stored row: num, id, kind, owner, text, vector (float32, little-endian), created, extra (JSON)."""
+Row = tuple[int, str, str, str, str, bytes, str, str, int, int]
+"""A stored row: num, id, kind, owner, text, vector (float32, little-endian), created, extra (JSON), checksums of the
+texts and of the vector (see `vectorstore.table.checksums`)."""
 
 
 @final

@@ -5,11 +5,9 @@ written under a new name, then one transaction makes it the one that counts. And
 database in which it was written, or in a later state of it: rows that came or went since are a matter of row numbers.
 """
 
-import hashlib
 import json
 import logging
 import os
-import re
 import time
 import uuid
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vectorstore.errors import VectorStoreError
+from vectorstore.files import INDEX_NAME, PART, file_hash
 from vectorstore.index.backends import Backend, make_backend
 from vectorstore.index.backends.exact import read_exact
 from vectorstore.index.config import IndexConfig, IndexKind
@@ -29,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 STAMP_KEY = "index_file"
 _FORMAT = 1
-_PART = ".part"
-# Names as `save_segment` makes them: whatever else lies in the folder is somebody's own.
-_OURS = re.compile(r"index-[0-9a-f]{12}\.(faiss|npz)(\.part)?")
+# Mapped files above this size are hashed only if they were touched since they were written: below it, it costs less
+# than a tenth of a second.
+HASHED_BYTES = 2**26
 _ABANDONED_S = 3600.0  # a part file that nobody has written to for so long is nobody's
 
 
@@ -43,7 +41,7 @@ def save_segment(folder: Path, table: RecordTable, segment: Segment, config: Ind
         StorageFailure: the file could not be written. Either way the older file stays the one that counts.
     """
     name = f"index-{uuid.uuid4().hex[:12]}{segment.backend.suffix}"
-    part = folder / (name + _PART)
+    part = folder / (name + PART)
     try:
         with translated(folder / name):
             digest = segment.backend.save(part, segment.nums)
@@ -59,6 +57,7 @@ def save_segment(folder: Path, table: RecordTable, segment: Segment, config: Ind
         }
         with table.transaction(write=True):
             os.replace(part, folder / name)
+            stamp["seen"] = _seen((folder / name).stat())
             table.set_value(STAMP_KEY, json.dumps(stamp))
     except BaseException:
         part.unlink(missing_ok=True)
@@ -72,10 +71,10 @@ def sweep(folder: Path, table: RecordTable) -> None:
     """Remove index files that do not count. Inside a write transaction."""
     stamp = read_stamp(table)
     for file in folder.iterdir():
-        if not _OURS.fullmatch(file.name):
+        if not INDEX_NAME.fullmatch(file.name.removesuffix(PART)):
             continue
         current = stamp is not None and file.name == stamp["file"]
-        busy = file.name.endswith(_PART) and time.time() - file.stat().st_mtime < _ABANDONED_S
+        busy = file.name.endswith(PART) and time.time() - file.stat().st_mtime < _ABANDONED_S
         if not current and not busy:
             file.unlink(missing_ok=True)
 
@@ -87,44 +86,42 @@ def read_stamp(table: RecordTable) -> dict[str, Any] | None:
         return None
     try:
         stamp = json.loads(text)
-        return stamp if stamp["format"] == _FORMAT and Path(stamp["file"]).name == stamp["file"] else None
-    except (KeyError, TypeError, ValueError):
+        return stamp if stamp["format"] == _FORMAT and INDEX_NAME.fullmatch(stamp["file"]) else None
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
 def load_segment(folder: Path, table: RecordTable, *, mmap: bool) -> tuple[Segment, IndexConfig] | None:
     """Return the saved segment and its configuration, or None if there is none that is whole and readable.
 
-    With `mmap`, the vectors of a flat or HNSW index stay in the file; only the file's size is checked then.
+    Its checksum is compared first. With `mmap`, where the vectors of a flat or HNSW index stay in the file, one above
+    `HASHED_BYTES` is not read for that if nobody has touched it since it was written, by the file system's account.
     """
     stamp = read_stamp(table)
     if stamp is None:
         return None
     file = folder / stamp["file"]
     try:
-        if file.stat().st_size != stamp["size"]:
-            raise ValueError(f"it has {file.stat().st_size} bytes, expected {stamp['size']}")
-        if not mmap and file_hash(file) != stamp["sha256"]:
+        status = file.stat()
+        if status.st_size != stamp["size"]:
+            raise ValueError(f"it has {status.st_size} bytes, expected {stamp['size']}")
+        untouched = mmap and status.st_size > HASHED_BYTES and stamp.get("seen") == _seen(status)
+        if not untouched and file_hash(file) != stamp["sha256"]:
             raise ValueError("its checksum does not match")
         config = IndexConfig(**stamp["config"])
         segment = _read(file, table, config, mmap=mmap)
         if len(segment.nums) != stamp["count"]:
             raise ValueError(f"it holds {len(segment.nums)} vectors, expected {stamp['count']}")
         return segment, config
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, VectorStoreError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError, ImportError) as error:
         # RuntimeError: FAISS cannot read it, for example because another version wrote it.
         logger.warning("%s cannot be used (%s); rebuilding it from the records", file, error)
         return None
 
 
-def file_hash(file: Path) -> str:
-    """Return the SHA-256 of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _seen(status: os.stat_result) -> list[int]:
+    """What changes when a file is written, copied or put back: the last of these cannot be set by programs."""
+    return [status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _read(file: Path, table: RecordTable, config: IndexConfig, *, mmap: bool) -> Segment:

@@ -75,7 +75,7 @@ class SyncedIndex:
         text = self._table.value(CONFIG_KEY)
         try:
             return _FLAT if text is None else IndexConfig.parse(text)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise StoreCorrupt(f"{self._table.file}: the index configuration is damaged ({error})") from error
 
     def sync(self) -> None:

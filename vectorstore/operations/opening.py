@@ -5,10 +5,10 @@ from pathlib import Path
 
 from vectorstore.checks import check_string, checked_metric, positive_int
 from vectorstore.errors import InvalidArgument
+from vectorstore.files import RECORDS_FILE
 from vectorstore.filters import make_condition
 from vectorstore.index.config import IndexConfig, IndexKind, chosen_config
 from vectorstore.index.sync import CONFIG_KEY
-from vectorstore.table.database import RECORDS_FILE
 from vectorstore.table.records import RecordTable
 from vectorstore.types import Metric
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from vectorstore.errors import (
     DimensionMismatch,
     EncoderMismatch,
-    ForeignDatabase,
+    InvalidRecord,
     MetricMismatch,
-    NewerSchema,
     StorageFailure,
     StoreCorrupt,
     StoreLocked,
@@ -25,33 +24,25 @@ from vectorstore.errors import (
     StoreReadOnly,
     VectorStoreError,
 )
+from vectorstore.files import check_files
+from vectorstore.table.schema import (
+    MAX_BYTES,
+    STATEMENTS,
+    check_schema,
+    dump_identity,
+    is_blank,
+    parse_identity,
+    secure,
+    trust,
+)
 from vectorstore.types import Metric, StoreMeta
 
-RECORDS_FILE = "records.sqlite"
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x56535452  # "VSTR", SQLite's own mark of whose file it is
 BUSY_TIMEOUT_S = 5.0
 _PAUSE_S = 0.01
 
 # Pages of 4 KiB that the log may hold before they are copied into the file: rarer copies make large additions quicker.
 CHECKPOINT_PAGES = 16_000
 CACHE_KIB = 65_536
-
-_SCHEMA = (
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    """CREATE TABLE records (
-        num INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        kind TEXT NOT NULL,
-        owner TEXT NOT NULL,
-        text TEXT NOT NULL,
-        vector BLOB NOT NULL,
-        created TEXT NOT NULL,
-        extra TEXT NOT NULL
-    )""",
-    "CREATE INDEX records_owner_kind ON records (owner, kind)",
-)
 
 
 def open_database(
@@ -68,6 +59,7 @@ def open_database(
         "a store opened with readonly=True must exist" if readonly else "give encoder= and dim= to create one"
     )
     with translated(file):
+        check_files(file.parent, written=not readonly)
         new = None
         if encoder is not None and dim is not None and not readonly:
             new = StoreMeta(encoder, dim, metric)
@@ -76,10 +68,13 @@ def open_database(
             raise StoreNotFound(missing)
         connection = _connect(file, "ro" if readonly else "rwc" if new else "rw")
         try:
-            if _is_blank(connection):
+            secure(connection)
+            if is_blank(connection):
                 if new is None:
                     raise StoreNotFound(missing)
                 _create(connection, file, new)
+            check_schema(connection, file)
+            trust(connection)
             meta = _read_meta(connection, file)
             _check_meta(meta, file, encoder, dim, metric)
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -115,8 +110,13 @@ def translated(file: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        # Extended codes carry the primary code in their low byte. Errors of the Python module itself have none.
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_INTERNAL) & 0xFF
+        # Extended codes carry the primary code in their low byte. Errors of the Python module itself have none: those
+        # of a connection that is in use are of class ProgrammingError, and a text that is not UTF-8 is the other.
+        undecodable = type(error) is sqlite3.OperationalError and not hasattr(error, "sqlite_errorcode")
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT if undecodable else sqlite3.SQLITE_INTERNAL)
+        code &= 0xFF
+        if code == sqlite3.SQLITE_TOOBIG:
+            raise InvalidRecord(f"{file}: a text or vector of more than {MAX_BYTES >> 20} MiB; cut it") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StoreLocked(
                 f"{file} is locked by another writer, for longer than {BUSY_TIMEOUT_S:g} s ({error}); "
@@ -124,10 +124,14 @@ def translated(file: Path) -> Iterator[None]:
             ) from error
         # SQLITE_ERROR: a statement of ours that does not fit the tables, so the tables are not as we made them.
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-            raise StoreCorrupt(f"{file} is damaged or is no SQLite file ({error}); restore it from a copy") from error
+            raise StoreCorrupt(
+                f"{file} is damaged or is no SQLite file ({error}); restore it from a copy, or see what repair() saves"
+            ) from error
         if code == sqlite3.SQLITE_READONLY:
             raise StoreReadOnly(f"{file} cannot be written ({error}); open it with readonly=True to read it") from error
         raise StorageFailure(f"{file}: {error}; expected a readable file and a writable disk with space") from error
+    except UnicodeDecodeError as error:  # of a name in the schema
+        raise StoreCorrupt(f"{file} is damaged ({error}); repair() saves what can be saved") from error
     except OSError as error:
         if isinstance(error, VectorStoreError):
             raise
@@ -146,23 +150,12 @@ def _connect(file: Path, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
 
 
-def _is_blank(connection: sqlite3.Connection) -> bool:
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    return tables == 0 and connection.execute("PRAGMA application_id").fetchone()[0] == 0
-
-
 def _create(connection: sqlite3.Connection, file: Path, meta: StoreMeta) -> None:
-    values = {
-        "schema_version": str(SCHEMA_VERSION),
-        "encoder": meta.encoder,
-        "dim": str(meta.dim),
-        "metric": meta.metric.value,
-        "revision": uuid.uuid4().hex,
-    }
+    values = dump_identity(meta) | {"revision": uuid.uuid4().hex}
     with transaction(connection, file, write=True):
-        if not _is_blank(connection):  # another process created it before the lock was ours
+        if not is_blank(connection):  # another process created it before the lock was ours
             return
-        for statement in _SCHEMA:
+        for statement in STATEMENTS:
             connection.execute(statement)
         connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", values.items())
     if os.name == "posix":  # a new name in a folder is durable only when the folder is synced
@@ -175,21 +168,13 @@ def _create(connection: sqlite3.Connection, file: Path, meta: StoreMeta) -> None
 
 
 def _read_meta(connection: sqlite3.Connection, file: Path) -> StoreMeta:
-    mark = connection.execute("PRAGMA application_id").fetchone()[0]
-    if mark != APPLICATION_ID:
-        raise ForeignDatabase(
-            f"{file} is a SQLite file of another program (application id {mark:#x}, expected {APPLICATION_ID:#x}); "
-            "give another folder"
-        )
     values = dict(connection.execute("SELECT key, value FROM meta"))
     try:
-        version = int(values["schema_version"])
-        if version <= SCHEMA_VERSION:
-            return StoreMeta(values["encoder"], int(values["dim"]), Metric(values["metric"]))
-    except (KeyError, ValueError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
-        raise StoreCorrupt(f"{file}: the meta table {what}; restore it from a copy") from error
-    raise NewerSchema(f"{file} has schema version {version}; this package knows up to {SCHEMA_VERSION}, upgrade it")
+        return parse_identity(values)
+    except (ValueError, TypeError) as error:
+        raise StoreCorrupt(
+            f"{file}: the meta table is damaged: {error}; repair() saves what can be saved, or restore it from a copy"
+        ) from error
 
 
 def _check_meta(meta: StoreMeta, file: Path, encoder: str | None, dim: int | None, metric: Metric) -> None:

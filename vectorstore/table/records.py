@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from vectorstore.checks import Columns
 from vectorstore.errors import DuplicateId, RecordNotFound, StoreCorrupt
 from vectorstore.filters import EVERYTHING, Condition, field_sql
+from vectorstore.table.checksums import row_problem, text_checksum, vector_checksum, vector_problem
 from vectorstore.table.database import open_database, transaction, translated
+from vectorstore.table.schema import FIELD_INDEX, field_index
 from vectorstore.types import Metric, Record, Row
 
-COLUMNS = "num, id, kind, owner, text, vector, created, extra"
+COLUMNS = "num, id, kind, owner, text, vector, created, extra, text_crc, vector_crc"
+_REMEDY = "repair() saves all other rows, or restore it from a copy"
 BATCH = 500  # rows per fetch; also below the number of variables that any SQLite allows in one statement
-_INSERT = "INSERT INTO records (id, kind, owner, text, vector, created, extra) VALUES (?, ?, ?, ?, ?, ?, ?)"
-FIELD_INDEX = "extra:"  # how the names of indices over fields of extra begin
+_INSERT = f"INSERT INTO records ({COLUMNS.removeprefix('num, ')}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 @final
@@ -80,8 +82,7 @@ class RecordTable:
     def index_fields(self, names: Iterable[str]) -> None:
         """Have SQLite index these fields of `extra`, so that asking for one value reads only the rows that have it."""
         for name in names:
-            sql = f'CREATE INDEX IF NOT EXISTS "{FIELD_INDEX}{name}" ON records ({field_sql(name)})'
-            self._connection.execute(sql)
+            self._connection.execute(field_index(name).replace("INDEX", "INDEX IF NOT EXISTS", 1))
 
     def indexed_fields(self) -> list[str]:
         """Return the fields of `extra` that SQLite indexes."""
@@ -105,11 +106,13 @@ class RecordTable:
         """
         last = self.last()
         data, width = np.ascontiguousarray(columns.vectors, "<f4").tobytes(), 4 * self.meta.dim
-        blobs = (data[start : start + width] for start in range(0, len(data), width))
+        blobs = [data[start : start + width] for start in range(0, len(data), width)]
         created = [columns.created] * len(columns.ids) if isinstance(columns.created, str) else columns.created
         names = (columns.ids, columns.kinds, columns.owners, columns.texts)
+        text_crcs = map(text_checksum, zip(*names, created, columns.extras, strict=True))
+        values = (*names, blobs, created, columns.extras, text_crcs, map(vector_checksum, blobs))
         try:
-            self._connection.executemany(_INSERT, zip(*names, blobs, created, columns.extras, strict=True))
+            self._connection.executemany(_INSERT, zip(*values, strict=True))
         except sqlite3.IntegrityError as error:
             raise DuplicateId(
                 f"id {self._duplicate(columns.ids, last)!r} is in the store or twice in this call; nothing was "
@@ -165,11 +168,7 @@ class RecordTable:
         rows: list[Row] = []
         for part, marks in _parts(nums):
             rows += self._connection.execute(f"SELECT {COLUMNS} FROM records WHERE num IN ({marks})", part).fetchall()
-        width = 4 * self.meta.dim
-        for row in rows:
-            if len(row[5]) != width or row[7] != "{}":
-                self.checked(row)
-        return rows
+        return [self.checked(row) for row in rows]
 
     def nums(
         self,
@@ -188,34 +187,34 @@ class RecordTable:
 
     def vectors(self, after: int = 0) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield row numbers `[n]` and vectors `[n, dim]` of the rows with `num > after`, in batches, ascending."""
-        cursor = self._connection.execute("SELECT num, vector FROM records WHERE num > ? ORDER BY num", (after,))
+        query = "SELECT num, vector, vector_crc FROM records WHERE num > ? ORDER BY num"
+        cursor, dim = self._connection.execute(query, (after,)), self.meta.dim
         while rows := cursor.fetchmany(8 * BATCH):
-            nums, blobs = zip(*rows, strict=True)
-            for num, blob in rows:
-                self._check_width(num, blob)
+            nums, blobs, _ = zip(*rows, strict=True)
+            for num, blob, checksum in rows:
+                if (problem := vector_problem(blob, checksum, dim)) is not None:
+                    raise StoreCorrupt(f"{self.file}: row {num} {problem}; {_REMEDY}")
             yield np.array(nums, np.int64), vectors_of(blobs, self.meta.dim)
 
-    def statement(self, sql: str) -> list[tuple]:
-        """Return the rows of a query of the checks and statistics."""
-        return self._connection.execute(sql).fetchall()
+    def statement(self, sql: str) -> Iterator[tuple]:
+        """Iterate over the rows of a query of the checks and statistics."""
+        return self._connection.execute(sql)
 
     def checked(self, row: Row) -> Row:
         """Return a row after a look at what SQLite's types do not promise.
 
         Raises:
-            StoreCorrupt: its vector has another width, or its `extra` is not JSON.
+            StoreCorrupt: it is not as it was written, or its `extra` is not JSON.
         """
-        self._check_width(row[0], row[5])
-        if row[7] != "{}":
+        problem = row_problem(row, self.meta.dim)
+        if problem is None and row[7] != "{}":
             try:
                 json.loads(row[7])
-            except (TypeError, ValueError) as error:
-                raise StoreCorrupt(f"{self.file}: row {row[0]} has an extra that is not JSON ({error})") from error
+            except (ValueError, RecursionError) as error:
+                problem = f"has an extra that is not JSON ({error})"
+        if problem is not None:
+            raise StoreCorrupt(f"{self.file}: row {row[0]} (id {row[1]!r}) {problem}; {_REMEDY}")
         return row
-
-    def _check_width(self, num: int, blob: bytes) -> None:
-        if len(blob) != 4 * self.meta.dim:
-            raise StoreCorrupt(f"{self.file}: row {num} has {len(blob)} vector bytes; expected {4 * self.meta.dim}")
 
     def _touch(self) -> None:
         self._connection.execute("UPDATE meta SET value = ? WHERE key = 'revision'", (uuid.uuid4().hex,))
