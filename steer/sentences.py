@@ -5,13 +5,8 @@ from collections.abc import Callable, Sequence
 
 _END = re.compile(r"[.!?]+[\"')\]\u2019\u201d]*(?=\s|$)")
 _ABBREVIATIONS = ("mr.", "mrs.", "ms.", "dr.", "st.")
-_WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 
 _FULL = re.compile(r"[^.!?]*[.!?]+[\"')]*\s*")
-
-# Words in a row that make a quotation of a goal, where it has so many; shorter goals count whole, down to three words.
-SHARED_WORDS = 5
-SHARED_WORDS_MIN = 3
 
 
 def sentence_ends(text: str) -> list[int]:
@@ -66,21 +61,3 @@ def keep_sentences(ids: Sequence[int], to_text: Callable[[Sequence[int]], str], 
     while keep > 0 and to_text(ids[: keep - 1]).rstrip() == said:
         keep -= 1
     return keep
-
-
-def shared_words(goal: str, visible: str) -> str | None:
-    """The first run of five words (or the whole goal, if it has three or four) that stands in the visible text."""
-    words = _words(goal)
-    n = min(SHARED_WORDS, len(words))
-    if n < SHARED_WORDS_MIN:
-        return None
-    seen = _words(visible)
-    runs = {tuple(seen[i : i + n]) for i in range(len(seen) - n + 1)}
-    for i in range(len(words) - n + 1):
-        if tuple(words[i : i + n]) in runs:
-            return " ".join(words[i : i + n])
-    return None
-
-
-def _words(text: str) -> list[str]:
-    return [word.casefold().replace("\u2019", "'") for word in _WORD.findall(text)]

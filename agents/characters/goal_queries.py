@@ -14,7 +14,8 @@ from agents.errors import GoalError
 from agents.index.build import POSITION, SPAN, SPANS, open_index
 from agents.scenarios.schema import Character, Goal, Scenario, Wish
 from steer.models.latent_model import LatentModel
-from steer.sentences import shared_words, split_sentences
+from steer.quotations import shared_words
+from steer.sentences import split_sentences
 
 SPARE = 20  # passages looked at for each that is wished for, since some cannot be goals
 

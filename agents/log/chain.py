@@ -59,6 +59,9 @@ def _parse(data: bytes, path: Path) -> LogContents:
             event, previous = decode_event(line)
         except RunDamaged as error:
             raise RunDamaged(f"{path}:{number}: {error}; it was changed") from error
+        # A second key, a space or another number for the same would be passed over, but not by every reader.
+        if encode_event(event, previous) != line + b"\n":
+            raise RunDamaged(f"{path}:{number}: this line is not as it was written; it was changed")
         if previous != head:
             raise RunDamaged(
                 f"{path}:{number}: the chain is broken: it follows a line with SHA-256 {previous[:12]}..., but "

@@ -37,6 +37,7 @@ class OpeningEvent(_Event):
     """Start of a run: the visible opening, and what later figures refer to.
 
     Attributes:
+        arms: all that the run plays, so that none can be left out later without a change of this log.
         ids: token ids of the opening, the start of the visible context.
         max_context: visible tokens that the model is fed at most, the last ones.
         threshold: similarity from which a goal counts as reached.
@@ -49,6 +50,7 @@ class OpeningEvent(_Event):
     title: str
     format: Literal["prose", "script"]
     method: Method
+    arms: tuple[Literal["guided", "unguided"], ...]
     seed: int
     turns: int
     text: str

@@ -9,6 +9,7 @@ from typing import Any
 from agents.arguments import expect_path
 from agents.log.chain import write_atomic
 from agents.simulation.progress import Curve, GoalProgress, Progress, read_progress
+from steer.files import read_plain
 
 # Okabe and Ito's blue and vermillion: told apart with any colour vision, and by their lines in print.
 GUIDED, UNGUIDED = "#0072B2", "#D55E00"
@@ -29,11 +30,33 @@ def plot_progress(run: Path) -> Path:
         RunDamaged: its logs were changed.
         RunWriteError: the file cannot be written.
     """
+    run = expect_path(run, "run")
+    path = run / FILE_NAME
+    write_atomic(path, _image(run))
+    return path
+
+
+def figure_problem(run: Path) -> str | None:
+    """What is wrong with the figure in a run's folder, compared with one that is drawn anew; None if nothing is.
+
+    Raises:
+        RunNotFound, RunDamaged: see `plot_progress`.
+    """
+    try:
+        found = read_plain(run / FILE_NAME)
+    except OSError as error:
+        return f"{FILE_NAME} cannot be read: {error.strerror}"
+    if found == _image(run):
+        return None
+    return f"{FILE_NAME} is not what the logs give with this matplotlib; draw it again: steer plot {run}"
+
+
+def _image(run: Path) -> bytes:
+    """The figure as PNG; the same logs, fonts and matplotlib give the same bytes."""
     # The backend is taken by its class: nothing global is set, and no display is needed.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    run = expect_path(run, "run")
     progress = read_progress(run)
     columns = min(2, max(1, len(progress.goals)))
     rows = max(1, math.ceil(len(progress.goals) / columns))
@@ -52,9 +75,7 @@ def plot_progress(run: Path) -> Path:
         figure.legend(list(entries.values()), list(entries), **options)
     image = io.BytesIO()
     canvas.print_figure(image, format="png", dpi=130)
-    path = run / FILE_NAME
-    write_atomic(path, image.getvalue())
-    return path
+    return image.getvalue()
 
 
 def _panel(axis: Any, goal: GoalProgress, progress: Progress) -> None:

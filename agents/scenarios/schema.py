@@ -16,8 +16,8 @@ from pydantic import Field
 from agents.arguments import expect
 from agents.errors import ScenarioError
 from agents.scenarios.planner_settings import Planner, Share, error_at
+from steer.quotations import shared_words
 from steer.records import StrictRecord
-from steer.sentences import shared_words
 from steer.text import check_text
 from steer.writing.config import WritingConfig
 from steer.writing.sampling import SamplingConfig

@@ -1,10 +1,12 @@
 """The audit: proof from a run's files that nothing but the story was ever fed to the model.
 
 It trusts no event: what each turn must have been fed is rebuilt from the opening and all that was written, and compared
-by hash with what the writer reported. With the model, texts are compared with their tokens, and a replay writes every
-turn again from the log.
+by hash with what the writer reported. The rest of what the files say is compared with the scenario, with each other and
+with the logs, see `agents.simulation.consistency`. With the model, texts are compared with their tokens, and a replay
+writes every turn again from the log. What lies in the folder and was not looked at is named.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +18,19 @@ from agents.index.scenario_roadmap import reopen_roadmap
 from agents.log.chain import LogContents, read_log
 from agents.log.events import EndEvent, Event, OpeningEvent, TurnEvent, hash_ids
 from agents.scenarios.schema import Scenario
-from agents.simulation.manifest import LOGS, STORE, Manifest, check_model, read_manifest, read_scenario
+from agents.simulation.consistency import (
+    check_arms,
+    check_manifest,
+    check_opening,
+    check_transcript,
+    left_out,
+)
+from agents.simulation.manifest import LOGS, STORE, TRANSCRIPT, Arm, Manifest, check_model, read_manifest, read_scenario
 from agents.simulation.state import ArmState
 from agents.simulation.turn import arm_scenario, open_story, write_turn
 from steer.models.latent_model import LatentModel
-from steer.sentences import shared_words
+from steer.noise import derive_seed
+from steer.quotations import shared_words
 from vectorstore import VectorStoreError
 
 
@@ -70,9 +80,11 @@ def _checks(run: Path, manifest: Manifest, model: LatentModel | None, replay: bo
         yield Check("scenario", False, str(error))
         return
     yield Check("scenario", True, f"{scenario.id}, as it was when the run was started")
+    arms = ", ".join(manifest.arms)
+    yield _check("manifest", check_manifest(run, manifest, scenario), f"of this scenario; arms: {arms}")
     if manifest.finished is not None:
         changed = manifest.changed_logs(run)
-        missing = sorted(set(LOGS[arm] for arm in manifest.arms) - manifest.logs.keys())
+        missing = sorted({LOGS[arm] for arm in manifest.arms} ^ manifest.logs.keys())
         bad = changed + missing
         yield Check(
             "seal", not bad, f"changed after the end: {', '.join(bad)}" if bad else "logs as they were at the end"
@@ -84,6 +96,7 @@ def _checks(run: Path, manifest: Manifest, model: LatentModel | None, replay: bo
         except AgentsError as error:
             yield Check("model", False, str(error))
             return
+    states: dict[Arm, ArmState] = {}
     for arm in manifest.arms:
         try:
             log = read_log(run / LOGS[arm])
@@ -92,6 +105,11 @@ def _checks(run: Path, manifest: Manifest, model: LatentModel | None, replay: bo
             continue
         yield Check(f"{arm}: chain", True, _describe(log, manifest))
         played = arm_scenario(scenario, arm)
+        with contextlib.suppress(AgentsError):  # which the check of the order tells
+            states[arm] = ArmState.of(played, log.events)
+        yield _check(
+            f"{arm}: opening", check_opening(played, manifest, log.events), "the first event says what was played"
+        )
         yield _check(f"{arm}: order", _order(played, manifest, log.events), f"{len(log.events)} events in order")
         yield _check(f"{arm}: context", _context(log.events), "every context is the opening and what was written")
         yield _check(f"{arm}: goals unseen", _unseen(played, log.events), "no goal's words in the opening or a cue")
@@ -102,6 +120,11 @@ def _checks(run: Path, manifest: Manifest, model: LatentModel | None, replay: bo
                 _store(run, played, manifest, model, log.events, replay),
                 "goals as they were, every turn written again alike" if replay else "goals as they were at the start",
             )
+    fine = "played turn by turn" if len(manifest.arms) > 1 else "no baseline"
+    yield _check("arms", check_arms(states, manifest), fine)
+    fine = "what the logs give" if (run / TRANSCRIPT).exists() else "none yet"
+    yield _check("transcript", check_transcript(run, manifest), fine)
+    yield Check("files", True, left_out(run, manifest))
 
 
 def _check(name: str, problems: Iterator[str], fine: str) -> Check:
@@ -128,8 +151,14 @@ def _order(scenario: Scenario, manifest: Manifest, events: tuple[Event, ...]) ->
     for event in events:
         if state.opening is not None and not isinstance(event, TurnEvent) and event != state.due():
             yield f"after turn {state.turn}: an event of type {event.type!r} that does not follow from those before"
-        if isinstance(event, TurnEvent) and state.due() is not None:
-            yield f"turn {event.turn}: something was due before it that is missing"
+        if isinstance(event, TurnEvent):
+            if state.due() is not None:
+                yield f"turn {event.turn}: something was due before it that is missing"
+            speaker = scenario.speaker(event.turn)
+            if event.name != speaker.name:
+                yield f"turn {event.turn}: its name is {event.name!r}, the scenario's is {speaker.name!r}"
+            if event.seed != derive_seed(scenario.seed, "turn", event.turn, speaker.id):
+                yield f"turn {event.turn}: its seed does not follow from the scenario's"
         state.apply(event)
     if manifest.finished is not None and not state.ended:
         yield f"the manifest says finished, but the log stops after turn {state.turn}"
@@ -206,7 +235,7 @@ def _store(
         yield str(error)
         return
     with book, reopen_roadmap(scenario, model, manifest.index) as roadmap:
-        if events[0] != open_story(scenario, model, book, manifest.threshold, manifest.told):
+        if events[0] != open_story(scenario, model, book, manifest):
             yield "the opening event does not follow from scenario, model and store"
         state = ArmState(scenario)
         for event in events if replay else ():

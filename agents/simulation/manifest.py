@@ -75,6 +75,20 @@ class Manifest(pydantic.BaseModel):
     finished: str | None = None
     logs: dict[str, str] = {}
 
+    @pydantic.field_validator("arms")
+    @classmethod
+    def _check_arms(cls, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
+        if arms not in (("guided",), ("guided", "unguided")):
+            raise ValueError("expected guided, or guided and unguided")
+        return arms
+
+    @pydantic.field_validator("logs")
+    @classmethod
+    def _check_logs(cls, logs: dict[str, str]) -> dict[str, str]:
+        if not logs.keys() <= set(LOGS.values()):
+            raise ValueError(f"expected hashes of {' and '.join(LOGS.values())} alone")
+        return logs
+
     def save(self, run: Path) -> None:
         """Write `manifest.json`, whole or not at all.
 

@@ -159,7 +159,7 @@ def _play(
 
     def next_event(played: Scenario, state: ArmState) -> Event:
         if state.opening is None:
-            return open_story(played, model, book, manifest.threshold, manifest.told)
+            return open_story(played, model, book, manifest)
         due = state.due()
         return due or write_turn(played, model, book, state, roadmap=roadmap, recollection=recollection)
 

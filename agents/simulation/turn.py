@@ -14,7 +14,7 @@ from agents.characters.planner import Plan, plan_turn
 from agents.index.roadmap import Roadmap
 from agents.log.events import OpeningEvent, PlanRecord, TurnEvent, hash_ids
 from agents.scenarios.schema import Character, Scenario
-from agents.simulation.manifest import Arm
+from agents.simulation.manifest import Arm, Manifest
 from agents.simulation.reached import measure, measure_told
 from agents.simulation.searched_turn import search_turn, turn_rewards
 from agents.simulation.state import ArmState
@@ -34,23 +34,22 @@ def arm_scenario(scenario: Scenario, arm: Arm) -> Scenario:
     return scenario.model_copy(update={"planner": scenario.planner.model_copy(update={"method": "unguided"})})
 
 
-def open_story(
-    scenario: Scenario, model: LatentModel, book: GoalBook, threshold: float, told: float | None = None
-) -> OpeningEvent:
-    """The first event of an arm; `threshold` and `told` say when a goal counts as reached, see `OpeningEvent`."""
+def open_story(scenario: Scenario, model: LatentModel, book: GoalBook, manifest: Manifest) -> OpeningEvent:
+    """The first event of an arm of a run; `scenario` is as that arm plays it."""
     return OpeningEvent(
         scenario=scenario.id,
         title=scenario.title or scenario.id,
         format=scenario.format,
         method=scenario.planner.method,
+        arms=manifest.arms,
         seed=scenario.seed,
         turns=scenario.turns,
         text=scenario.opening,
         ids=tuple(model.to_ids(scenario.opening)),
         max_context=model.latent_config.max_context,
         span_tokens=model.span_tokens,
-        threshold=threshold,
-        told=told,
+        threshold=manifest.threshold,
+        told=manifest.told,
         goals=book.infos(),
     )
 

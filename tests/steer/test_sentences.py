@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from steer.sentences import keep_sentences, sentence_ends, shared_words, split_sentences
+from steer.sentences import keep_sentences, sentence_ends, split_sentences
 
 
 def cut(pieces: Sequence[str | bytes], *, single_line: bool = False) -> str:
@@ -70,11 +70,3 @@ def test_a_character_of_several_tokens_is_not_split() -> None:
     euro = "\u20ac".encode()
     assert cut(["A", " \u201cyes", ".", euro[:1], euro[1:2], euro[2:], "."]) == "A \u201cyes.\u20ac."
     assert cut(["Ok", ".", " ", euro[:1], euro[1:2], euro[2:]]) == "Ok."
-
-
-def test_shared_words() -> None:
-    goal = "The fox shared the bread with the hungry bird."
-    assert shared_words(goal, "A tale: the FOX shared, the bread; and more.") == "the fox shared the bread"
-    assert shared_words(goal, "The fox had the bread with him.") is None
-    assert shared_words("They went home.", "So they went home again.") == "they went home"
-    assert shared_words("Home again.", "Home again.") is None
