@@ -110,7 +110,8 @@ def ending_figures(
     samples = [{"context": pair.context, "goal": pair.terminal} for pair in pairs[:SAMPLES]]
     for arm, changes in ARMS.items():
         tell = None if progress is None else lambda done, total, arm=arm: progress(f"{arm} endings", done, total)
-        how = writing_config(config, **(changes or {}))
+        options: dict[str, Any] = changes or {}
+        how = writing_config(config, **options)
         written = write_arm(model, pairs, how, guided=changes is not None, seed=seed, tell=tell)
         ends = [ending(w.spans) for w in written]
         ranks = arrival(ends, [p.terminal for p in pairs], embed)

@@ -36,7 +36,7 @@ def fresh_model(
         ModelNotFound: see `steer.models.base.load_base`.
     """
     check_options(options, new_config, load_base)
-    settings = {name: options.pop(name) for name in new_config.__kwdefaults__ if name in options}
+    settings = {name: options.pop(name) for name in new_config.__kwdefaults__ or () if name in options}
     plain, tokenizer = load_base(base, **options)
     check_base(plain, str(base))
     check_tokenizer(plain, tokenizer, str(base))

@@ -42,7 +42,7 @@ class BaseIdentity(pydantic.BaseModel):
     def of(cls, model: PreTrainedModel, name: str) -> "BaseIdentity":
         """The identity of a loaded base model."""
         config = model.config.get_text_config()
-        weight = model.get_input_embeddings().weight
+        weight: Any = model.get_input_embeddings().weight
         flat = weight.detach().reshape(-1)
         places = torch.linspace(0, flat.numel() - 1, 16, dtype=torch.float64).long()
         return cls(

@@ -5,6 +5,7 @@ untrained), and beside each of them `minihf`, the same in MiniHF's own files.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def train_autoencoder(
     return train_phase(last, model, recipe, corpora, stage, report_to=report_to)
 
 
-def _take_over(model: LatentModel, folder: Path, roles: tuple[str, ...]) -> None:
+def _take_over(model: LatentModel, folder: Path, roles: Sequence[str]) -> None:
     """Fill adapters and heads from the folder of another model; its base may have other weights.
 
     Raises:

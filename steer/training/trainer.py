@@ -57,13 +57,14 @@ def training_arguments(
             "`torchrun --nproc_per_node N -m agents.cli train ...`, or choose one with CUDA_VISIBLE_DEVICES=0"
         )
     decay = int(train.steps * train.decay_share)
+    checkpointing: dict[str, Any] = {CHECKPOINTING: True} if train.gradient_checkpointing else {}
     return TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         max_steps=train.steps,
         per_device_train_batch_size=train.batch_size,
         per_device_eval_batch_size=train.batch_size,
         gradient_accumulation_steps=train.gradient_accumulation_steps,
-        **({CHECKPOINTING: True} if train.gradient_checkpointing else {}),
+        **checkpointing,
         learning_rate=train.learning_rate,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
