@@ -1,6 +1,6 @@
 # make demo   the simulation with the packaged model       make test   the tests
 # make lint   ruff, pyright, import-linter                 make bench  the benchmarks
-# make docs   the documentation as a site, in site/
+# make docs   the documentation as a site, in site/       make torture  tests far longer than any in make test
 # The first of them builds .venv from pinned versions. Another interpreter: make PYTHON=python3.12 demo
 # Tests run in as many processes as there are cores, eight at most: make WORKERS=0 test runs them in one.
 # pip's own settings come from PIP_* variables and its configuration file.
@@ -12,15 +12,20 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 WORKERS ?= logical
+# Bytecode is kept, whatever the environment says: without, each process compiles all modules and tests anew.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 BENCHMARKS = $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test torture lint docs bench clean
 
 demo: .venv/.done
 	$(BIN)/steer demo
 
 test: .venv/.done
-	$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal
+	$(PYTEST) -n $(WORKERS) --maxprocesses 8 --dist worksteal
+
+torture: .venv/.done
+	$(PYTEST) -m torture
 
 lint: .venv/.done
 	$(BIN)/ruff check .

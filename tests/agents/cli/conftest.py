@@ -1,10 +1,12 @@
-"""A scenario file and saved trees for the tests of the commands."""
+"""A scenario file and saved trees for the tests of the commands, and one loaded model for all that need no other."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from steer.models.latent_model import LatentModel
 from steer.search.tree_file import save_tree
 from tests.steer.search.tree_kit import small_tree, wide_tree
 
@@ -13,6 +15,44 @@ MENU = [
     {"strength": 0.0, "guidance_scale": 1.0, "temperature": None},
     {"strength": 0.5, "guidance_scale": 1.5, "temperature": 0.7},
 ]
+
+
+@pytest.fixture(scope="session")
+def loaded_once() -> dict[tuple[Any, ...], LatentModel]:
+    """The models of `saved` that commands have loaded, by options."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def load_once(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    loaded_once: dict[tuple[Any, ...], LatentModel],
+) -> None:
+    """Let all commands share one model of the folder `saved`: loading it takes as long as all the rest of a command.
+
+    Models of other folders are loaded anew, and so is this one by what is set up before a test, and in other processes.
+    """
+    if "saved" not in request.fixturenames:
+        return
+    saved: Path = request.getfixturevalue("saved")
+    load = LatentModel.from_pretrained
+
+    def once(folder: str | Path, **options: Any) -> LatentModel:
+        if Path(folder) != saved:
+            return load(folder, **options)
+        key = tuple(sorted(options.items()))
+        if key not in loaded_once:
+            loaded_once[key] = load(folder, **options)
+        return loaded_once[key]
+
+    monkeypatch.setattr(LatentModel, "from_pretrained", once)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without their figures, which take longer to draw than a tiny model to play."""
+    monkeypatch.setattr("agents.cli._runs.draw", lambda say, folder: folder / "progress.png")
 
 
 @pytest.fixture

@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.agents.cli.kit import document, steer
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_audit_of_a_good_and_of_a_changed_run(play: Path, tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ def test_run_prints_the_folder_alone(play: Path, tmp_path: Path) -> None:
     assert "A boat." in result.stderr
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"events.jsonl", "unguided.jsonl", "transcript.md", "progress.png", "manifest.json"} <= names
-    assert "A boat." not in steer("--quiet", "run", play, "--out", tmp_path / "again").stderr
+    assert "A boat." not in steer("--quiet", "run", play, "--out", tmp_path / "again", "--turns", 1).stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_run_as_json(play: Path, tmp_path: Path) -> None:
     answer = document(steer("run", play, "--out", tmp_path / "run", "--json", "--turns", 1, "--no-baseline"))
     assert answer["run"] == str(tmp_path / "run")
@@ -32,18 +33,21 @@ def test_run_as_json(play: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "unguided.jsonl").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_seed_of_the_command_line_wins(play: Path, tmp_path: Path) -> None:
     for name, options in (("a", []), ("b", ["--seed", 0]), ("c", ["--seed", 1])):
         assert steer("run", play, "--out", tmp_path / name, "--no-baseline", *options).exit_code == 0
     assert log(tmp_path / "a") == log(tmp_path / "b") != log(tmp_path / "c")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_are_numbered(play: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in (1, 2):
         assert steer("run", play, "--turns", 1, "--no-baseline").stdout == f"runs/play-{number}\n"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_stopped_run_is_resumed_to_the_same_bytes(
     play: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: Path
 ) -> None:

@@ -35,11 +35,18 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     return calls
 
 
+@pytest.fixture
+def unplanned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is estimated before it is run: counting a base takes as long as all the rest of a command."""
+    monkeypatch.setattr("steer.training.estimate.plan.plan", lambda *arguments, **options: [])
+
+
 def begin(out: Path) -> None:
     """As if a stage of the run had got to a checkpoint."""
     (out / "autoencoder" / "checkpoints" / "checkpoint-5").mkdir(parents=True)
 
 
+@pytest.mark.usefixtures("unplanned")
 def test_a_recipe_is_made_written_and_run(base: Path, ran: list[Any], tmp_path: Path) -> None:
     out, data = tmp_path / "out", tmp_path / "stories.txt"
     settings = ("--steps", 7, "--load-in", "4bit")
@@ -70,6 +77,7 @@ def test_what_does_not_fit_is_told_before_it_is_tried(
     assert "stage autoencoder needs about" in result.stderr and "gradient_checkpointing: true" in result.stderr
 
 
+@pytest.mark.usefixtures("unplanned")
 def test_another_base_or_other_text_needs_another_folder(base: Path, ran: list[Any], tmp_path: Path) -> None:
     out, data = tmp_path / "out", tmp_path / "stories.txt"
     steer("train", "autoencoder", "--base", base, "--data", data, "--out", out)
@@ -82,6 +90,7 @@ def test_another_base_or_other_text_needs_another_folder(base: Path, ran: list[A
     assert len(ran) == 1
 
 
+@pytest.mark.usefixtures("unplanned")
 def test_a_base_replaces_that_of_a_recipe(base: Path, ran: list[Any], tmp_path: Path) -> None:
     path, out = tmp_path / "recipe.yaml", tmp_path / "out"
     settings = {"name": "mine", "pretrained": "owner/first", "data": {"sources": [{"path": "a.txt"}]}}
@@ -141,6 +150,7 @@ def test_a_dry_run_of_all_stages_with_a_probe(tmp_path: Path, ran: list[Any]) ->
     assert not ran
 
 
+@pytest.mark.usefixtures("unplanned")
 def test_a_rehearsal_is_of_all_stages(
     base: Path, ran: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +169,7 @@ def test_a_rehearsal_is_of_all_stages(
     assert calls == [(path, out, Path(".")), (path, out, tmp_path)] and not ran
 
 
+@pytest.mark.usefixtures("unplanned")
 def test_a_run_that_came_to_nothing_may_be_tried_otherwise(base: Path, ran: list[Any], tmp_path: Path) -> None:
     out, data = tmp_path / "out", tmp_path / "stories.txt"
     (tmp_path / "empty.txt").touch()
@@ -189,6 +200,7 @@ def test_options_that_would_do_nothing_are_refused(
     assert not ran and not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("unplanned")
 def test_a_result_as_json_and_a_file_in_the_way(base: Path, ran: list[Any], tmp_path: Path) -> None:
     given = ("--base", base, "--data", tmp_path / "stories.txt", "--out")
     found = document(steer("train", "autoencoder", *given, tmp_path / "out", "--json"))

@@ -1,13 +1,6 @@
-"""What the tests of experiments share: a small experiment, a judge that counts letters, a process to kill or race.
-
-    python -m tests.agents.experiments.kit FILE RUN LOG
-
-runs an experiment whose arms of method `slow` note in LOG what they write, and take their time.
-"""
+"""What the tests of experiments share: a small experiment, a judge that counts letters, a run to kill or race."""
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +21,6 @@ from agents.experiments.run import run_experiment
 from agents.experiments.statistics import Comparison, Estimate
 from steer.data.pairs import Pair
 
-ROOT = Path(__file__).resolve().parents[3]
 ENDS = ["A bee.", "My cat.", "The sea.", "A moon.", "Red fox.", "Big sky."]
 PAIRS = [Pair(f"p{i}", f"Once upon a {i}", end) for i, end in enumerate(ENDS)]
 ARM_LIST: list[dict[str, Any]] = [
@@ -36,7 +28,7 @@ ARM_LIST: list[dict[str, Any]] = [
     {"name": "none", "method": "fixed", "start": 0.0},
     {"name": "pulled", "method": "annealed"},
 ]
-SECONDS = 0.4  # per cell of a slow arm
+SECONDS = 0.1  # per cell of a slow arm
 
 
 class Letters:
@@ -99,35 +91,16 @@ def sample(*spans: str, ended: bool = False) -> Sample:
     return Sample("".join(spans), spans, tuple("".join(spans).encode()), ended, 8, 1)
 
 
-def start_child(file: Path, run: Path, log: Path) -> subprocess.Popen[str]:
-    """A process that runs the experiment of a file, see the module."""
-    command = [sys.executable, "-m", "tests.agents.experiments.kit", str(file), str(run), str(log)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-
-
-def add_slow(log: Path) -> None:
-    """Make the method `slow` known: what `unguided` does, slowly, with a line in `log` for each cell."""
+def run_slowly(file: Path, run: Path, log: Path) -> None:
+    """Run the experiment of a file, whose arms of method `slow` note in `log` what they write, and take their time."""
+    from steer.models.latent_model import LatentModel
 
     def write_slow(task: Task, options: Options) -> list[Sample]:
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"{os.getpid()} {task.pairs[0].id} {task.seeds[0]}\n")
+        with log.open("a", encoding="utf-8") as lines:
+            lines.write(f"{os.getpid()} {task.pairs[0].id} {task.seeds[0]}\n")
         time.sleep(SECONDS)
         return write_unguided(task, options)
 
     ARMS["slow"] = write_slow
-
-
-def main() -> None:
-    from steer.models.latent_model import LatentModel
-
-    file, run, log = map(Path, sys.argv[1:])
-    add_slow(log)
     loaded = load_experiment(file)
     run_experiment(loaded, run, lambda: LatentModel.from_pretrained(loaded.model), open_judge=Letters)
-
-
-if __name__ == "__main__":
-    main()

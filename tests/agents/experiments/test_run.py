@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +24,13 @@ from tests.agents.experiments.kit import (
     PAIRS,
     Letters,
     experiment,
-    start_child,
+    run_slowly,
     write_file,
 )
+from tests.forked import fork, needs_fork
 from tests.steer.tiny import tiny_model
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 SLOW = [{"name": "slow", "method": "slow"}]
 
@@ -194,7 +196,10 @@ def test_arms_and_measures_that_forget_some_are_told(
         go(tmp_path / "other", model, arms=[{"name": "plain", "method": "unguided"}])
 
 
-def test_without_a_judge_what_it_would_say_is_left_out_until_it_is_there(tmp_path: Path, model: Any) -> None:
+def test_without_a_judge_what_it_would_say_is_left_out_until_it_is_there(
+    tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
     loaded = experiment(tmp_path)
     blind = run_experiment(loaded, tmp_path / "run", lambda: model, open_judge=lambda: None)
     assert not blind.results.judged and "rank" not in blind.results.measures
@@ -239,7 +244,8 @@ def test_the_prompted_arm_is_told_and_marked_but_scored_like_the_others(
     assert text.startswith("End: A bee. x") and text.endswith(" tail")
 
 
-def test_searching_arms_keep_their_budget(tmp_path: Path, model: Any) -> None:
+def test_searching_arms_keep_their_budget(tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     arms = [
         {"name": "plain", "method": "unguided"},
         {"name": "best", "method": "search", "policy": "best_of_n", "budgets": [1, 3]},
@@ -290,13 +296,13 @@ def wait_for(log: Path, lines: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.slow
+@needs_fork
 def test_a_killed_run_goes_on(slow: tuple[Path, Path, Path], tmp_path: Path, saved: Path) -> None:
     file, run, log = slow
-    child = start_child(file, run, log)
+    child = fork(tmp_path / "output", run_slowly, *slow)
     wait_for(log, 4)
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
+    child.kill()
+    child.join()
     finished = len(list((run / "cells").glob("*.jsonl")))
     assert 3 <= finished < 12 and not (run / "samples.jsonl").exists()
     from steer.models.latent_model import LatentModel
@@ -308,13 +314,14 @@ def test_a_killed_run_goes_on(slow: tuple[Path, Path, Path], tmp_path: Path, sav
     assert texts(whole.folder, "slow") == texts(run, "slow")
 
 
-@pytest.mark.slow
-def test_two_processes_share_the_cells(slow: tuple[Path, Path, Path]) -> None:
-    file, run, log = slow
-    children = [start_child(file, run, log) for _ in range(2)]
-    for child in children:
-        output, _ = child.communicate(timeout=240)
-        assert child.returncode == 0, output
+@needs_fork
+def test_two_processes_share_the_cells(slow: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, run, log = slow
+    outputs = [tmp_path / f"output{number}" for number in range(2)]
+    children = [fork(output, run_slowly, *slow) for output in outputs]
+    for child, output in zip(children, outputs, strict=True):
+        child.join(240)
+        assert child.exitcode == 0, output.read_text(encoding="utf-8")
     lines = [line.split() for line in log.read_text().splitlines()]
     assert len(lines) == len({tuple(line[1:]) for line in lines}) == 12  # each cell once
     assert len({line[0] for line in lines}) == 2  # by both

@@ -1,10 +1,6 @@
 """Turns that are searched for: what is fed, what is logged, and the same bytes wherever a run was stopped."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +22,9 @@ from agents.simulation.searched_turn import turn_rewards
 from agents.simulation.simulation import resume_run, run_scenario
 from steer.models.latent_model import LatentModel
 from steer.search.action import Action
-from tests.agents.cli.kit import ROOT, model_folder
+from tests.agents.cli.kit import steer
 from tests.agents.conftest import OPENING, make_scenario
+from tests.forked import fork, needs_fork
 
 GUIDED = {
     "method": "guided-search",
@@ -137,30 +134,20 @@ def test_a_search_that_is_interrupted_leaves_no_turn(
     assert logs(tmp_path / "run") == logs(played)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="kills by signal")
-def test_killed_in_the_middle_it_resumes_to_the_same_bytes(tiny_llama: Path, tmp_path: Path) -> None:
-    from steer.models.latent_model import LatentModel
-
-    folder = model_folder(tiny_llama, tmp_path / "model")
-    scenario = searching(menu=[]).model_copy(update={"model": str(folder), "turns": 8})
+@needs_fork
+def test_killed_in_the_middle_it_resumes_to_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    scenario = searching(menu=[]).model_copy(update={"model": str(saved), "turns": 5})
     (tmp_path / "play.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
-    command = [sys.executable, "-m", "agents.cli", "run", "play.yaml", "--out", "killed", "--no-baseline"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    command = ("run", tmp_path / "play.yaml", "--out", tmp_path / "killed", "--no-baseline")
+    process = fork(tmp_path / "output", steer, *command)
     log, deadline = tmp_path / "killed" / LOGS[0], time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         if log.exists() and log.read_bytes().count(b'"type":"turn"') >= 2:
             break
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    model = LatentModel.from_pretrained(folder)
+    process.kill()
+    process.join()
+    model = LatentModel.from_pretrained(saved)
     assert 2 <= len(turns_of(tmp_path / "killed"))
     resume_run(tmp_path / "killed", model)
     whole = run_scenario(load_scenario(tmp_path / "play.yaml"), model, tmp_path / "whole", baseline=False)

@@ -163,7 +163,7 @@ def test_only_the_story_is_fed(scenario: Scenario, model: LatentModel, tmp_path:
     assert goals and not any(model.to_text(goal) in joined for goal in goals)
 
 
-@pytest.mark.parametrize("count", range(1, 12))
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 11])
 def test_stopped_at_any_event_it_resumes_to_the_same_bytes(
     scenario: Scenario, model: LatentModel, played: RunSummary, tmp_path: Path, count: int
 ) -> None:
@@ -186,7 +186,7 @@ def test_cut_off_at_any_byte_it_resumes_to_the_same_bytes(
     whole = (tmp_path / "run" / LOGS[0]).read_bytes()
     assert whole == files(played.path)[0]
     ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
-    sizes = {0, 1, ends[0] - 1, ends[0], ends[1] - 1, ends[2] + 1, ends[3], ends[5] + 400, len(whole) - 1, len(whole)}
+    sizes = {0, ends[0] - 1, ends[0], ends[2] + 1, ends[5] + 400, len(whole) - 1, len(whole)}
     for size in sorted(sizes):
         shutil.copytree(tmp_path / "run", tmp_path / str(size))
         (tmp_path / str(size) / LOGS[0]).write_bytes(whole[:size])

@@ -43,8 +43,8 @@ def test_a_taste_is_learned(model: LatentModel, pairs: list[Preference], width: 
     assert head.config.encoder_id == model.latent_config.encoder_id
     good, bad = head.score(model.encode(["zz 999 zzz", "aa 999 aaa"])).tolist()
     assert good > bad
-    again, _ = train_preference(model, pairs, width=width, held_out=0.25)
-    assert all(torch.equal(a, b) for a, b in zip(head.parameters(), again.parameters(), strict=True))
+    short, again = (train_preference(model, pairs, width=width, held_out=0.25, steps=20)[0] for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(short.parameters(), again.parameters(), strict=True))
 
 
 def test_the_loss_by_hand() -> None:

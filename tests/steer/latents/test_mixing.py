@@ -90,7 +90,8 @@ def test_order_of_pulls_is_irrelevant(draft: Tensor, shares: list[float], seed: 
     latents = [near, near + 0.1 * random(16, seed=seed + 1), random(16, seed=seed + 2), -near]
     pulls = [Pull(z, weights(w), avoid=i in (0, 1)) for i, (z, w) in enumerate(zip(latents, shares, strict=True))]
     expected = mix(draft, pulls, 0, rescale=rescale, method=method)
-    for order in itertools.permutations(pulls):
+    turned = [pulls[i:] + pulls[:i] for i in (1, 2, 3)]  # every pull stands in every place
+    for order in (*turned, pulls[::-1], [pulls[1], pulls[0], *pulls[2:]]):
         mixed = mix(draft, order, 0, rescale=rescale, method=method)
         torch.testing.assert_close(mixed, expected, rtol=1e-6, atol=1e-6)
 

@@ -1,6 +1,8 @@
 """A recipe from the first stage to the package, as one command runs it."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,25 +22,56 @@ pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
+    return write_files(tmp_path)
+
+
+def write_files(folder: Path) -> tuple[Path, Path]:
+    """A recipe of all stages and the text that it names, in a folder; returns the recipe's file, and the folder."""
     things = ("a red ball", "some bread", "the old tree", "his friend")
     stories = [
         f"There was a fox {i}. He was glad. " + " ".join(f"Then he saw {things[(i + k) % 4]}." for k in range(8))
         for i in range(60)
     ]
-    (tmp_path / "stories.txt").write_text("\n<|endoftext|>\n".join(stories), encoding="utf-8")
+    (folder / "stories.txt").write_text("\n<|endoftext|>\n".join(stories), encoding="utf-8")
     recipe = recipe_of(steps=2).model_dump(exclude_none=True)
     recipe["package"] = {"dtype": "float16", "pairs": 2, "description": "A test."}
     recipe["autoencoder"]["span_tokens"] = 24
-    path = tmp_path / "recipe.yaml"
+    path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return path, tmp_path
+    return path, folder
 
 
-def test_all_stages_and_then_nothing(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
-    path, data = files
-    folder = run_recipe(path, data / "out", data)
-    assert folder == data / "out" / "package" / "tiny"
+@pytest.fixture(scope="module", autouse=True)
+def unjudged() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """`write_files`, and in `out` beside them the finished run of all stages; nobody writes into it."""
+    path, data = write_files(tmp_path_factory.mktemp("finished"))
+    run_recipe(path, data / "out", data)
+    return path, data
+
+
+@pytest.fixture(scope="module")
+def headed(finished: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same run after heads were wished for; nobody writes into it."""
+    path, data = with_heads(copy_of(finished, tmp_path_factory.mktemp("headed") / "data"))
+    run_recipe(path, data / "out", data)
+    return path, data
+
+
+def copy_of(files: tuple[Path, Path], folder: Path) -> tuple[Path, Path]:
+    shutil.copytree(files[1], folder)
+    return folder / files[0].name, folder
+
+
+def test_all_stages_and_then_nothing(finished: tuple[Path, Path]) -> None:
+    path, data = finished
+    folder = data / "out" / "package" / "tiny"
     card = (folder / "README.md").read_text(encoding="utf-8")
     figures = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
     assert f"own / null / wrong latent | {figures['latents']['nll_own']:.2f} /" in card and "A test." in card
@@ -46,6 +79,7 @@ def test_all_stages_and_then_nothing(files: tuple[Path, Path], monkeypatch: pyte
     assert str(data) not in card and str(data) not in (folder / "steer_config.json").read_text(encoding="utf-8")
     model = LatentModel.from_pretrained(str(folder))
     assert model.latent_config.base.name == "base" and model.latent_config.reached_similarity is not None
+    assert model.reach is None and model.prior is None
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     assert run_recipe(path, data / "out", data) == folder
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
@@ -59,15 +93,9 @@ def with_heads(files: tuple[Path, Path]) -> tuple[Path, Path]:
     return files
 
 
-def test_heads_that_are_wished_for_later_are_packaged(
-    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
-    path, data = files
-    folder = run_recipe(path, data / "out", data)
-    assert LatentModel.from_pretrained(str(folder)).reach is None
-    with_heads(files)
-    assert run_recipe(path, data / "out", data) == folder
+def test_heads_that_are_wished_for_later_are_packaged(headed: tuple[Path, Path]) -> None:
+    path, data = headed
+    folder = data / "out" / "package" / "tiny"
     model = LatentModel.from_pretrained(str(folder))
     assert model.reach is not None and model.reach.config.encoder_id == model.latent_config.encoder_id
     assert model.prior is not None and model.prior.config.encoder_id == model.latent_config.encoder_id
@@ -79,7 +107,7 @@ def test_heads_that_are_wished_for_later_are_packaged(
     )
     assert f"head / marginal | {figures['prior']['nll']:.2f} /" in card and "spans of 30 stories" in card
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
-    run_recipe(path, data / "out", data)
+    assert run_recipe(path, data / "out", data) == folder
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
@@ -107,8 +135,7 @@ def go_on(files: tuple[Path, Path], *, base: bool) -> Path:
 
 
 @pytest.mark.parametrize("base", [True, False])
-def test_a_recipe_goes_on_from_another(files: tuple[Path, Path], base: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
+def test_a_recipe_goes_on_from_another(files: tuple[Path, Path], base: bool) -> None:
     _, data = files
     folder = run_recipe(go_on(files, base=base), data / "out", data)
     before, after = data / "out" / "before", data / "out"
@@ -174,9 +201,8 @@ def test_without_two_sentences_nothing_is_calibrated(tiny_llama: Path, caplog: p
 
 
 def test_too_few_stories_for_the_figures_do_not_lose_the_model(
-    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    files: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
     path, data = files
     stories = [f"one fox and {i} hens and no stop in all of this long tale of foxes and hens" for i in range(200)]
     (data / "stories.txt").write_text("\n<|endoftext|>\n".join(stories), encoding="utf-8")
@@ -188,10 +214,7 @@ def test_too_few_stories_for_the_figures_do_not_lose_the_model(
     assert LatentModel.from_pretrained(str(folder)).latent_config.reached_similarity is None
 
 
-def test_a_rehearsal_runs_all_rounds_shortly_and_leaves_the_run_alone(
-    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
+def test_a_rehearsal_runs_all_rounds_shortly_and_leaves_the_run_alone(files: tuple[Path, Path]) -> None:
     path, data = go_on(with_heads(files), base=False), files[1]
     folder = run_smoke(path, data / "out", data, steps=1)
     run = data / "out" / "smoke-run"
@@ -209,11 +232,9 @@ def test_a_rehearsal_runs_all_rounds_shortly_and_leaves_the_run_alone(
 
 
 def test_a_finished_run_refuses_other_settings_and_packages_other_words(
-    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    headed: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("steer.evaluation.evaluate.judge_folder", lambda: None)
-    path, data = with_heads(files)
-    run_recipe(path, data / "out", data)
+    path, data = copy_of(headed, tmp_path / "data")
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
 
     def run(**changes: object) -> Path:

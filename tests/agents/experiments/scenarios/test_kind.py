@@ -30,6 +30,8 @@ from tests.agents.experiments.kit import Letters
 from tests.agents.experiments.scenarios.kit import small_experiment, small_kind, write_file
 from tests.steer.tiny import tiny_model
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 class Stop(Exception):
     pass
