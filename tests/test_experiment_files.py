@@ -1,16 +1,19 @@
-"""Every experiment file in examples/ runs on the packaged model, in small.
+"""Every experiment file in examples/ runs, in small and on a tiny model whose tokens are the packaged one's.
 
 Over all files every way of writing is run, with every option and every value that is no number; arms that differ in
 numbers alone, or that an earlier file has too, are only loaded.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from agents.experiments.load import load_experiment
 from agents.experiments.pairs.spec import PairExperiment
@@ -18,16 +21,21 @@ from agents.experiments.run import run_experiment
 from agents.experiments.scenarios.kind import ScenarioKind
 from agents.experiments.scenarios.spec import ScenarioExperiment
 from agents.experiments.spec import Experiment
+from agents.index.build import build_index, open_index
+from agents.index.passages import Cutter, Document
 from agents.scenarios.schema import override
 from steer.heads.prior import PriorConfig, PriorHead
+from steer.heads.reach import ReachConfig, ReachHead
+from steer.models.build import fresh_model
+from steer.models.checkpoint import packaged_model
+from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
-from tests.agents.cli.kit import steer
 from tests.agents.experiments.kit import Letters
 
 FILES = sorted((Path(__file__).resolve().parents[1] / "examples" / "experiments").glob("*.yaml"))
 STORIES = (
-    "A fox sat in the snow. He was cold. He found a den. He slept well.\n<|endoftext|>\n"
-    "Mia had a boat. She sailed over the sea. She met a whale. They sang a song.\n"
+    "A fox sat in the snow. He was cold. He found a den. He slept well.",
+    "Mia had a boat. She sailed over the sea. She met a whale. They sang a song.",
 )
 
 
@@ -67,24 +75,33 @@ CHOSEN = chosen_arms()
 
 
 @pytest.fixture(scope="module")
-def packaged() -> LatentModel:
-    """With a draft head, an untrained one where it comes without: how good it is does not matter here."""
-    model = LatentModel.from_pretrained("llama-fable-6m")
-    if model.prior is None:
-        config = model.latent_config
-        sizes = {"state_dim": config.base.hidden_size + config.z_dim, "z_dim": config.z_dim, "axes": config.z_dim}
-        model.prior = PriorHead(PriorConfig(encoder_id=config.encoder_id, width=8, **sizes)).eval()
-    return model
+def model(tmp_path_factory: pytest.TempPathFactory) -> LatentModel:
+    """A tiny untrained model with all heads, and the tokens, spans and context of the packaged one."""
+    packaged, base = packaged_model(), tmp_path_factory.mktemp("base")
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(packaged / "base" / name, base / name)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "head_dim": 8, "num_hidden_layers": 2, "dtype": "float32"}
+    config = AutoConfig.from_pretrained(base, **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(base)
+        as_packaged = LatentConfig.load(packaged)
+        kept = {name: getattr(as_packaged, name) for name in ("span_tokens", "soft_tokens", "max_context")}
+        made = fresh_model(base, z_dim=8, rank=4, alpha=4, **kept)
+        latent = made.latent_config
+        sizes = {"encoder_id": latent.encoder_id, "z_dim": 8, "width": 8}
+        made.reach = ReachHead(ReachConfig.model_validate({**sizes, "told_similarity": 0.1, "told_chance": 0.2})).eval()
+        made.prior = PriorHead(PriorConfig.model_validate({**sizes, "state_dim": 32 + 8, "axes": 8})).eval()
+    return made.requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+def store(model: LatentModel, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An index of two stories, for the arms that plan ways."""
-    folder = tmp_path_factory.mktemp("index")
-    (folder / "stories.txt").write_text(STORIES, encoding="utf-8")
-    done = steer("index", "build", folder / "stories.txt", "--store", folder / "store")
-    assert done.exit_code == 0, done.output
-    return str(folder / "store")
+    folder = tmp_path_factory.mktemp("index") / "store"
+    with open_index(folder, model, create=True) as index:
+        build_index(model, index, [Document(f"{n}.txt", text) for n, text in enumerate(STORIES)], Cutter(model))
+    return str(folder)
 
 
 def small(loaded: Experiment, folder: Path, store: str, names: list[str]) -> Experiment:
@@ -120,13 +137,12 @@ def small_scenarios(loaded: ScenarioExperiment, data: dict[str, Any], folder: Pa
     return small
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_file_runs(path: Path, packaged: LatentModel, store: str, tmp_path: Path) -> None:
+def test_the_file_runs(path: Path, model: LatentModel, store: str, tmp_path: Path) -> None:
     run, folder = tmp_path / "run", tmp_path / "scenarios"
     folder.mkdir()
     experiment = small(load_experiment(path), folder, store, CHOSEN[path])
-    outcome = run_experiment(experiment, run, lambda: packaged, open_judge=Letters)
+    outcome = run_experiment(experiment, run, lambda: model, open_judge=Letters)
     rows = [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
     assert outcome.written == outcome.cells
     assert {row["arm"] for row in rows} == {name for _, name in experiment.arm_names()}
