@@ -61,7 +61,7 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("rounds", [40, pytest.param(200, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("rounds", [40, pytest.param(200, marks=(pytest.mark.slow, pytest.mark.torture))])
 def test_acknowledged_records_survive_kills(tmp_path, rounds):
     path, chance = tmp_path / "store", random.Random(11)
     alive: set[str] = set()  # what the store is known to hold
