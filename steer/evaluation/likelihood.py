@@ -36,6 +36,8 @@ def run_of(model: LatentModel) -> Run:
 
 def encode(model: LatentModel, ids: Tensor, mask: Tensor, *, run: Run) -> Tensor:
     """Posterior means `[B, z_dim]` of token rows `[B, S]`, padded on either side; some may be empty."""
+    if model.state_encoder is not None:
+        return model.encode_tokens(ids, mask)
     mask = counted(mask)
     full = additive_mask(mask, causal=False, dtype=model.dtype)
     return model.head.pool(run(ENCODER, full, input_ids=ids), mask)

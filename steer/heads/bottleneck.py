@@ -16,14 +16,26 @@ class LatentHead(nn.Module):
         z_dim: width of a latent.
         soft_tokens: k, embedding positions per latent.
         with_null: whether there is a learned null latent (the `interleaved` layout has one, `minihf` has not).
+        with_pooling: whether it makes latents too; where a `StateEncoder` does, it has no `f` and no `w_e`.
     """
 
-    def __init__(self, hidden_size: int, z_dim: int, soft_tokens: int = 1, *, with_null: bool = True) -> None:
+    f: nn.Linear | None
+    w_e: nn.Linear | None
+
+    def __init__(
+        self,
+        hidden_size: int,
+        z_dim: int,
+        soft_tokens: int = 1,
+        *,
+        with_null: bool = True,
+        with_pooling: bool = True,
+    ) -> None:
         super().__init__()
         self.soft_tokens = soft_tokens
         self.hidden_size = hidden_size
-        self.f = nn.Linear(hidden_size, 1)
-        self.w_e = nn.Linear(hidden_size, z_dim)
+        self.f = nn.Linear(hidden_size, 1) if with_pooling else None
+        self.w_e = nn.Linear(hidden_size, z_dim) if with_pooling else None
         self.w_d = nn.Linear(z_dim, hidden_size * soft_tokens)
         self.null = nn.Parameter(torch.zeros(soft_tokens, hidden_size)) if with_null else None
 
@@ -36,13 +48,14 @@ class LatentHead(nn.Module):
             tied: add to each soft token the map to latents, turned round (MiniHF starts so): what is written from then
                 begins as what was read, and training finds its way much sooner.
         """
-        nn.init.orthogonal_(self.w_e.weight)
-        nn.init.zeros_(self.w_e.bias)
+        if self.w_e is not None:
+            nn.init.orthogonal_(self.w_e.weight)
+            nn.init.zeros_(self.w_e.bias)
         nn.init.normal_(self.w_d.weight, std=embedding_rms / self.w_d.in_features**0.5)
         nn.init.zeros_(self.w_d.bias)
         if self.null is not None:
             nn.init.normal_(self.null, std=embedding_rms)
-        if tied:
+        if tied and self.w_e is not None:
             with torch.no_grad():
                 self.w_d.weight += self.w_e.weight.T.repeat(self.soft_tokens, 1)
 
@@ -56,6 +69,7 @@ class LatentHead(nn.Module):
         Returns:
             `[B, z_dim]` float32.
         """
+        assert self.f is not None and self.w_e is not None, "latents come from a state encoder"
         hidden = hidden.to(self.f.weight.dtype)
         scores = self.f(hidden).squeeze(-1).float().masked_fill(mask == 0, torch.finfo(torch.float32).min)
         weights = torch.softmax(scores, dim=1).to(hidden.dtype)

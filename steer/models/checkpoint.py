@@ -3,6 +3,7 @@
 ```
 steer_config.json      settings, base identity, SHA-256 of the weight files
 encoder/  router/      PEFT adapter folders
+encoder.safetensors    what the state encoder projects on, where there is no encoder/
 heads.safetensors      pooling, posterior mean, soft tokens, null latent
 reach.safetensors      reach head, where it has one
 prior.safetensors      draft head, where it has one
@@ -32,11 +33,12 @@ from steer.heads.stored import load_head, read_tensors
 from steer.models.adapters import ENCODER
 from steer.models.base import check_files, load_base, missing_folder, quietly
 from steer.models.config import CONFIG_NAME, BaseIdentity, LatentConfig
-from steer.models.layouts import LAYOUTS
+from steer.models.state_encoder import StateEncoder
 
 logger = logging.getLogger(__name__)
 
 HEADS = "heads.safetensors"
+STATES = "encoder.safetensors"
 REACH = "reach.safetensors"
 PRIOR = "prior.safetensors"
 ADAPTER = "adapter_model.safetensors"
@@ -126,8 +128,9 @@ def save_adapter(
 
 
 def encoder_identity(folder: Path, name: str) -> str:
-    """A short identity of what makes latents: the encoder's weights and the heads, as stored."""
-    digest = hashlib.sha256((file_hash(folder / ENCODER / ADAPTER) + file_hash(folder / HEADS)).encode()).hexdigest()
+    """A short identity of what makes latents: the encoder's weights and the heads, or the state encoder, as stored."""
+    parts = [folder / STATES] if (folder / STATES).is_file() else [folder / ENCODER / ADAPTER, folder / HEADS]
+    digest = hashlib.sha256("".join(map(file_hash, parts)).encode()).hexdigest()
     return f"{name}:{digest[:12]}"
 
 
@@ -152,6 +155,9 @@ def save(model: Any, folder: Path, *, dtype: torch.dtype | None = None, with_bas
     heads = {k: v.detach().to(dtype or v.dtype).contiguous().cpu() for k, v in model.head.state_dict().items()}
     save_file(heads, folder / HEADS)
     files = [f"{name}/{ADAPTER}" for name in names] + [HEADS]
+    if model.state_encoder is not None:
+        model.state_encoder.save(folder / STATES, dtype)
+        files.append(STATES)
     if inside:
         base = model.bare_copy()
         base.to(dtype or base.dtype).save_pretrained(folder / PACKAGED_BASE)
@@ -243,7 +249,7 @@ def load(
         ) from error
     config.base.check(BaseIdentity.of(plain, str(where)))
     peft: Any = plain
-    for role in LAYOUTS[config.layout].roles:
+    for role in config.roles:
         peft = load_adapter(peft, folder / role, role)
     head = config.new_head()
     load_head(head, read_tensors(folder / HEADS), folder / HEADS)
@@ -256,7 +262,7 @@ def load(
 
 
 def read_heads(folder: Path, config: LatentConfig) -> dict[str, Any]:
-    """The reach head (`reach`) and the draft head (`prior`) of a model folder, as far as it has them.
+    """The reach head (`reach`), draft head (`prior`) and state encoder of a model folder, as far as it has them.
 
     Args:
         folder: as written by `save`.
@@ -268,6 +274,10 @@ def read_heads(folder: Path, config: LatentConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if config.reach is not None:
         found["reach"] = ReachHead.load(folder / REACH, config.reach, config.encoder_id)
+    if config.state_encoder is not None:
+        found["state_encoder"] = StateEncoder.load(
+            folder / STATES, config.state_encoder, config.base.hidden_size, config.base.vocab_size
+        )
     if config.prior is not None:
         found["prior"] = PriorHead.load(folder / PRIOR, config.prior, config.encoder_id)
     return found

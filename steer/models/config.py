@@ -11,7 +11,9 @@ from steer.errors import BaseMismatch, CheckpointError
 from steer.heads.bottleneck import LatentHead
 from steer.heads.prior import PriorConfig
 from steer.heads.reach import ReachConfig
+from steer.models.adapters import ENCODER
 from steer.models.layouts import LAYOUTS, LayoutName
+from steer.models.state_encoder import StateEncoderConfig
 from steer.records import first_error
 
 CONFIG_NAME = "steer_config.json"
@@ -104,6 +106,7 @@ class LatentConfig(pydantic.BaseModel):
         prefix_space: whether texts get a leading space before they are encoded, as they have inside a story.
         latent_norm: mean norm of a posterior mean on validation text, for calibration.
         encoder_id: identity of the encoder; vectors with another one must not be mixed.
+        state_encoder: of the encoder that reads the frozen base's states, where it takes the encoder adapter's place.
         files: SHA-256 of each weight file in the folder.
         reached_similarity: cosine above which a terminal counts as reached, calibrated on stories.
         reach: settings of the reach head, where the folder holds one.
@@ -124,9 +127,15 @@ class LatentConfig(pydantic.BaseModel):
     reached_similarity: float | None = None
     encoder_id: str = ""
     base: BaseIdentity
+    state_encoder: StateEncoderConfig | None = None
     files: dict[str, str] = {}
     reach: ReachConfig | None = None
     prior: PriorConfig | None = None
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Names of the adapters: the layout's, without the encoder where the frozen base's states are read."""
+        return tuple(r for r in LAYOUTS[self.layout].roles if r != ENCODER or self.state_encoder is None)
 
     @property
     def encoder_identity(self) -> str:
@@ -134,9 +143,9 @@ class LatentConfig(pydantic.BaseModel):
         return self.encoder_id or f"{self.name}:unidentified"
 
     def new_head(self) -> LatentHead:
-        """Pooling and soft tokens of these widths, of PyTorch's start values."""
-        with_null = LAYOUTS[self.layout].has_null
-        return LatentHead(self.base.hidden_size, self.z_dim, self.soft_tokens, with_null=with_null)
+        """Pooling (unless there is a state encoder) and soft tokens of these widths, of PyTorch's start values."""
+        parts = {"with_null": LAYOUTS[self.layout].has_null, "with_pooling": self.state_encoder is None}
+        return LatentHead(self.base.hidden_size, self.z_dim, self.soft_tokens, **parts)
 
     @classmethod
     def load(cls, folder: Path) -> "LatentConfig":

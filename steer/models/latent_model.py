@@ -24,6 +24,7 @@ from steer.models.base import additive_mask, backbone, check_options, load_base,
 from steer.models.config import LatentConfig
 from steer.models.encoding import Ids, encode_rows, encode_texts
 from steer.models.layouts import LAYOUTS, Layout
+from steer.models.state_encoder import StateEncoder
 from steer.models.tokens import colons, continuation_tokens
 from steer.text import check_ids, check_text
 
@@ -49,6 +50,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
             applied on the fly. None decides by the base's size; quantised bases are never fused.
         reach: tells how near a terminal is, see `steer.heads.reach`; None where none was trained.
         prior: draws the next latent, see `steer.heads.prior`; None where none was trained.
+        state_encoder: makes latents from states of the frozen base; None where the adapter `encoder` does.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         fuse: bool | None = None,
         reach: ReachHead | None = None,
         prior: PriorHead | None = None,
+        state_encoder: StateEncoder | None = None,
     ) -> None:
         super().__init__()
         self.peft: Any = peft
         self.head = head
         self.reach = reach
         self.prior = prior
+        self.state_encoder = state_encoder
         self.latent_config = latent_config
         self.tokenizer = tokenizer
         size = sum(p.numel() * p.element_size() for n, p in peft.named_parameters() if "lora_" not in n)
@@ -250,7 +254,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
     def encode_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Posterior means of token rows; differentiable in training mode.
 
-        The encoder reads the whole row at once (bidirectional), positions 0..T-1 as in MiniHF.
+        The encoder reads the whole row at once (bidirectional), positions 0..T-1 as in MiniHF; a state encoder reads
+        states of the frozen base, for which there is nothing to differentiate.
 
         Args:
             ids: `[B, T]` int64.
@@ -259,6 +264,9 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         Returns:
             `[B, z_dim]` float32.
         """
+        if self.state_encoder is not None:
+            with self.running(None) as base:
+                return self.state_encoder(base, ids, mask)
         positions = torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
         inputs = {
             "input_ids": ids,
