@@ -19,6 +19,7 @@ from transformers.utils import logging as bars
 
 from steer.errors import ArgumentError, CheckpointError, ModelNotFound
 from steer.files import check_folder
+from steer.models.sources import resolve_base
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def load_base(
     """Load a base model and its tokenizer, in evaluation mode and frozen.
 
     Args:
-        name: a folder or a hub id.
+        name: a folder, a hub id, a `.gguf` file, `pip:DISTRIBUTION` or a known base, see `steer.models.sources`.
         revision: branch, tag or commit on the hub.
         dtype: weights' type; see `resolve_dtype`.
         device: where to; see `resolve_device`.
@@ -135,6 +136,7 @@ def load_base(
         ModelNotFound: nothing can be loaded from there.
         CheckpointError: a weight file is truncated or damaged, or the folder holds links out of it, or devices.
     """
+    name = resolve_base(name)
     if missing_folder(name):
         raise ModelNotFound(
             f"cannot load a causal language model from {str(name)!r}: no such folder; expected a folder or a hub id"

@@ -33,6 +33,7 @@ from steer.heads.stored import load_head, read_tensors
 from steer.models.adapters import ENCODER
 from steer.models.base import check_files, load_base, missing_folder, quietly
 from steer.models.config import CONFIG_NAME, BaseIdentity, LatentConfig
+from steer.models.sources import is_local_name
 from steer.models.state_encoder import StateEncoder
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,13 @@ PACKAGED_BASE = "base"
 
 
 def packaged_model() -> Path:
-    """Folder of the model that comes with the package."""
+    """Folder of the model that is used where none is named."""
     return Path(__file__).parent / "llama-fable-6m"
+
+
+def packaged_models() -> list[Path]:
+    """Folders of all models that come with the package, by name."""
+    return sorted(path.parent for path in Path(__file__).parent.glob(f"*/{CONFIG_NAME}"))
 
 
 def fetch(model_id: str, **options: Any) -> Path:
@@ -59,12 +65,13 @@ def fetch(model_id: str, **options: Any) -> Path:
     path = Path(model_id)
     if path.is_dir():
         return path
-    if model_id == packaged_model().name and packaged_model().is_dir():
-        return packaged_model()
+    for packaged in packaged_models():
+        if model_id == packaged.name:
+            return packaged
     if path.is_absolute() or model_id.startswith((".", "~")) or model_id.count("/") != 1:
         raise ModelNotFound(
             f"no model folder at {model_id!r}; expected a folder with {CONFIG_NAME}, a hub id (owner/name), or "
-            f"{packaged_model().name!r}"
+            f"{' or '.join(repr(p.name) for p in packaged_models())}"
         )
     try:
         return Path(snapshot_download(model_id, **options))
@@ -238,7 +245,7 @@ def load(
         plain, tokenizer = load_base(where, **options)
     except ModelNotFound as error:
         # What the caller named, or what is there and does not load, is known by the name in the error.
-        if base or Path(where).is_dir():
+        if base or Path(where).is_dir() or is_local_name(where):
             raise
         # A relative path may be there, seen from another folder.
         place = Path(where).absolute()

@@ -25,7 +25,7 @@ from steer.models.config import LatentConfig
 from steer.models.encoding import Ids, encode_rows, encode_texts
 from steer.models.layouts import LAYOUTS, Layout
 from steer.models.state_encoder import StateEncoder
-from steer.models.tokens import colons, continuation_tokens
+from steer.models.tokens import colons, continuation_tokens, control_tokens
 from steer.text import check_ids, check_text
 
 if TYPE_CHECKING:
@@ -239,6 +239,11 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
     def continuation_tokens(self) -> Tensor:
         """`[V]` bool: tokens that go on inside a word."""
         return self._token_table("continuation_tokens", continuation_tokens)
+
+    @property
+    def control_tokens(self) -> Tensor:
+        """`[V]` bool: tokens that are marks and no text, but for the end token."""
+        return self._token_table("control_tokens", control_tokens)
 
     @property
     def colons(self) -> Tensor:

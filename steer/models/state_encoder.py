@@ -59,6 +59,12 @@ class StateEncoder(nn.Module):
         vocab_size: V, tokens of the base.
     """
 
+    token_weight: Tensor
+    embedding_mean: Tensor
+    embedding_axes: Tensor
+    layer_mean: Tensor
+    layer_axes: Tensor
+
     def __init__(self, config: StateEncoderConfig, hidden_size: int, vocab_size: int) -> None:
         super().__init__()
         self.config = config

@@ -44,6 +44,18 @@ def colons(tokenizer: Any, vocab_size: int) -> Tensor:
     return torch.tensor([t.lstrip("\u2581\u0120").startswith(":") for t in spellings(tokenizer, vocab_size)])
 
 
+def control_tokens(tokenizer: Any, vocabulary: int) -> Tensor:
+    """`[V]` bool: tokens that are marks and no text (begin, turns of a chat, fields of a file), but for the end token.
+
+    A base of a chat model would now and then close a turn in the middle of a story.
+    """
+    table = torch.zeros(vocabulary, dtype=torch.bool)
+    marks = {i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
+    marks |= set(tokenizer.all_special_ids)
+    table[[i for i in marks - {tokenizer.eos_token_id} if 0 <= i < vocabulary]] = True
+    return table
+
+
 def pad_rows(
     rows: Sequence[Sequence[int]],
     *,

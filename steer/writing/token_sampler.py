@@ -82,8 +82,9 @@ class TokenSampler:
         return ids, tempered.gather(1, ids[:, None])[:, 0] - tempered.logsumexp(1)
 
     def _limited(self, logits: Tensor, tokens: Sequence[Tensor], rows: Callable[[], list[list[int]]]) -> Tensor:
-        """Logits with those that the limits forbid at minus infinity."""
+        """Logits with marks that are no text, and what the limits forbid, at minus infinity."""
         model, limits = self.model, self.limits
+        logits = logits.masked_fill(model.control_tokens, -torch.inf)
         if not limits.may_end and model.tokenizer.eos_token_id is not None:
             logits[:, model.tokenizer.eos_token_id] = -torch.inf
         if limits.whole_words and not tokens and self.at_start is not False:

@@ -18,6 +18,7 @@ from steer.errors import ModelNotFound
 from steer.models.base import missing_folder
 from steer.models.config import LatentConfig
 from steer.models.latent_model import FUSE_LIMIT, LatentModel
+from steer.models.sources import resolve_base
 from steer.training.estimate.meta import Peak, along, peak_of, random_model
 from steer.training.estimate.steps import Step
 from steer.training.heads.stage import HeadStage
@@ -82,6 +83,7 @@ def read_config(name: str | Path, **options: Any) -> Any:
     Raises:
         ModelNotFound: there is none.
     """
+    name = resolve_base(name)
     if missing_folder(name):
         raise ModelNotFound(f"no configuration of a model at {str(name)!r}: no such folder; expected one, or a hub id")
     try:
