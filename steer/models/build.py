@@ -11,6 +11,7 @@ from steer.models.base import additive_mask, backbone, check_options, load_base
 from steer.models.config import BaseIdentity, LatentConfig
 from steer.models.latent_model import LatentModel
 from steer.models.layouts import LAYOUTS, LayoutName
+from steer.models.state_encoder import StateEncoder, StateEncoderConfig
 
 SENTENCE = "Once upon a time a fox shared his bread."
 
@@ -20,7 +21,8 @@ def fresh_model(
 ) -> LatentModel:
     """Put an encoder, a router and heads on a base, all untrained.
 
-    Encodings are arbitrary, and the router writes like the base after noise.
+    Encodings are arbitrary (with a state encoder the same until `steer.training.state_encoder` has fitted it), and the
+    router writes like the base after noise.
 
     Args:
         base: folder or hub id of a causal LM.
@@ -41,6 +43,9 @@ def fresh_model(
     check_base(plain, str(base))
     check_tokenizer(plain, tokenizer, str(base))
     config = new_config(BaseIdentity.of(plain, str(base)), **settings)
+    if config.state_encoder is not None and config.state_encoder.begin is None:
+        begun = config.state_encoder.model_copy(update={"begin": LAYOUTS[config.layout].begin(tokenizer)})
+        config = config.model_copy(update={"state_encoder": begun})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = add_latents(plain, tokenizer, config, rank=rank, alpha=alpha)
@@ -50,6 +55,8 @@ def fresh_model(
             model.head.w_d.weight.data.copy_(model.head.w_e.weight.T)
     model.latent_config = config.model_copy(update={"encoder_id": f"{config.name}:untrained-{seed}"})
     model.head.to(plain.device)
+    if model.state_encoder is not None:
+        model.state_encoder.to(plain.device)
     return model.eval()
 
 
@@ -62,6 +69,7 @@ def new_config(
     z_dim: int = 256,
     soft_tokens: int = 4,
     max_context: int = 320,
+    state_encoder: StateEncoderConfig | None = None,
 ) -> LatentConfig:
     """The settings of a model that is yet to be trained.
 
@@ -70,7 +78,7 @@ def new_config(
         name: of the new model.
         layout: see `LatentConfig`. `minihf` has a decoder besides, one soft token, no null latent, and MiniHF's start
             values of the heads: the way from a latent to its soft token is the encoder's, turned round.
-        span_tokens, z_dim, soft_tokens, max_context: see `LatentConfig`.
+        span_tokens, z_dim, soft_tokens, max_context, state_encoder: see `LatentConfig`.
     """
     return LatentConfig(
         name=name,
@@ -79,6 +87,7 @@ def new_config(
         z_dim=z_dim,
         soft_tokens=LAYOUTS[layout].fixed_soft_tokens or soft_tokens,
         max_context=max_context,
+        state_encoder=state_encoder,
         base=base,
     )
 
@@ -95,8 +104,10 @@ def add_latents(
         rank, alpha: of LoRA.
         **options: of PEFT, see `steer.models.adapters.add_adapters`.
     """
-    peft = add_adapters(base, LAYOUTS[config.layout].roles, rank, alpha, **options)
-    return LatentModel(peft, config.new_head(), config, tokenizer)
+    peft = add_adapters(base, config.roles, rank, alpha, **options)
+    states = config.state_encoder
+    encoder = None if states is None else StateEncoder(states, config.base.hidden_size, config.base.vocab_size)
+    return LatentModel(peft, config.new_head(), config, tokenizer, state_encoder=encoder)
 
 
 def check_tokenizer(base: Any, tokenizer: Any, name: str) -> None:

@@ -27,7 +27,7 @@ class StateEncoderConfig(pydantic.BaseModel):
         parts: into which a span is cut.
         layer: whose input is read, counted from 0; that many layers are run.
         embedding_axes, layer_axes: principal axes kept of a part's mean embedding and of its mean state.
-        begin: token id put before the span, as documents began in the base's training.
+        begin: token id put before the span, as documents began in the base's training; None until the base is known.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -36,7 +36,7 @@ class StateEncoderConfig(pydantic.BaseModel):
     layer: int = pydantic.Field(9, ge=1)
     embedding_axes: int = pydantic.Field(40, ge=1)
     layer_axes: int = pydantic.Field(24, ge=1)
-    begin: int = pydantic.Field(0, ge=0)
+    begin: int | None = pydantic.Field(None, ge=0)
 
     @property
     def part_dim(self) -> int:
@@ -68,6 +68,7 @@ class StateEncoder(nn.Module):
     def __init__(self, config: StateEncoderConfig, hidden_size: int, vocab_size: int) -> None:
         super().__init__()
         self.config = config
+        self.begin = config.begin or 0
         self.register_buffer("token_weight", torch.ones(vocab_size))
         for name, axes in (("embedding", config.embedding_axes), ("layer", config.layer_axes)):
             self.register_buffer(f"{name}_mean", torch.zeros(hidden_size))
@@ -101,7 +102,7 @@ class StateEncoder(nn.Module):
         # To the left: a causal pass never looks at padding that stands behind.
         order = torch.argsort(mask, dim=1, descending=True, stable=True)
         ids, lengths = ids.gather(1, order), mask.sum(1)
-        begun = torch.cat([ids.new_full((len(ids), 1), self.config.begin), ids], dim=1)
+        begun = torch.cat([ids.new_full((len(ids), 1), self.begin), ids], dim=1)
         embeds = base.get_input_embeddings()(begun)
         states = lower_layers(base, self.config.layer)(inputs_embeds=embeds, use_cache=False).last_hidden_state.float()
         states = states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + EPS)

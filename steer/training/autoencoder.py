@@ -16,14 +16,15 @@ from peft import set_peft_model_state_dict
 from steer.errors import CheckpointError, TrainingError
 from steer.heads.stored import load_head, read_tensors
 from steer.models.build import fresh_model
-from steer.models.checkpoint import ADAPTER, HEADS
+from steer.models.checkpoint import ADAPTER, HEADS, STATES
 from steer.models.latent_model import LatentModel
 from steer.models.quantization import load_options
 from steer.training.latent_trainer import train_phase
 from steer.training.phases import phases
 from steer.training.prepare import prepare_corpus
-from steer.training.recipe import Recipe, shape_of
+from steer.training.recipe import LatentRecipe, Recipe, shape_of
 from steer.training.stage import claim, is_done
+from steer.training.state_encoder import start_state_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +76,11 @@ def train_autoencoder(
         **load_options(latent.load_in, torch.bfloat16 if latent.train.bf16 else torch.float32),
     )
     if start is not None:
-        _take_over(model, start, model.layout.roles)
+        _take_over(model, start, model.latent_config.roles)
     with PartialState().main_process_first():
         corpora = prepare_corpus(recipe, model.tokenizer, out / "corpus", data_root)
+    if isinstance(latent, LatentRecipe) and latent.state_encoder is not None and start is None:
+        start_state_encoder(model, corpora[0], latent.state_encoder, stage, seed=recipe.seed)
     *earlier, last = phases(recipe)
     for phase in earlier:
         if is_done(out / phase.name):
@@ -97,6 +100,8 @@ def _take_over(model: LatentModel, folder: Path, roles: Sequence[str]) -> None:
         for role in roles:
             set_peft_model_state_dict(model.peft, read_tensors(folder / role / ADAPTER), adapter_name=role)
         load_head(model.head, read_tensors(folder / HEADS), folder / HEADS)
+        if model.state_encoder is not None:
+            load_head(model.state_encoder, read_tensors(folder / STATES), folder / STATES)
     except (RuntimeError, CheckpointError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise TrainingError(

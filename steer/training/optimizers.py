@@ -10,6 +10,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from steer.heads.bottleneck import LatentHead
+
 
 class MuonAdamW(torch.optim.Optimizer):
     """Two optimizers behind one interface.
@@ -46,6 +48,7 @@ def build_optimizer(
     learning_rate: float,
     muon_learning_rate: float,
     weight_decay: float,
+    head_learning_rate: float | None = None,
     adam_beta2: float = 0.98,
 ) -> torch.optim.Optimizer:
     """An optimizer over the parameters of `model` that require gradients.
@@ -55,6 +58,7 @@ def build_optimizer(
         kind: `adamw` or `muon`.
         learning_rate: of AdamW.
         muon_learning_rate: of Muon ("original" scaling by `sqrt(max(1, rows / columns))`).
+        head_learning_rate: of AdamW for the heads of a latent model; by default `learning_rate`.
         weight_decay: decoupled; not applied to vectors.
         adam_beta2: of AdamW.
     """
@@ -65,9 +69,13 @@ def build_optimizer(
     matrices = [p for p in trained if p.ndim == 2 and id(p) not in embedding_ids | head_ids] if kind == "muon" else []
     chosen = {id(p) for p in matrices}
     rest = [p for p in trained if id(p) not in chosen]
+    own = {id(p) for m in model.modules() if isinstance(m, LatentHead) for p in m.parameters()}
+    own = own if head_learning_rate is not None else set()
     groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if (p.ndim >= 2) == wide and (id(p) in own) == in_head], "weight_decay": decay}
+        | ({"lr": head_learning_rate} if in_head else {})
+        for in_head in (False, True)
+        for wide, decay in ((True, weight_decay), (False, 0.0))
     ]
     adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=(0.9, adam_beta2))
     if not matrices:

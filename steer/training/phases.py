@@ -67,7 +67,8 @@ def phases(recipe: Recipe) -> list[Phase]:
     if isinstance(latent, LatentRecipe):
         names = ("context_lengths", "isolated_prob", "null_prob", "null_sequence_prob", "noise")
         objective = partial(SpanObjective, seed=seed, **{name: getattr(latent, name) for name in names})
-        positions, own = longest + latent.spans * (latent.soft_tokens + 2 * size), (ENCODER, ROUTER)
+        positions, own = longest + latent.spans * (latent.soft_tokens + 2 * size), (ROUTER,)
+        own = own if latent.state_encoder is not None else (ENCODER, ROUTER)
         rows = (seed, size, latent.spans, longest, positions, latent.partial_prob)
         return [Phase("autoencoder", latent.train, own, True, objective, *rows)]
     shared = {"context_drop": latent.context_drop, "noise": latent.noise, "seed": seed}

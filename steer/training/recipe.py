@@ -14,6 +14,7 @@ from steer.heads.reach import ReachConfig
 from steer.models.config import LatentConfig
 from steer.models.layouts import LAYOUTS
 from steer.models.quantization import LoadIn
+from steer.models.state_encoder import StateEncoderConfig
 from steer.records import StrictRecord
 from steer.yaml_file import read_yaml
 
@@ -53,6 +54,9 @@ class TrainRecipe(StrictRecord):
     gradient_accumulation_steps: int = pydantic.Field(1, gt=0)
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = pydantic.Field(1e-3, gt=0, description="of AdamW")
+    head_learning_rate: float | None = pydantic.Field(
+        None, gt=0, description="of AdamW for the heads of a latent model; by default learning_rate"
+    )
     muon_learning_rate: float = pydantic.Field(0.02, gt=0, description="of Muon, for the hidden matrices")
     adam_beta2: float = pydantic.Field(0.98, gt=0, lt=1, description="of AdamW")
     weight_decay: float = pydantic.Field(0.01, ge=0)
@@ -83,6 +87,27 @@ class BaseRecipe(StrictRecord):
         "joined", description="bordered: no attention across the border of two stories of a sequence"
     )
     train: TrainRecipe
+
+
+class StateEncoderRecipe(StrictRecord):
+    """An encoder that is not trained: states of the frozen base, on principal axes that are fitted to the stories."""
+
+    parts: int = pydantic.Field(4, ge=1, description="into which a span is cut; each has a soft token")
+    layer: int = pydantic.Field(9, ge=1, description="whose input is read; so many layers are run")
+    embedding_axes: int = pydantic.Field(40, ge=1, description="principal axes of a part's mean input embedding")
+    layer_axes: int = pydantic.Field(24, ge=1, description="principal axes of a part's mean state")
+    rarity: float = pydantic.Field(
+        1e-3, gt=0, description="a of the weights a / (a + share of the token) in these means"
+    )
+    spread: float = pydantic.Field(
+        0.5, ge=0, le=1, description="power of an axis' standard deviation that divides it: 1 makes all axes alike"
+    )
+    spans: int = pydantic.Field(1024, ge=2, description="that the axes are fitted to")
+
+    def config(self) -> StateEncoderConfig:
+        """Of the encoder; its begin token is the base's affair."""
+        names = ("parts", "layer", "embedding_axes", "layer_axes")
+        return StateEncoderConfig(**{name: getattr(self, name) for name in names})
 
 
 class LatentRecipe(StrictRecord):
@@ -121,7 +146,22 @@ class LatentRecipe(StrictRecord):
     tied_start: bool = pydantic.Field(
         True, description="soft tokens start as the encoder's map turned round, not small and random"
     )
+    state_encoder: StateEncoderRecipe | None = pydantic.Field(
+        None, description="read latents off states of the frozen base, and train the router and the heads alone"
+    )
     train: TrainRecipe
+
+    @pydantic.model_validator(mode="after")
+    def _widths(self) -> "LatentRecipe":
+        if self.state_encoder is not None:
+            wanted, parts = self.state_encoder.config().z_dim, self.state_encoder.parts
+            if self.z_dim != wanted:
+                raise ValueError(f"a state encoder of these axes gives latents of {wanted}; set z_dim: {wanted}")
+            if self.soft_tokens < parts:
+                raise ValueError(f"{parts} parts need as many soft tokens at least; set soft_tokens: {parts + 1}")
+            if self.span_tokens < parts:
+                raise ValueError(f"a span of {self.span_tokens} tokens has no {parts} parts")
+        return self
 
     @property
     def steps(self) -> int:
@@ -164,7 +204,10 @@ class MiniHFRecipe(StrictRecord):
 
 def shape_of(latent: LatentRecipe | MiniHFRecipe | LatentConfig) -> dict[str, Any]:
     """What a recipe's section, or a model, says of its shapes: options of `steer.models.build.new_config`."""
-    return {name: getattr(latent, name) for name in ("layout", "span_tokens", "z_dim", "soft_tokens", "max_context")}
+    names = ("layout", "span_tokens", "z_dim", "soft_tokens", "max_context")
+    states = getattr(latent, "state_encoder", None)
+    states = states.config() if isinstance(states, StateEncoderRecipe) else states
+    return {name: getattr(latent, name) for name in names} | {"state_encoder": states}
 
 
 def _layout(section: Any) -> Any:

@@ -170,6 +170,7 @@ class StageTrainer(Trainer):
                 cast(nn.Module, self.model),
                 kind=r.optimizer,
                 learning_rate=r.learning_rate,
+                head_learning_rate=r.head_learning_rate,
                 muon_learning_rate=r.muon_learning_rate,
                 weight_decay=r.weight_decay,
                 adam_beta2=r.adam_beta2,
