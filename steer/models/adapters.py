@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from steer.errors import LatentError
 from steer.models.base import quietly
+from steer.models.small_batch import for_small_batches
 
 ENCODER, DECODER, ROUTER = "encoder", "decoder", "router"
 
@@ -109,7 +110,7 @@ def fused_copy(peft: PeftModel, name: str | None) -> Any:
     adapted matrices only, and that of the bare base nothing. The merge is done in float32 and cast back, once.
     """
     if name is None:
-        return copy.deepcopy(peft, {id(p): p for p in peft.parameters()}).unload().eval()
+        return for_small_batches(copy.deepcopy(peft, {id(p): p for p in peft.parameters()}).unload().eval())
     check_adapter(peft, name)
     layers = [layer.get_base_layer() for layer in peft.modules() if isinstance(layer, BaseTunerLayer)]
     adapted = {id(p) for layer in layers for p in layer.parameters(recurse=False)}  # a layer of experts has several
@@ -118,4 +119,4 @@ def fused_copy(peft: PeftModel, name: str | None) -> Any:
         clone = copy.deepcopy(peft, {id(p): p for p in shared})
         plain = clone.merge_and_unload(adapter_names=[name])
     plain.requires_grad_(False)
-    return plain.eval()
+    return for_small_batches(plain.eval())
