@@ -57,7 +57,7 @@ bench: .venv/.done
 	@echo "installing torch (the large one, this can take minutes) ..."
 	@$(PIP_INSTALL) torch
 	@echo "installing steer, its dependencies and the developer tools ..."
-	@$(PIP_INSTALL) -e '.[train,store,judge,docs,dev]'
+	@$(PIP_INSTALL) -e '.[train,store,judge,gguf,docs,dev]'
 	@touch $@
 
 # Leaves .venv alone, which costs a long download to build: remove that one by hand.

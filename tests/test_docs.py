@@ -99,6 +99,7 @@ def table_rows(page: Path, heading: str) -> dict[str, str]:
         pytest.param("training.md", "`data.sources`", SourceRecipe, id="sources"),
         pytest.param("training.md", "`base`", BaseRecipe, id="base"),
         pytest.param("training.md", "`autoencoder`", LatentRecipe, id="autoencoder"),
+        pytest.param("training.md", "`autoencoder.state_encoder`", StateEncoderRecipe, id="state_encoder"),
         pytest.param("training.md", "`autoencoder` of layout `minihf`", MiniHFRecipe, id="minihf"),
         pytest.param("training.md", "`reach`", ReachRecipe, id="reach"),
         pytest.param("training.md", "`prior`", PriorRecipe, id="prior"),
