@@ -21,6 +21,7 @@ from steer.training.recipe import (
     ReachRecipe,
     Recipe,
     SourceRecipe,
+    StateEncoderRecipe,
     TrainRecipe,
     load_recipe,
 )

@@ -33,7 +33,7 @@ COMMANDS = {
     "experiment": "Compare ways of writing on the same contexts and seeds.",
     "report": "Write a finished experiment as one page.",
     "train": "Train a model from a recipe, or a head for a model.",
-    "models": "List the models that there are, get a base, and say where one is.",
+    "models": "List models, get a base, and say where it is.",
     "eval": "Measure a model on stories that it has not seen.",
     "doctor": "Check versions, hardware, the packaged model and disk access.",
 }

@@ -121,7 +121,7 @@ def _license(folder: Path) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    group = typer.Typer(no_args_is_help=True, help="List the models that there are, get a base, and say where one is.")
+    group = typer.Typer(no_args_is_help=True, help="List models, get a base, and say where it is.")
     group.command("list", epilog="Example: steer models list")(list_models)
     group.command(epilog="Example: steer models get smollm2-135m")(get)
     group.command(epilog="Example: steer models where llama-fable-6m")(where)

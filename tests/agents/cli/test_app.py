@@ -27,7 +27,7 @@ from steer.latents.schedules import SCHEDULES
 from tests.agents.cli.kit import ROOT, error_line, steer, steer_process
 from vectorstore.errors import RecordNotFound
 
-GROUPS = ("index", "train", "trees")  # of commands, which have examples of their own
+GROUPS = ("index", "models", "train", "trees")  # of commands, which have examples of their own
 
 
 def failing(error: BaseException | None, *arguments: str) -> Any:
