@@ -132,6 +132,14 @@ class LatentConfig(pydantic.BaseModel):
     reach: ReachConfig | None = None
     prior: PriorConfig | None = None
 
+    @pydantic.model_validator(mode="after")
+    def _widths(self) -> "LatentConfig":
+        if self.state_encoder is not None and self.state_encoder.z_dim != self.z_dim:
+            raise ValueError(
+                f"its state encoder gives latents of {self.state_encoder.z_dim}, not of z_dim {self.z_dim}"
+            )
+        return self
+
     @property
     def roles(self) -> tuple[str, ...]:
         """Names of the adapters: the layout's, without the encoder where the frozen base's states are read."""

@@ -10,7 +10,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from steer.errors import CheckpointError, UnsupportedBase
+from steer.models.adapters import ENCODER
 from steer.models.base import load_base
+from steer.models.config import CONFIG_NAME, BaseIdentity, LatentConfig
 from steer.models.layers import lower_layers
 from steer.models.state_encoder import EPS, StateEncoder, StateEncoderConfig, part_members
 from tests.steer.tiny import assert_near
@@ -102,3 +104,14 @@ def test_it_is_saved_and_loaded_and_damage_is_refused(tmp_path: Path) -> None:
     assert all(torch.equal(t, again.state_dict()[n]) for n, t in encoder.state_dict().items())
     with pytest.raises(CheckpointError, match="token_weight has shape"):
         StateEncoder.load(tmp_path / "e.safetensors", CONFIG, 8, 21)
+
+
+def test_a_configuration_of_other_widths_is_refused(tmp_path: Path) -> None:
+    base = BaseIdentity(name="b", model_type="llama", hidden_size=8, vocab_size=20, layers=2)
+    config = LatentConfig(base=base, z_dim=CONFIG.z_dim, state_encoder=CONFIG)
+    config.save(tmp_path)
+    assert LatentConfig.load(tmp_path) == config and ENCODER not in config.roles
+    path = tmp_path / CONFIG_NAME
+    path.write_text(path.read_text().replace(f'"z_dim": {CONFIG.z_dim}', '"z_dim": 7'))
+    with pytest.raises(CheckpointError, match="gives latents of 15, not of z_dim 7"):
+        LatentConfig.load(tmp_path)
