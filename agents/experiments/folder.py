@@ -7,7 +7,7 @@ pairs.jsonl          of pairs: all of them
 runs/CELL/           of scenarios: the folders of their runs
 cells/, claims/      what is done, cell by cell; what a process works on
 samples.jsonl        all that was written, with its measures, when the run is complete; samples.parquet with pyarrow
-results.json, table.md, and figures
+results.json, table.md, and figures; seal.json holds their hashes
 report.html, report.md   where somebody asked for them
 ```
 

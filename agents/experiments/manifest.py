@@ -90,12 +90,14 @@ def existing_run(kind: type[K], experiment: Experiment, folder: Path) -> K | Non
     if not (folder / MANIFEST).exists():
         return None
     manifest = read_manifest(folder)
+    if manifest.experiment_sha256 != _hash(json.dumps(manifest.settings, sort_keys=True)):
+        raise RunDamaged(f"the settings in {folder / MANIFEST} were changed since the run was started; put it back")
+    for name, expected in manifest.files.items():
+        if _content_hash(folder, name) != expected:
+            raise RunDamaged(f"{folder / name} was changed since the run was started; put it back, or start a new run")
     if manifest.kind != kind.name:
         raise RunMismatch(f"{folder} holds a run over {manifest.kind}, not {kind.name}; choose another --out")
     found = kind.read(experiment, folder)
-    for name, text in found.files().items():
-        if _hash(text) != manifest.files.get(name):
-            raise RunDamaged(f"{folder / name} was changed since the run was started; put it back, or start a new run")
     check_settings(manifest.settings, found.settings(), folder)
     return found
 
@@ -143,6 +145,16 @@ def check_model(was: Mapping[str, Any], model: LatentModel) -> None:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _content_hash(folder: Path, name: str) -> str | None:
+    """Hash of a file in a folder; None where there is none of that name."""
+    if Path(name).name != name:
+        return None
+    try:
+        return hashlib.sha256(read_plain(folder / name)).hexdigest()
+    except OSError:
+        return None
 
 
 def _revision() -> str | None:

@@ -20,6 +20,7 @@ from agents.experiments.load import KINDS
 from agents.experiments.manifest import Manifest, read_manifest
 from agents.experiments.measures import glossary
 from agents.experiments.results import Results
+from agents.experiments.seals import REPORTED, check_report
 from agents.experiments.tables import (
     Sheet,
     captions_of,
@@ -90,6 +91,7 @@ def read_report(run: Path) -> Report:
             f"{run} holds no run of an experiment ({missing}: {error.strerror}); expected the --out of steer experiment"
         ) from error
     results, path = Results.load(run / RESULTS), run / SAMPLES
+    check_report(run, REPORTED)
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         examples = KINDS[results.kind].examples(rows, results.seeds[0])

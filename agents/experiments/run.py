@@ -28,6 +28,7 @@ from agents.experiments.load import kind_of
 from agents.experiments.manifest import check_model, existing_run, read_manifest, start_run
 from agents.experiments.measures import Embedder, installed_judge
 from agents.experiments.results import Results, summarise
+from agents.experiments.seals import REPORTED, seal_report
 from agents.experiments.spec import Experiment
 from agents.experiments.tables import markdown
 from steer.models.latent_model import LatentModel
@@ -161,4 +162,5 @@ def _report(kind: Kind[Any], folder: Path, cells: Sequence[Cell], *, judged: boo
     observed = kind.observe(folder, cells, judged=judged)
     results = summarise(kind, observed, judged=judged)
     texts = {RESULTS: results.to_json(), TABLE: markdown(results), **sample_files(observed.samples)}
-    return results, write_files(folder, texts | draw(results))
+    files = write_files(folder, texts | draw(results))
+    return results, [*files, *seal_report(folder, REPORTED)]

@@ -4,8 +4,10 @@ What is done is on the disk, each cell whole or not at all:
 
 ```
 cells/NAME.jsonl          one sample per line
-cells/NAME.measures.json  the numbers of each measure, one per sample
+cells/NAME.measures.json  the numbers of each measure, one per sample, and the seal of the samples that they are of
 ```
+
+Both end with a line that seals them, see `agents.experiments.seals`.
 """
 
 import json
@@ -20,7 +22,7 @@ from agents.errors import RunDamaged
 from agents.experiments.folder import CELLS, json_lines
 from agents.experiments.pairs.spec import PairExperiment, Variant
 from agents.experiments.pairs.writing import Sample
-from agents.log.chain import write_atomic
+from agents.experiments.seals import read_sealed, write_sealed
 from steer.data.pairs import Pair
 
 
@@ -88,18 +90,17 @@ def read_samples(folder: Path, cell: PairCell, pairs: Sequence[Pair]) -> list[Sa
         RunDamaged: the file does not hold the samples of this cell.
     """
     path = _samples(folder, cell)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    except FileNotFoundError:
-        return None
     samples = []
     try:
+        lines = read_sealed(folder, path)[0].split("\n")[:-1]
         for line, pair in zip(lines, pairs, strict=True):
             fields = json.loads(line)
             if any(fields.pop(name) != value for name, value in cell.fields(pair).items()):
                 raise ValueError("a line of another cell")
             samples.append(Sample(**fields | {name: tuple(fields[name]) for name in ("spans", "ids")}))
-    except (ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunDamaged(f"{path} was changed: {error}; delete it, and it is written again") from error
     return samples
 
@@ -111,25 +112,27 @@ def save_samples(folder: Path, cell: PairCell, pairs: Sequence[Pair], samples: S
         RunWriteError: the file system refused.
     """
     rows = (cell.fields(pair) | asdict(sample) for pair, sample in zip(pairs, samples, strict=True))
-    write_atomic(_samples(folder, cell), json_lines(rows))
+    write_sealed(folder, _samples(folder, cell), json_lines(rows))
 
 
 def read_measures(folder: Path, cell: PairCell) -> dict[str, np.ndarray]:
-    """Numbers of a cell, float64 `[n]` by measure (NaN: undefined for that sample); none where none were taken.
+    """Numbers of a cell, float64 `[n]` by measure (NaN: undefined for that sample); none where none were taken of it.
 
     Raises:
         RunDamaged: the file does not hold the numbers of this cell.
     """
     path = _measures(folder, cell)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        numbers = {name: np.array(values, dtype=np.float64) for name, values in data.items()}
+        data = json.loads(read_sealed(folder, path)[0])
+        if data["samples"] != _seal(folder, cell):
+            return {}  # they were taken of other samples
+        numbers = {name: np.array(values, dtype=np.float64) for name, values in data["measures"].items()}
         if any(values.shape != (cell.units,) for values in numbers.values()):
             raise ValueError("another number of samples")
         return numbers
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunDamaged(f"{path} was changed: {error}; delete it, and it is measured again") from error
 
 
@@ -140,12 +143,24 @@ def save_measures(folder: Path, cell: PairCell, numbers: Mapping[str, np.ndarray
         RunWriteError: the file system refused.
     """
     rows = {name: [None if np.isnan(v) else float(v) for v in values] for name, values in numbers.items()}
-    write_atomic(_measures(folder, cell), json.dumps(rows) + "\n")
+    content = json.dumps({"samples": _seal(folder, cell), "measures": rows})
+    write_sealed(folder, _measures(folder, cell), content + "\n")
 
 
 def is_done(folder: Path, cell: PairCell, measures: Sequence[str]) -> bool:
     """Whether a cell was written, and measured by all of `measures`."""
     return _samples(folder, cell).exists() and set(measures) <= read_measures(folder, cell).keys()
+
+
+def _seal(folder: Path, cell: PairCell) -> str | None:
+    """The seal of a cell's samples; None where there are none."""
+    path = _samples(folder, cell)
+    try:
+        return read_sealed(folder, path)[1]
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RunDamaged(f"{path} was changed: {error}; delete it, and it is written again") from error
 
 
 def _samples(folder: Path, cell: PairCell) -> Path:

@@ -15,7 +15,7 @@ from agents.errors import RunDamaged
 from agents.experiments.folder import CELLS
 from agents.experiments.measures import JudgeContext
 from agents.experiments.scenarios.spec import ScenarioArm, ScenarioExperiment, relation_of
-from agents.log.chain import write_atomic
+from agents.experiments.seals import read_sealed, write_sealed
 from agents.log.events import OpeningEvent, TurnEvent
 from agents.scenarios.schema import Character, Goal, Scenario, goal_key
 from agents.simulation.manifest import logs_of, read_manifest, total_seconds
@@ -177,7 +177,7 @@ def save_measured(folder: Path, cell: ScenarioCell, measured: Measured) -> None:
     Raises:
         RunWriteError: the file system refused.
     """
-    write_atomic(cell.file(folder), measured.model_dump_json() + "\n")
+    write_sealed(folder, cell.file(folder), measured.model_dump_json() + "\n")
 
 
 def read_measured(folder: Path, cell: ScenarioCell, *, judged: bool) -> Measured | None:
@@ -188,7 +188,7 @@ def read_measured(folder: Path, cell: ScenarioCell, *, judged: bool) -> Measured
     """
     path = cell.file(folder)
     try:
-        found = Measured.model_validate_json(path.read_bytes())
+        found = Measured.model_validate_json(read_sealed(folder, path)[0])
         if found.cell != cell.key:
             raise ValueError(f"it is of {found.cell}")
         return found if found.judged or not judged else None

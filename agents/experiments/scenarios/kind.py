@@ -15,7 +15,8 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from agents.errors import ExperimentError
+from agents.characters.goal_queries import resolve_wishes
+from agents.errors import ExperimentError, RunDamaged
 from agents.experiments.kind import (
     ROLES,
     ArmInfo,
@@ -47,7 +48,7 @@ from agents.experiments.scenarios.spec import (
 )
 from agents.experiments.statistics import means
 from agents.scenarios.schema import Scenario, override
-from agents.simulation.manifest import MANIFEST
+from agents.simulation.manifest import MANIFEST, read_manifest
 from agents.simulation.simulation import resume_run, run_scenario
 from steer.models.latent_model import LatentModel
 
@@ -169,11 +170,13 @@ class ScenarioKind(Kind[ScenarioCell]):
 
     def run_cell(self, cell: ScenarioCell, model: LatentModel, run: Path) -> bool:
         """Run a cell in a folder of its own, or go on with it; says whether there was anything to write."""
+        scenario = scenario_of(self.experiment, cell.arm, cell.scenario, cell.seed)
         if (run / MANIFEST).exists():
+            if read_manifest(run).scenario_sha256 != resolve_wishes(override(scenario), model).sha256():
+                raise RunDamaged(f"{run} holds a run of another scenario, seed or arm; delete it, and it is run again")
             return resume_run(run, model).status == "finished"
         if run.exists():  # it was stopped before its first turn; nobody else has the claim
             shutil.rmtree(run)
-        scenario = scenario_of(self.experiment, cell.arm, cell.scenario, cell.seed)
         run_scenario(scenario, model, run, baseline=False)
         return True
 

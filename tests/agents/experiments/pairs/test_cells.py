@@ -50,7 +50,7 @@ def test_changed_files_are_told(tmp_path: Path) -> None:
     pairs, folder = PAIRS[:2], tmp_path / CELLS
     save_samples(tmp_path, other, pairs, [sample("A")] * 2)
     (folder / f"{other.key}.jsonl").rename(folder / f"{cell.key}.jsonl")
-    with pytest.raises(RunDamaged, match="a line of another cell; delete it"):
+    with pytest.raises(RunDamaged, match="its seal does not fit what it holds; delete it"):
         read_samples(tmp_path, cell, pairs)
     save_samples(tmp_path, cell, pairs, [sample("A")] * 2)
     with pytest.raises(RunDamaged, match="a line of another cell"):
@@ -61,6 +61,51 @@ def test_changed_files_are_told(tmp_path: Path) -> None:
     save_measures(tmp_path, cell, {"a": np.zeros(3)})
     with pytest.raises(RunDamaged, match="another number of samples"):
         read_measures(tmp_path, cell)
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".measures.json"])
+def test_texts_and_numbers_are_sealed(tmp_path: Path, kind: str) -> None:
+    cell, other, *_ = plan_cells(experiment(tmp_path), 6)
+    make_folder(tmp_path, CELLS)
+    (tmp_path / "experiment.json").write_text("{}")
+    pairs, folder = PAIRS[:2], tmp_path / CELLS
+    for one, letter, number in ((cell, "A", 1.0), (other, "B", 2.0)):
+        save_samples(tmp_path, one, pairs, [sample(letter)] * 2)
+        save_measures(tmp_path, one, {"a": np.full(2, number)})
+    path, content = folder / f"{cell.key}{kind}", (folder / f"{cell.key}{kind}").read_bytes()
+
+    def read() -> object:
+        return read_samples(tmp_path, cell, pairs), read_measures(tmp_path, cell)
+
+    read()
+    changes = [
+        content.replace(b"1.0", b"3.0"),
+        content.replace(b'"A"', b'"B"'),
+        content[:-1],
+        content[:40],
+        b"",
+        b"\xff",
+    ]
+    changes.append((folder / f"{other.key}{kind}").read_bytes())
+    for changed in changes:
+        path.write_bytes(changed)
+        if changed != content:
+            with pytest.raises(RunDamaged, match="was changed.*delete it"):
+                read()
+    path.write_bytes(content)
+    read()
+    (tmp_path / "experiment.json").write_text("{ }")  # cells of another experiment
+    with pytest.raises(RunDamaged, match="seal"):
+        read()
+
+
+def test_numbers_of_other_samples_are_taken_again(tmp_path: Path) -> None:
+    cell, *_ = plan_cells(experiment(tmp_path), 6)
+    make_folder(tmp_path, CELLS)
+    save_samples(tmp_path, cell, PAIRS[:2], [sample("A")] * 2)
+    save_measures(tmp_path, cell, {"a": np.zeros(2)})
+    save_samples(tmp_path, cell, PAIRS[:2], [sample("B")] * 2)
+    assert read_measures(tmp_path, cell) == {}
 
 
 def test_a_claim_is_one_process_alone(tmp_path: Path) -> None:

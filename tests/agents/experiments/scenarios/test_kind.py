@@ -227,7 +227,7 @@ def test_changed_files_are_told(model: Any, tmp_path: Path) -> None:
     go(experiment, run, model, limit=1)
     first, second = sorted((run / "cells").iterdir())
     first.write_bytes(second.read_bytes())
-    with pytest.raises(RunDamaged, match=r"was changed: it is of .*; delete it, and it is measured again"):
+    with pytest.raises(RunDamaged, match=r"was changed: its seal does not fit .*; delete it, and it is measured again"):
         go(experiment, run, model, limit=1)
     first.unlink()
     assert go(experiment, run, model, limit=1).measured == 1

@@ -18,6 +18,7 @@ from agents.experiments.report import as_html, as_markdown, read_report, write_r
 from agents.experiments.results import Results
 from agents.experiments.run import run_experiment
 from agents.experiments.scenarios.measures import MEASURES
+from agents.experiments.seals import REPORTED, seal_report
 from agents.experiments.statistics import Estimate
 from agents.experiments.tables import show
 from steer.models.latent_model import LatentModel
@@ -109,7 +110,13 @@ def test_runs_that_cannot_be_told(run: Path, tmp_path: Path) -> None:
         for goal in row["goals"]:
             del goal["role"]
     (copy / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(RunDamaged, match=r"samples.jsonl was changed.*steer experiment"):
+        write_report(copy)
+    seal_report(copy, REPORTED)
     with pytest.raises(RunDamaged, match=r"role.*steer experiment"):
+        write_report(copy)
+    (copy / "seal.json").unlink()
+    with pytest.raises(RunDamaged, match=r"no seal of a finished run"):
         write_report(copy)
     (copy / "results.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RunDamaged, match="no results"):
