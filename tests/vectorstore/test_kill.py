@@ -61,7 +61,7 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("rounds", [40, pytest.param(200, marks=(pytest.mark.slow, pytest.mark.torture))])
+@pytest.mark.parametrize("rounds", [40, pytest.param(300, marks=(pytest.mark.slow, pytest.mark.torture))])
 def test_acknowledged_records_survive_kills(tmp_path, rounds):
     path, chance = tmp_path / "store", random.Random(11)
     alive: set[str] = set()  # what the store is known to hold
@@ -76,7 +76,8 @@ def test_acknowledged_records_survive_kills(tmp_path, rounds):
             time.sleep(chance.uniform(0.005, 0.06))
             os.kill(pid, signal.SIGKILL)
             added, deleted = heard(lines, parent.stdout)
-            with_store(path, run, alive, gone, added, deleted, thorough=run % 20 == 19, chance=chance)
+            thorough = run % 20 == 19 or run == rounds - 1
+            with_store(path, run, alive, gone, added, deleted, thorough=thorough, chance=chance)
         parent.stdin.close()
         assert parent.wait(timeout=30) == 0
     assert len(alive) > rounds
