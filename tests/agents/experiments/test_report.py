@@ -171,7 +171,7 @@ def test_runs_that_cannot_be_told(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "samples.jsonl").write_text('{"seed": 3}\n', encoding="utf-8")
-    with pytest.raises(RunDamaged, match="no samples"):
+    with pytest.raises(RunDamaged, match="samples.jsonl was changed"):
         write_report(copy)
     (copy / "results.json").unlink()
     with pytest.raises(RunDamaged, match="no results"):
