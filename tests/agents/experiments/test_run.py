@@ -17,7 +17,7 @@ from agents.experiments.measures import JudgeContext, Measure
 from agents.experiments.pairs.arms import ARMS, Sample, Task, write_unguided
 from agents.experiments.pairs.measures import MEASURES
 from agents.experiments.pairs.options import Options
-from agents.experiments.run import Outcome, run_experiment
+from agents.experiments.run import Outcome, open_run, run_experiment
 from agents.experiments.tables import markdown
 from steer.data.pairs import Pair
 from tests.agents.experiments.kit import (
@@ -155,6 +155,19 @@ def test_folders_that_hold_something_else(tmp_path: Path, model: Any) -> None:
     (tmp_path / "run" / "letter.txt").write_text("Dear", encoding="utf-8")
     with pytest.raises(RunExists, match="holds something else .letter.txt"):
         go(tmp_path, model)
+
+
+@pytest.mark.parametrize("renamed", range(3))
+def test_a_start_that_was_killed_at_any_rename_is_made_again(tmp_path: Path, model: Any, renamed: int) -> None:
+    names = ["pairs.jsonl", "experiment.yaml", "experiment.json"]
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in names[:renamed]:
+        (run / name).write_text("half", encoding="utf-8")
+    (run / f"{names[renamed]}.part").write_text("half", encoding="utf-8")
+    made = experiment(tmp_path)
+    assert open_run(made, run, lambda: model).files()["pairs.jsonl"] == (run / "pairs.jsonl").read_text()
+    assert open_run(made, run, no_model).experiment == made
 
 
 def test_changed_pairs_are_told(tmp_path: Path, model: Any) -> None:
