@@ -223,8 +223,10 @@ def _convert(file: Path, folder: Path, end: str | None) -> None:
     try:
         # Its bar cannot be turned off otherwise.
         with contextlib.redirect_stderr(io.StringIO()):
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
-            model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, trust_remote_code=False, **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                file.parent, dtype=torch.float32, trust_remote_code=False, **options
+            )
     except ImportError as error:
         raise ModelNotFound(f"{file.name} is a GGUF file, which the package gguf reads: pip install gguf") from error
     except (OSError, ValueError, KeyError, RuntimeError, IndexError, struct.error) as error:
@@ -239,7 +241,7 @@ def _convert(file: Path, folder: Path, end: str | None) -> None:
     values = model.config.to_dict()
     for name in ("quantization_config", "architectures", "_name_or_path"):
         values.pop(name, None)
-    plain = AutoModelForCausalLM.from_config(type(model.config)(**values), dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_config(type(model.config)(**values), dtype=torch.float32, trust_remote_code=False)
     plain.load_state_dict(model.state_dict(), strict=False)
     plain.tie_weights()
     plain.generation_config = model.generation_config
