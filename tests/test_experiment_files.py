@@ -76,11 +76,11 @@ CHOSEN = chosen_arms()
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LatentModel:
-    """A tiny untrained model with all heads, and the tokens, spans and context of the packaged one."""
+    """A tiny untrained model with all heads, and the tokens, layers, spans and context of the packaged one."""
     packaged, base = packaged_model(), tmp_path_factory.mktemp("base")
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         shutil.copy(packaged / "base" / name, base / name)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "head_dim": 8, "num_hidden_layers": 2, "dtype": "float32"}
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "head_dim": 8, "dtype": "float32"}
     config = AutoConfig.from_pretrained(base, **sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

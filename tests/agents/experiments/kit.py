@@ -21,6 +21,7 @@ from agents.experiments.run import run_experiment
 from agents.experiments.statistics import Comparison, Estimate
 from steer.data.pairs import Pair
 
+ROOT = Path(__file__).resolve().parents[3]
 ENDS = ["A bee.", "My cat.", "The sea.", "A moon.", "Red fox.", "Big sky."]
 PAIRS = [Pair(f"p{i}", f"Once upon a {i}", end) for i, end in enumerate(ENDS)]
 ARM_LIST: list[dict[str, Any]] = [

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from steer.evaluation import evaluate
-from steer.training import latent_trainer
+from steer.evaluation.latents import latent_figures
+from steer.training import latent_trainer, pipeline
 
 ROWS = 16
 
@@ -16,5 +17,6 @@ def small_evaluations() -> Iterator[None]:
     """Evaluate few rows while a stage is trained and when it is packaged: they took longer than the training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latent_trainer, "EVAL_ROWS", ROWS)
-        patch.setattr(evaluate, "latent_figures", functools.partial(evaluate.latent_figures, rows=ROWS))
+        for module in (evaluate, pipeline):
+            patch.setattr(module, "latent_figures", functools.partial(latent_figures, rows=ROWS))
         yield

@@ -10,11 +10,11 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from steer.errors import ModelNotFound, RecipeError, TrainingError, UnsupportedBase
-from steer.evaluation import evaluate as evaluation
 from steer.evaluation.evaluate import latent_figures
 from steer.models.adapters import ENCODER, ROUTER
 from steer.models.build import fresh_model
 from steer.models.latent_model import LatentModel
+from steer.training import pipeline
 from steer.training.autoencoder import train_autoencoder
 from steer.training.defaults import SIZES, default_recipe, is_untouched, on_base, size_of, write_recipe
 from steer.training.latent_trainer import LatentTrainer
@@ -69,7 +69,7 @@ def test_a_base_of_each_family_becomes_a_package(
         return {"latents": latent_figures(model, texts, rows=8, spans=2)}
 
     # All figures are tested elsewhere, and take longer than all the rest.
-    monkeypatch.setattr(evaluation, "evaluate", figures)
+    monkeypatch.setattr(pipeline, "evaluate", figures)
     base = make_base(family, tiny_llama, tmp_path / family)
     recipe = small(default_recipe(str(base), [stories(tmp_path)], 10_000), CASES[family])
     path = tmp_path / "out" / "recipe.yaml"
