@@ -66,7 +66,7 @@ def link(path: Path, chance: random.Random) -> None:
 
 
 DAMAGES: tuple[Damage, ...] = (flip, truncate, swap, zero, empty, missing, link)
-TIMES = {flip: 40, truncate: 10, swap: 20, zero: 20}
+TIMES: dict[Damage, int] = {flip: 40, truncate: 10, swap: 20, zero: 20}
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +82,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Re
 
 def answers(store: VectorStore) -> list[list[str]]:
     queries = np.random.default_rng(8).normal(size=(20, DIM)).astype(np.float32)
-    return [[hit.record.id for hit in hits] for hits in store.search(queries, 5)]
+    return [[hit.record.id for hit in store.search(query, 5)] for query in queries]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
