@@ -11,6 +11,7 @@ from agents.cli._models import load_model
 from agents.cli._output import Output, new_folder
 
 if TYPE_CHECKING:
+    from agents.scenarios.schema import Scenario
     from agents.simulation.simulation import RunSummary
     from steer.models.latent_model import LatentModel
 
@@ -27,6 +28,16 @@ OutOption = Annotated[
 def run_folder(out: Path | None, name: str) -> AbstractContextManager[Path]:
     """The folder that was asked for, or a new one of this name in `runs`."""
     return nullcontext(out) if out is not None else new_folder(RUNS, name)
+
+
+def with_model(scenario: "Scenario", model: str | None) -> "Scenario":
+    """A scenario played by another model than its own; None leaves it as it is.
+
+    The run keeps its scenario: with the model in it, `steer resume` needs no --model.
+    """
+    if model is None:
+        return scenario
+    return scenario.model_copy(update={"model": str(Path(model).resolve()) if Path(model).is_dir() else model})
 
 
 def load_model_of(say: Output, run: Path, model: str | None) -> "LatentModel":

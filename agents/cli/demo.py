@@ -3,15 +3,16 @@
 import typer
 
 from agents.cli._models import load_model
+from agents.cli._options import ModelOption
 from agents.cli._output import output
-from agents.cli._runs import OutOption, TurnsOption, draw, follow, run_folder
+from agents.cli._runs import OutOption, TurnsOption, draw, follow, run_folder, with_model
 
 DEMO = "demo"  # the packaged scenario
 
 EXAMPLE = "steer demo --turns 4 --out runs/first"
 
 
-def demo(ctx: typer.Context, out: OutOption = None, turns: TurnsOption = None) -> None:
+def demo(ctx: typer.Context, out: OutOption = None, model: ModelOption = None, turns: TurnsOption = None) -> None:
     """Play the packaged scenario, guided and unguided side by side.
 
     Shows the characters' goals, which the model never reads, then the story, then which goals were reached.
@@ -23,7 +24,7 @@ def demo(ctx: typer.Context, out: OutOption = None, turns: TurnsOption = None) -
     from agents.scenarios.loading import load_scenario
     from agents.simulation.simulation import run_scenario
 
-    scenario = load_scenario(DEMO)
+    scenario = with_model(load_scenario(DEMO), model)
     loaded = load_model(say, scenario.model)
     console = Console()
     stage = Stage(console, ("guided", "unguided"))

@@ -1,6 +1,5 @@
 """`steer run`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,7 +7,7 @@ import typer
 from agents.cli._models import load_model
 from agents.cli._options import JsonOption, ModelOption
 from agents.cli._output import output
-from agents.cli._runs import OutOption, TurnsOption, finish, follow, run_folder
+from agents.cli._runs import OutOption, TurnsOption, finish, follow, run_folder, with_model
 
 EXAMPLE = "steer run my-scenario.yaml --seed 7 --no-baseline"
 
@@ -30,10 +29,7 @@ def run(
 
     path = find_scenario(scenario)
     found = load_scenario(path)
-    if model is not None:
-        # The run keeps its scenario: with the model in it, `steer resume` needs no --model.
-        name = str(Path(model).resolve()) if Path(model).is_dir() else model
-        found = found.model_copy(update={"model": name})
+    found = with_model(found, model)
     loaded = load_model(say, found.model)
     total = (turns or found.turns) * (1 if no_baseline else 2)
     with run_folder(out, path.stem) as folder, follow(say, folder, total) as on_event:

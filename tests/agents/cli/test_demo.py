@@ -1,6 +1,7 @@
 """`steer demo`, and what a run looks like on a terminal."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.agents.cli.kit import record, steer
 
 
 def test_demo_shows_goals_both_arms_and_the_outcome(
-    play: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    play: Path, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.scenarios.loading.packaged_scenarios", lambda: {"demo": play})
     monkeypatch.chdir(tmp_path)
@@ -29,9 +30,11 @@ def test_demo_shows_goals_both_arms_and_the_outcome(
     assert "The run is in runs/demo-1 (transcript.md, progress.png)" in shown
     assert "wants" not in (tmp_path / "runs/demo-1/scenario.yaml").read_text(encoding="utf-8")
     monkeypatch.setattr("agents.cli.demo.draw", lambda say, folder: folder / "progress.png")
-    short = steer("demo", "--turns", 1, "--out", tmp_path / "short")
+    other = shutil.copytree(saved, tmp_path / "other")
+    short = steer("demo", "--turns", 1, "--out", tmp_path / "short", "--model", other)
     assert short.exit_code == 0 and (tmp_path / "short" / "transcript.md").is_file()
     assert "turn 2" not in short.stdout
+    assert str(other) in (tmp_path / "short" / "scenario.yaml").read_text(encoding="utf-8"), "for steer resume"
 
 
 def turn(number: int, text: str) -> Any:
