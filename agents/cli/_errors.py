@@ -20,7 +20,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from agents.cli._output import output
+from agents.cli._output import output, tell
+from steer.displayed import printable
 
 
 class ExitCode(IntEnum):
@@ -44,7 +45,10 @@ class GuardedGroup(TyperGroup):
             if sys.stdout is not None:  # it is, where the shell closed it
                 sys.stdout.flush()  # here, where a broken pipe can still be answered
             return result
-        except (typer.Exit, typer.Abort, typer.TyperException):
+        except (typer.Exit, typer.Abort):
+            raise
+        except typer.TyperException as error:
+            error.message = printable(error.message)  # it may name a file
             raise
         except KeyboardInterrupt as stop:
             report(stop, "interrupted", debug=output(ctx).debug)
@@ -59,11 +63,9 @@ class GuardedGroup(TyperGroup):
 
 def report(error: BaseException, line: str, *, debug: bool) -> None:
     """Say on stderr what happened; with `debug`, also where."""
-    if debug:
-        traceback.print_exception(error)
     # A pipe may be closed, and its text invalid: neither must hide the exit code.
     try:
-        print(line, file=sys.stderr, flush=True)
+        tell("".join(traceback.format_exception(error)) + line if debug else line)
     except OSError:
         silence_broken_streams()
 

@@ -1,4 +1,8 @@
-"""What goes where: results on stdout, everything said to a person on stderr, progress only on a terminal."""
+"""What goes where: results on stdout, everything said to a person on stderr, progress only on a terminal.
+
+Nothing else in the command line prints: what is said here is cleaned (`steer.displayed`), because names, texts and
+paths come from files that may be a stranger's.
+"""
 
 import dataclasses
 import itertools
@@ -12,6 +16,8 @@ from pathlib import Path
 from typing import Any, final
 
 import typer
+
+from steer.displayed import printable, printable_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +40,16 @@ class Output:
     def note(self, message: str) -> None:
         """A remark to the person at the keyboard."""
         if not self.quiet:
-            print(message, file=sys.stderr, flush=True)
+            tell(message)
 
     def result(self, text: str) -> None:
         """A result, as text."""
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
     def json(self, value: Any) -> None:
         """A result, as one JSON document; see `plain`."""
         unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
-        print(json.dumps(plain(value), ensure_ascii=not unicode, indent=2), flush=True)
+        print(printable_json(json.dumps(plain(value), ensure_ascii=not unicode, indent=2)), flush=True)
 
     def table(self, rows: Iterable[Sequence[Any]], *head: str, **options: Any) -> None:
         """A result as a table.
@@ -53,14 +59,16 @@ class Output:
             *head: above the columns; without it and options, the columns stand side by side without lines.
             **options: of `rich.table.Table`.
         """
-        from rich.console import Console
         from rich.table import Table
-        from rich.text import Text
 
-        table = Table(*head, **options) if head or options else Table.grid(padding=(0, 2))
+        from agents.cli._console import console, shown
+
+        table = Table(**options) if head or options else Table.grid(padding=(0, 2))
+        for name in head:
+            table.add_column(shown(name))
         for row in rows:
-            table.add_row(*(Text(*cell) if isinstance(cell, tuple) else Text(str(cell)) for cell in row))
-        Console(highlight=False).print(table)
+            table.add_row(*(shown(*cell) if isinstance(cell, tuple) else shown(str(cell)) for cell in row))
+        console().print(table)
 
     def files(self, paths: Iterable[Path], *, as_json: bool, name: str = "files") -> None:
         """The files that were made: a line each, or one JSON document with a list of this name."""
@@ -76,21 +84,27 @@ class Output:
         if not self.lively:
             yield
             return
-        from rich.console import Console
+        from agents.cli._console import console, shown
 
-        with Console(stderr=True).status(message):
+        with console(stderr=True).status(shown(message)):
             yield
 
     @contextmanager
     def progress(self, message: str, total: int | None = None) -> Iterator["Bar"]:
         """A bar on stderr, which counts from 0 to `total` where that is known; `Bar.show` moves it."""
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        from agents.cli._console import console
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(
             *columns,
-            console=Console(stderr=True),
+            console=console(stderr=True),
             disable=not self.lively,
             transient=True,
             redirect_stdout=False,  # or rich would send results to stderr
@@ -122,6 +136,11 @@ class Bar:
             yield
         finally:
             self._progress.start()
+
+
+def tell(message: str) -> None:
+    """Say something on stderr."""
+    print(printable(message), file=sys.stderr, flush=True)
 
 
 def output(ctx: typer.Context) -> Output:
@@ -184,4 +203,4 @@ class _Remarks(logging.Handler):
     """Writes to whatever stderr is at that moment: tests and notebooks exchange it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr, flush=True)
+        tell(f"{record.levelname.lower()}: {record.getMessage()}")

@@ -9,6 +9,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from agents.cli._console import shown
+
 NARROW = 70  # columns, below which two texts do not fit beside each other
 
 
@@ -70,9 +72,9 @@ class Stage:
                 "character", "wants, or wants to avoid", "by turn", title="Hidden goals: the model never reads them"
             )
             for goal in event.goals:
-                table.add_row(Text(goal.name), _goal_text(goal), str(goal.by_turn))
+                table.add_row(shown(goal.name), _goal_text(goal), str(goal.by_turn))
             self.console.print(table)
-        self.console.print(Panel(Text(event.text), title=Text(event.title or event.scenario), subtitle="opening"))
+        self.console.print(Panel(shown(event.text), title=shown(event.title or event.scenario), subtitle="opening"))
 
     def _show_turn(self, turn: int) -> None:
         columns = []
@@ -82,7 +84,7 @@ class Stage:
                 (name, Text("(the story has ended)", style="dim") if event is None else _turn_text(arm, event))
             )
         actor = next(arm.turns[turn].name for arm in self.arms.values() if turn in arm.turns)
-        self.console.rule(Text(f"turn {turn}: {actor}"))
+        self.console.rule(shown(f"turn {turn}: {actor}"))
         if self.console.width < NARROW or len(columns) == 1:
             for name, text in columns:
                 if len(columns) > 1:
@@ -98,7 +100,7 @@ class Stage:
 
 
 def _turn_text(arm: Arm, event: Any) -> Text:
-    text = Text((event.cue + event.text).strip())
+    text = shown((event.cue + event.text).strip())
     for outcome in arm.settled:
         if outcome.turn == event.turn and outcome.outcome != "kept":
             good = outcome.outcome == "reached"
@@ -107,7 +109,7 @@ def _turn_text(arm: Arm, event: Any) -> Text:
 
 
 def _goal_text(goal: Any) -> Text:
-    return Text(f"avoid: {goal.text}" if goal.kind == "avoid" else goal.text)
+    return shown(f"avoid: {goal.text}" if goal.kind == "avoid" else goal.text)
 
 
 def goal_table(goals: Sequence[Any]) -> Table:
@@ -115,7 +117,7 @@ def goal_table(goals: Sequence[Any]) -> Table:
     arms = ["guided"] + (["unguided"] if any(goal.unguided is not None for goal in goals) else [])
     table = Table("character", "goal", *arms, title="What became of the goals")
     for goal in goals:
-        table.add_row(Text(goal.name), _goal_text(goal), *(_outcome(getattr(goal, arm)) for arm in arms))
+        table.add_row(shown(goal.name), _goal_text(goal), *(_outcome(getattr(goal, arm)) for arm in arms))
     return table
 
 

@@ -90,9 +90,8 @@ def finish(say: Output, folder: Path, summary: "RunSummary", *, as_json: bool) -
         say.json({"run": folder, "plot": picture, "summary": summary})
         return
     if summary.goals and not say.quiet:
-        from rich.console import Console
-
+        from agents.cli._console import console
         from agents.cli._run_output import goal_table
 
-        Console(stderr=True).print(goal_table(summary.goals))
+        console(stderr=True).print(goal_table(summary.goals))
     say.result(str(folder))

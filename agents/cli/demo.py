@@ -18,18 +18,17 @@ def demo(ctx: typer.Context, out: OutOption = None, model: ModelOption = None, t
     Shows the characters' goals, which the model never reads, then the story, then which goals were reached.
     """
     say = output(ctx)
-    from rich.console import Console
-
+    from agents.cli._console import console
     from agents.cli._run_output import Stage, goal_table
     from agents.scenarios.loading import load_scenario
     from agents.simulation.simulation import run_scenario
 
     scenario = with_model(load_scenario(DEMO), model)
     loaded = load_model(say, scenario.model)
-    console = Console()
-    stage = Stage(console, ("guided", "unguided"))
+    screen = console()
+    stage = Stage(screen, ("guided", "unguided"))
     with run_folder(out, DEMO) as folder, follow(say, folder, 2 * (turns or scenario.turns), stage) as on_event:
         summary = run_scenario(scenario, loaded, folder, turns=turns, baseline=True, on_event=on_event)
     picture = draw(say, folder)
-    console.print(goal_table(summary.goals))
+    screen.print(goal_table(summary.goals))
     say.result(f"The run is in {folder} (transcript.md, {picture.name}); `steer audit {folder}` checks it.")

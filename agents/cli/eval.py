@@ -75,16 +75,16 @@ def _recorded(model: str | None) -> dict[str, Any]:
 
 
 def _show(numbers: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Column, Table
 
+    from agents.cli._console import console, shown
     from steer.evaluation.sections import CAPTION, figure_sections
 
     table = Table(Column(no_wrap=True), Column(), box=None, pad_edge=False, show_header=False, caption=CAPTION)
     for section in figure_sections(numbers):
         if table.rows:
             table.add_row()
-        table.add_row(f"[bold]{section.title}", f"[dim]{section.about}")
+        table.add_row(shown(section.title, "bold"), shown(section.about, "dim"))
         for measure, value in section.rows:
-            table.add_row(f"  {measure}", value)
-    Console().print(table)
+            table.add_row(shown(f"  {measure}"), shown(value))
+    console().print(table)

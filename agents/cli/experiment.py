@@ -73,9 +73,9 @@ def show_outcome(say: Output, outcome: Any, as_json: bool) -> None:
         say.json(run | {"files": outcome.files} | vars(outcome.results))
         return
     if say.lively:
-        from rich.console import Console
+        from agents.cli._console import console
 
-        Console(stderr=True).print(*rich_tables(outcome.results), sep="\n\n")
+        console(stderr=True).print(*rich_tables(outcome.results), sep="\n\n")
     if not (say.lively and sys.stdout.isatty()):  # on one terminal, one kind of table is enough
         say.result(markdown(outcome.results))
     say.note("in " + str(outcome.folder) + ": " + ", ".join(path.name for path in outcome.files))
@@ -108,11 +108,12 @@ def board(say: Output, *, unit: str, success: str) -> Iterator[Any]:
 
         yield tell
         return
-    from rich.console import Console
     from rich.live import Live
 
+    from agents.cli._console import console
+
     # Opened at the first news: before that the loading of the model has its own line there.
-    live = Live(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    live = Live(console=console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
 
     def show(tallies: Mapping[str, Any], cell: Any) -> None:
         if not live.is_started:

@@ -252,20 +252,21 @@ def export(
 
 
 def _show_hits(hits: Any, shown: Any) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(soft_wrap=False)
+    from agents.cli._console import console
+
+    screen = console()
     for hit, (before, after) in zip(hits, shown, strict=True):
         record = hit.record
         head = Text(f"{hit.score:.2f}  ", style="cyan")
         place = f"{record.owner}, passage {record.extra['position'] + 1} of {record.extra['spans']}"
-        console.print(head + Text(place, style="dim"))
+        screen.print(head + Text(place, style="dim"))
         body = Text()
         for part, style in ((before, "dim"), ([record.text], "bold" if before or after else ""), (after, "dim")):
             for text in part:
                 body.append(" ".join(text.split()) + " ", style=style)
-        console.print(body)
+        screen.print(body)
 
 
 def _facts(found: Any) -> list[tuple[str, str]]:

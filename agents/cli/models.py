@@ -20,10 +20,10 @@ def list_models(ctx: typer.Context, as_json: JsonOption = False) -> None:
         return
     for row in rows:
         where = row["folder"] or f"not here; get it: steer models get {row['name']} ({row['download'] / 1e6:.0f} MB)"
-        typer.echo(
+        say.result(
             f"{row['name']}  {row['what']}; {row['parameters'] / 1e6:.1f} M parameters; licence: {row['license']}"
         )
-        typer.echo(f"    {where}")
+        say.result(f"    {where}")
 
 
 def get(
@@ -41,7 +41,7 @@ def get(
         quiet_libraries(say)
         with say.status(f"getting {name}"):
             folder = get_base(known)
-    typer.echo(folder)
+    say.result(str(folder))
 
 
 def where(
@@ -49,10 +49,10 @@ def where(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of a packaged model or a base.")],
 ) -> None:
     """Print the folder of a packaged model, or of a base that is on this machine."""
-    output(ctx)
+    say = output(ctx)
     for row in _rows():
         if row["name"] == name and row["folder"]:
-            typer.echo(row["folder"])
+            say.result(str(row["folder"]))
             return
     _known(name)
     raise InputError(f"{name} is not on this machine; get it with: steer models get {name}")

@@ -48,14 +48,14 @@ def show(
             trees.append({"file": path, "record": record, **to_json(tree, to_text, root=root)})
         say.json({"trees": trees})
         return
-    from rich.console import Console
+    from agents.cli._console import console
 
-    console = Console(highlight=False)
+    screen = console()
     for path, tree, record in loaded:
         to_text = open_words(say, tree, record, model)
         if len(loaded) > 1:
-            console.rule(str(path))
-        console.print(_view(tree, root or 0, record, to_text, depth, top), soft_wrap=False)
+            screen.rule(str(path))
+        screen.print(_view(tree, root or 0, record, to_text, depth, top), soft_wrap=False)
         if root is None and len(tree.roots) > 1:
             say.note(f"root 0 of {len(tree.roots)}; --root N shows another")
 

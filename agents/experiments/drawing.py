@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.experiments.statistics import Estimate
+from agents.plots.lettering import print_figure
 
 # Okabe and Ito's colours without the yellow, which print loses: told apart with any colour vision. Markers and lines
 # differ as well, for print without colour.
@@ -40,7 +41,7 @@ def canvas(title: str, *, panels: int = 1) -> tuple[Any, list[Any]]:
         axis.set_facecolor("none")
         axis.grid(axis="y", color=GRID, linewidth=0.8)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_title(title, loc="left", fontsize=11, parse_math=False)
+    axes[0].set_title(title, loc="left", fontsize=11)
     return FigureCanvasAgg(figure), axes
 
 
@@ -70,13 +71,13 @@ def as_svgs(drawings: Drawings) -> dict[str, str]:
 
 def _png(drawn: Any) -> bytes:
     image = io.BytesIO()
-    drawn.print_figure(image, format="png", dpi=150)
+    print_figure(drawn, image, format="png", dpi=150)
     return image.getvalue()
 
 
 def _svg(drawn: Any, prefix: str) -> str:
     image = io.StringIO()
-    drawn.print_figure(image, format="svg", facecolor="none", metadata={"Date": None})
+    print_figure(drawn, image, format="svg", facecolor="none", metadata={"Date": None})
     whole = image.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", whole[whole.index("<svg") :], flags=re.DOTALL)
     svg = svg.replace("#000000", "currentColor").replace(GRID, "var(--rule)")

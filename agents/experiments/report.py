@@ -30,9 +30,9 @@ from agents.experiments.tables import (
     markdown_table,
     measures_by_group,
     notes,
-    plain_line,
     verdict_table,
 )
+from steer.displayed import markdown_code, markdown_item, markdown_line, markdown_sentence, printable
 
 HTML, MARKDOWN = "report.html", "report.md"
 TEMPLATE = "report.html.j2"
@@ -133,23 +133,27 @@ def as_html(report: Report) -> str:
 def as_markdown(report: Report) -> str:
     """The report as Markdown, for a folder that holds the figures."""
     results, words = report.results, captions_of(report.results)
-    parts = [f"# {plain_line(results.name)}", describe(results), _points(findings(results))]
-    parts += [markdown_table(verdict_table(results)), *notes(results)]
+    parts = [f"# {markdown_line(results.name)}", markdown_sentence(describe(results))]
+    parts += [_points(map(markdown_sentence, findings(results))), markdown_table(verdict_table(results))]
+    parts += map(markdown_sentence, notes(results))
     parts += [f"![{caption(results, name)}]({name})" for name in drawings(results)]
     parts += map(markdown_table, (*goal_tables(results), *_tests(results, words.verdict)))
     known = glossary(results.measures, KINDS[results.kind].measures)
     parts += ["## Measures", _points(f"`{name}`: {line}" for name, line in known)]
     parts += ["## Cost", report.totals, "## Samples"]
     for example in report.examples:
-        parts += [f"### {_escape_line(example.name)}"]
-        parts += [f"{what}: {_escape_line(text)}" for what, text in example.given]
-        parts += [_points(map(_escape_line, example.goals))] if example.goals else []
+        parts += [f"### {markdown_line(example.name)}"]
+        parts += [f"{what}: {markdown_line(text)}" for what, text in example.given]
+        parts += [_points(map(markdown_item, example.goals))] if example.goals else []
         for text in example.texts:
-            parts += [f"**{_escape_line(text.arm)}** ({text.facts})"]
-            parts += [_points(map(_escape_line, text.goals))] if text.goals else []
-            parts += [f"> {f'*{_escape_line(who)}* ' if who else ''}{_escape_line(said)}" for who, said in text.parts]
-    parts += ["## Versions", _points(f"{name}: {value}" for name, value in made_with(report.manifest).items())]
-    parts += ["## Settings", f"```yaml\n{report.settings.strip()}\n```"]
+            parts += [f"**{markdown_line(text.arm)}** ({text.facts})"]
+            parts += [_points(map(markdown_item, text.goals))] if text.goals else []
+            parts += [f"> {f'*{markdown_line(who)}* ' if who else ''}{markdown_item(said)}" for who, said in text.parts]
+    parts += [
+        "## Versions",
+        _points(f"{markdown_line(name)}: {markdown_line(value)}" for name, value in made_with(report.manifest).items()),
+    ]
+    parts += ["## Settings", markdown_code(report.settings, "yaml")]
     return "\n\n".join(parts) + "\n"
 
 
@@ -196,14 +200,9 @@ def _render(template: str, values: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["ticks"] = ticks
-    return environment.get_template(template).render(values)
+    return printable(environment.get_template(template).render(values))
 
 
 def _points(lines: Iterable[str]) -> str:
     """Lines as a list in Markdown."""
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _escape_line(text: str) -> str:
-    """Text of a story on one line, none of which is Markdown."""
-    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(text.split()))

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +11,7 @@ from agents.experiments.load import KINDS
 from agents.experiments.measures import of_group
 from agents.experiments.results import ALL, Results, Row
 from agents.experiments.statistics import Comparison, Estimate
+from steer.displayed import markdown_line, markdown_sentence, printable
 
 DIEGETIC = " †"
 Sheet = tuple[str, list[str], list[list[str]]]
@@ -80,15 +80,16 @@ def heading(name: str) -> str:
 
 def markdown(results: Results) -> str:
     """All tables in Markdown, under the title of the experiment."""
-    parts = [f"# {plain_line(results.name)}", describe(results), *map(markdown_table, tables(results))]
-    return "\n\n".join([*parts, *notes(results)]) + "\n"
+    parts = [f"# {markdown_line(results.name)}", markdown_sentence(describe(results))]
+    parts += [*map(markdown_table, tables(results)), *map(markdown_sentence, notes(results))]
+    return "\n\n".join(parts) + "\n"
 
 
 def markdown_table(sheet: Sheet) -> str:
     """A table in Markdown, under its title."""
     title, head, rows = sheet
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return f"## {title}\n\n" + "\n".join(f"| {' | '.join(map(plain_line, line))} |" for line in lines)
+    return f"## {markdown_line(title)}\n\n" + "\n".join(f"| {' | '.join(map(markdown_line, line))} |" for line in lines)
 
 
 def rich_tables(results: Results) -> list[Table]:
@@ -99,18 +100,20 @@ def rich_tables(results: Results) -> list[Table]:
 def rich_table(sheet: Sheet) -> Table:
     """A table for a terminal; intervals are left out."""
     title, head, rows = sheet
-    table = Table(*map(escape, head), title=Text(title), title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
+    for name in head:
+        table.add_column(Text(printable(name)))
     for column in table.columns[1:]:
         column.justify = "right"
     for name, *values in rows:
-        table.add_row(Text(name), *(Text(value.split(" (")[0]) for value in values))
+        table.add_row(Text(printable(name)), *(Text(value.split(" (")[0]) for value in values))
     return table
 
 
 def describe(results: Results) -> str:
     """What was compared, in one sentence."""
     seeds = "1 seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
-    numbers = {"items": len(results.items), "seeds": seeds, "model": plain_line(results.model)}
+    numbers = {"items": len(results.items), "seeds": seeds, "model": results.model}
     return captions_of(results).about.format(**numbers, **results.facts)
 
 
@@ -155,11 +158,6 @@ def show_p(p: float) -> str:
 def show_name(results: Results, arm: str) -> str:
     """Name of an arm, marked where its goal stood in the visible text."""
     return arm + (DIEGETIC if results.arm(arm).diegetic else "")
-
-
-def plain_line(text: str) -> str:
-    """Text inside a Markdown table: a bar would end its cell."""
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _role_table(results: Results, group: str) -> Sheet:

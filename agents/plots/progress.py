@@ -8,6 +8,7 @@ from typing import Any
 
 from agents.arguments import expect_path
 from agents.log.chain import write_atomic
+from agents.plots.lettering import print_figure
 from agents.simulation.progress import Curve, GoalProgress, Progress, read_progress
 from steer.files import read_plain
 
@@ -67,14 +68,14 @@ def _image(run: Path) -> bytes:
         _panel(axis, goal, progress)
     for axis in axes[len(progress.goals) :]:
         axis.set_axis_off()
-    figure.suptitle(progress.title, parse_math=False)
+    figure.suptitle(progress.title)
     if progress.goals:
         # One legend for all panels: not every goal has a deadline before the end.
         entries = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         options = {"loc": "outside lower center", "ncols": len(entries), "frameon": False, "fontsize": 9}
         figure.legend(list(entries.values()), list(entries), **options)
     image = io.BytesIO()
-    canvas.print_figure(image, format="png", dpi=130)
+    print_figure(canvas, image, format="png", dpi=130)
     return image.getvalue()
 
 
@@ -98,7 +99,7 @@ def _panel(axis: Any, goal: GoalProgress, progress: Progress) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     verb = "wants" if goal.kind == "terminal" else "avoids"
     title = "\n".join(textwrap.wrap(f"{goal.name} {verb}: {goal.text}", 58, max_lines=2, placeholder=" ..."))
-    axis.set_title(title, fontsize=9, loc="left", parse_math=False)
+    axis.set_title(title, fontsize=9, loc="left")
 
 
 def _line(axis: Any, curve: Curve, colour: str, style: str, label: str) -> None:

@@ -3,7 +3,6 @@
 import io
 import math
 import textwrap
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from agents.errors import RunWriteError
 from agents.log.chain import write_atomic
+from agents.plots.lettering import print_figure
 from steer.search.export import ToText, by_value, chosen, nodes_of, words_of
 from steer.search.tree import NONE, Status, Tree
 
@@ -81,12 +81,9 @@ def plot_tree(tree: Tree, out: Path, *, root: int = 0, to_text: ToText | None = 
     found = f"chosen value {float(tree.value[path[-1]]):.3f}" if len(path) > 1 else "nothing written yet"
     title = f"{len(every) - 1:,} {'node' if len(every) == 2 else 'nodes'}, {found}"
     axis.set_title(f"root {root}: {title}" if len(tree.roots) > 1 else title, fontsize=10, loc="left")
-    figure.text(0.03, 0.12 / high, caption, fontsize=8, va="bottom", linespacing=1.3, parse_math=False)
+    figure.text(0.03, 0.12 / high, caption, fontsize=8, va="bottom", linespacing=1.3)
     image = io.BytesIO()
-    with warnings.catch_warnings():
-        # Stories hold characters that the font lacks; it draws boxes, which says as much as the warning.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        canvas.print_figure(image, format=out.suffix[1:].lower(), dpi=160)
+    print_figure(canvas, image, format=out.suffix[1:].lower(), dpi=160)
     write_atomic(out, image.getvalue())
     return out
 

@@ -1,6 +1,5 @@
 """A run as Markdown for readers, made from its logs alone."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,13 +7,10 @@ from agents.arguments import expect_path
 from agents.errors import RunNotFound
 from agents.log.events import EndEvent, Event, GoalEvent, OpeningEvent, TurnEvent
 from agents.simulation.manifest import logs_of, read_manifest
+from steer.displayed import markdown_line, markdown_text
 
 _HEADINGS = {"guided": "With goals", "unguided": "The same without goals"}
 _OUTCOMES = {"reached": "reached", "failed": "failed", "kept": "kept away"}
-# What Markdown would take for markup anywhere, and at the start of a line.
-_INLINE = re.compile(r"([\\`*_<>\[\]])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_LINE_START = re.compile(r"^(\s*)([#+\-=|~]|\d+[.)])", re.MULTILINE)
 
 
 def render_transcript(run: Path) -> str:
@@ -33,10 +29,10 @@ def render_transcript(run: Path) -> str:
         raise RunNotFound(f"nothing was written in {run} yet; go on with `steer resume {run}`")
     opening = logs["guided"][0]
     assert isinstance(opening, OpeningEvent)
-    blocks = [f"# {_escape(opening.title)}", f"Scenario {_escape(opening.scenario)}, seed {opening.seed}."]
+    blocks = [f"# {markdown_line(opening.title)}", f"Scenario {markdown_line(opening.scenario)}, seed {opening.seed}."]
     blocks += [
-        f"> {_escape(goal.name)} {'wants' if goal.kind == 'terminal' else 'avoids'} "
-        f"({_escape(goal.goal)}, by turn {goal.by_turn}): {_escape(goal.text)}"
+        f"> {markdown_line(goal.name)} {'wants' if goal.kind == 'terminal' else 'avoids'} "
+        f"({markdown_line(goal.goal)}, by turn {goal.by_turn}): {markdown_line(goal.text)}"
         for goal in opening.goals
     ]
     for arm, events in logs.items():
@@ -55,24 +51,20 @@ def _arm(events: Sequence[Event]) -> list[str]:
             case OpeningEvent():
                 script = event.format == "script"
                 names = {goal.character: goal.name for goal in event.goals}
-                blocks.append(_escape(event.text))
+                blocks.append(markdown_text(event.text))
             case TurnEvent():
-                text = _escape(event.text.strip() if script else event.text.rstrip())
-                blocks.append(f"**{_escape(event.name)}:** {text}" if script else _escape(event.name) + text)
+                written = event.text.strip() if script else event.text.rstrip()
+                told = f"**{markdown_line(event.name)}:** {markdown_text(written)}"
+                blocks.append(told if script else markdown_text(event.name + written))
             case GoalEvent():
                 figure = "" if event.similarity is None else f" (similarity {event.similarity:.2f})"
                 if event.told is not None:
                     figure = f" (told with probability {event.told:.2f})"
                 blocks.append(
-                    f"> Turn {event.turn}: {_escape(names[event.character])}, {_escape(event.goal)}: "
+                    f"> Turn {event.turn}: {markdown_line(names[event.character])}, {markdown_line(event.goal)}: "
                     f"{_OUTCOMES[event.outcome]}{figure}"
                 )
             case EndEvent():
                 reason = "the story ended" if event.reason == "story" else f"{event.turns} turns"
                 blocks.append(f"*End: {reason}.*")
     return blocks
-
-
-def _escape(text: str) -> str:
-    # Control characters, which a terminal would obey, are shown as what they are: nothing readable.
-    return _LINE_START.sub(r"\1\\\2", _INLINE.sub(r"\\\1", _CONTROL.sub("\ufffd", text)))

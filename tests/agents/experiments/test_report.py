@@ -24,7 +24,8 @@ from agents.experiments.report import as_html, as_markdown, read_report, write_r
 from agents.experiments.results import Results
 from agents.experiments.run import run_experiment
 from agents.experiments.statistics import Estimate
-from agents.experiments.tables import difference_table, show
+from agents.experiments.tables import difference_table, markdown, show
+from steer.displayed import printable
 from tests.agents.cli.kit import document, error_line, steer
 from tests.agents.experiments.kit import PAIRS, Letters, experiment, made_results, made_test
 
@@ -142,10 +143,30 @@ def test_both_hold_the_numbers_and_the_first_texts(run: Path, html: str) -> None
         first = {row["arm"]: row["text"] for row in rows if (row["pair"], row["seed"]) == (pair.id, 3)}
         assert [text.arm for text in example.texts] == [arm.name for arm in report.results.arms]
         assert {text.arm: text.parts[0][1] for text in example.texts} == first
-        assert all(" ".join(text.parts[0][1].split()) in words for text in example.texts)
+        assert all(" ".join(printable(text.parts[0][1]).split()) in words for text in example.texts)
     assert f"python: {report.manifest.versions['python']}" in told and "chunk: 2" in told
     # Nothing in it is Markdown of a model's.
     assert "\\*hi\\*" in told and "\\<script" in told and not re.search(r"(?<!\\)<script", told)
+
+
+def test_names_and_settings_are_words(run: Path) -> None:
+    evil = "\x1b]0;t\x07\u202e<script>alert(1)</script> [y](javascript:1) ``` |"
+    report = read_report(run)
+    results = report.results
+    first, *others = results.arms
+    arms = [dataclasses.replace(first, name=evil), *others]
+    rows = [dataclasses.replace(row, arm=evil) if row.arm == first.name else row for row in results.rows]
+    reference = evil if results.reference == first.name else results.reference
+    results = dataclasses.replace(
+        results, title=evil, model=evil, arms=tuple(arms), rows=tuple(rows), reference=reference
+    )
+    report = dataclasses.replace(report, results=results, settings=f"x:\n```\n{evil}")
+    for page in (as_html(report), as_markdown(report), markdown(results)):
+        assert not set("\x1b\x07\u202e") & set(page)
+    assert "<script" not in as_html(report)
+    for page in (as_markdown(report).partition("## Settings")[0], markdown(results)):
+        assert page.count("\\<script\\>alert") > 3 and not re.search(r"(?<!\\)(<script|\[y\]|`{3})", page)
+    assert "\n````yaml\nx:\n```\n" in as_markdown(report)
 
 
 def test_the_same_run_gives_the_same_page(run: Path, html: str, tmp_path: Path) -> None:

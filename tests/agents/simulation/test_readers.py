@@ -50,7 +50,7 @@ def test_markup_is_escaped(model: LatentModel, tmp_path: Path) -> None:
     scenario = make_scenario(opening="*Stars* and <b>bold</b>\n# not a title", turns=2, title="$a_b$")
     text = render_transcript(run_scenario(scenario, model, tmp_path / "run", baseline=False).path)
     assert "\\*Stars\\* and \\<b\\>bold\\</b\\>\n\\# not a title" in text
-    assert "# $a\\_b$" in text
+    assert "# \\$a_b\\$" in text
 
 
 def test_plots(played: Path, model: LatentModel, tmp_path: Path) -> None:
