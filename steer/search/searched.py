@@ -23,6 +23,7 @@ from steer.search.span_environment import SpanEnvironment
 from steer.search.tree import Tree
 from steer.writing.config import WritingConfig
 from steer.writing.context import check_model, visible_ids
+from steer.writing.span_texts import blanks_of, span_texts
 
 Progress = Callable[[int, int | None], None]
 
@@ -136,7 +137,8 @@ def write_searched(
     )
     world = SpanEnvironment(engine, scorer, menu, aims, drafts=how.drafts)
     outcomes = _search(world, tree, what, len(menu), on_progress)
-    return [_result(model, tree, outcome) for outcome in outcomes]
+    blanks = blanks_of(contexts)
+    return [_result(model, tree, outcome, blank) for outcome, blank in zip(outcomes, blanks, strict=True)]
 
 
 def _rows(
@@ -225,14 +227,15 @@ def _row(pull: Pull, row: int, rows: int) -> Pull:
     return Pull(pick(pull.latent), pick(pull.weights), pull.avoid)
 
 
-def _result(model: LatentModel, tree: Tree, outcome: Outcome) -> SearchResult:
+def _result(model: LatentModel, tree: Tree, outcome: Outcome, blank: str) -> SearchResult:
     best = tree.best(outcome.root)
     node = tree.furthest(outcome.root) if best is None else best
     path = tree.path(node)
+    texts = span_texts(model, tree.context(node), [tree.span(n) for n in path], blank=blank)
     return SearchResult(
         ids=tuple(tree.ids(node)),
-        text=model.to_text(tree.ids(node)),
-        spans=tuple(model.to_text(tree.span(n)) for n in path),
+        text="".join(texts),
+        spans=texts,
         latents=torch.from_numpy(tree.written_from[path].copy()),
         ended=tree.has(node, Status.ENDED),
         context=tree.context(node),

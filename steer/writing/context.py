@@ -9,6 +9,7 @@ from torch import nn
 from steer.errors import ArgumentError, TextError
 from steer.models.latent_model import LatentModel
 from steer.text import check_ids
+from steer.writing.span_texts import without_blank
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ def check_contexts(contexts: Sequence[str | Sequence[int]]) -> None:
 def visible_ids(model: LatentModel, contexts: Sequence[str | Sequence[int]]) -> list[list[int]]:
     """Token ids of contexts as they are fed: the last `config.max_context` of each, or the token of an empty one.
 
+    The blanks that a text ends in are left to the model, see `steer.writing.span_texts.without_blank`.
+
     Texts that are cut are told as one warning of logging; who gives ids has counted them.
 
     Args:
@@ -46,7 +49,7 @@ def visible_ids(model: LatentModel, contexts: Sequence[str | Sequence[int]]) -> 
     rows, lengths = [], []
     for row, context in enumerate(contexts):
         if isinstance(context, str):
-            ids = model.to_ids(context)
+            ids = model.to_ids(without_blank(context)[0])
             lengths.append(len(ids))
         else:
             try:

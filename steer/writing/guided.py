@@ -14,6 +14,7 @@ from steer.models.latent_model import LatentModel
 from steer.noise import row_seeds
 from steer.writing.config import WritingConfig, WritingOptions, writing_config
 from steer.writing.context import check_contexts, check_model
+from steer.writing.span_texts import blanks_of, span_texts
 from steer.writing.writer import Writer, open_writer
 
 Mix = Callable[[Tensor, Sequence[Pull], int], Tensor]
@@ -110,7 +111,8 @@ def write_spans(
         limits=config.limits,
         drafts=config.drafts,
     )
-    latents, drafts = [], []
+    latents, drafts, blanks = [], [], blanks_of(contexts)
+    texts: list[tuple[str, ...]] = []
     for step, scale in enumerate(scales[: config.spans]):
         z, draft = _latents(writer, pulls, step, mix)
         # A row of weight zero is unguided also where its neighbours are not, so that it is written as it would be
@@ -118,20 +120,23 @@ def write_spans(
         steered = torch.zeros(len(contexts), dtype=torch.bool)
         for pull in pulls:
             steered |= pull.weights[..., step].cpu() > 0
-        spans = writer.write(
-            z, guidance_scale=None if scale == 1 else scale, steered=None if bool(steered.all()) else steered
-        )
+        writer.write(z, guidance_scale=None if scale == 1 else scale, steered=None if bool(steered.all()) else steered)
         latents.append(_where(steered, z, model.latent_config.z_dim))
         drafts.append(_where(steered, draft, model.latent_config.z_dim))
-        yield [model.to_text(span.ids) for span in spans]
+        done = [over or step == config.spans - 1 for over in writer.ended]
+        texts = [
+            span_texts(model, context, [span.ids for span in written], blank=blank, finished=over)
+            for context, written, blank, over in zip(writer.contexts, writer.written, blanks, done, strict=True)
+        ]
+        yield [row[-1] for row in texts]
         if all(writer.ended):
             break
     latent_rows, draft_rows = torch.stack(latents, dim=1), torch.stack(drafts, dim=1)
     return [
         Written(
             ids=tuple(writer.ids(row)),
-            text=model.to_text(writer.ids(row)),
-            spans=tuple(model.to_text(span.ids) for span in writer.written[row]),
+            text="".join(texts[row]),
+            spans=texts[row],
             latents=latent_rows[row],
             drafts=draft_rows[row],
             ended=writer.ended[row],

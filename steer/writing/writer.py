@@ -8,6 +8,7 @@ So a row writes what a search writes along the path of first children.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -23,6 +24,7 @@ from steer.writing.prefix import open_prefix
 from steer.writing.proposals import Drafts, check_drafts, head_drafts
 from steer.writing.sampling import SamplingConfig
 from steer.writing.span_loop import Draw, Span, WrittenSpans, write_span
+from steer.writing.span_texts import blanks_of
 from steer.writing.token_sampler import TokenSampler, span_noise
 
 
@@ -38,6 +40,7 @@ class Writer:
         with_null: whether classifier-free guidance will be asked for.
         limits: what may not be written.
         drafts: how `draft` proposes latents.
+        healed: per row, whether its first word must begin with its blank, which was taken off the context.
 
     Attributes:
         contexts: the token ids that are visible, per row, exactly as they were fed.
@@ -60,6 +63,7 @@ class Writer:
         with_null: bool,
         limits: Limits,
         drafts: Drafts,
+        healed: Sequence[bool],
     ) -> None:
         check_drafts(model, drafts)
         if not contexts or len(contexts) != len(seeds):
@@ -72,6 +76,7 @@ class Writer:
         self.limits = limits
         self.drafts: Drafts = drafts
         self.contexts = [list(context) for context in contexts]
+        self._healed = torch.tensor(list(healed))
         self.written: list[list[Span]] = [[] for _ in contexts]
         self.end: int | None = model.tokenizer.eos_token_id
         self._keys = list(seeds)  # of what is written so far, per row
@@ -142,10 +147,10 @@ class Writer:
         return TokenSampler(
             self.model,
             self.sampling,
-            self.limits,
+            replace(self.limits, whole_words=True) if bool(self._healed.any()) else self.limits,
             span_noise(seeds),
             self._visible,
-            at_start=not self.written[0],
+            at_start=not self.written[0] and (self.limits.whole_words | self._healed),
         )
 
     def _visible(self) -> list[list[int]]:
@@ -202,4 +207,6 @@ def open_writer(
         with_null=with_null,
         limits=limits or Limits(),
         drafts=drafts,
+        # Behind a blank that was taken off, the next word begins; it does not go on with the last one.
+        healed=[bool(blank) for blank in blanks_of(contexts)],
     )

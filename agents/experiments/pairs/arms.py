@@ -28,6 +28,7 @@ from agents.experiments.pairs.writing import Sample, Task, write_best, write_pul
 from steer.latents.mixing import task_vector
 from steer.latents.pull import Pull
 from steer.latents.waypoints import waypoint_pulls
+from steer.writing.span_texts import span_texts
 
 
 def write_unguided(task: Task, options: Options) -> list[Sample]:
@@ -130,8 +131,9 @@ def write_by_vectors(task: Task, options: VectorOptions) -> list[Sample]:
                 break
     samples = []
     for row in range(writer.rows):
-        ids, spans = tuple(writer.ids(row)), tuple(model.to_text(span.ids) for span in writer.written[row])
-        samples.append(Sample(model.to_text(ids), spans, ids, writer.ended[row], len(ids), 0))
+        ids = tuple(writer.ids(row))
+        spans = span_texts(model, writer.contexts[row], [span.ids for span in writer.written[row]])
+        samples.append(Sample("".join(spans), spans, ids, writer.ended[row], len(ids), 0))
     return samples
 
 
