@@ -47,7 +47,7 @@ def check_result(model: LatentModel, result: SearchResult, spans: int) -> None:
     tree, node = result.tree, result.node
     path, root = tree.path(node), int(tree.root[node])
     assert list(result.ids) == tree.ids(node) and result.text == model.to_text(tree.ids(node))
-    assert result.spans == tuple(model.to_text(tree.span(n)) for n in path)
+    assert "".join(result.spans) == result.text and len(result.spans) == len(path)
     assert torch.equal(result.latents, torch.from_numpy(tree.written_from[path]))
     assert result.context == tree.context(node) and result.ended == tree.has(node, Status.ENDED)
     assert result.value == float(tree.value[node])
