@@ -1,16 +1,30 @@
 """Sentences: where they end in a text, and cutting what was written back to whole ones, on token borders."""
 
-import re
 from collections.abc import Callable, Sequence
 
-_END = re.compile(r"[.!?]+[\"')\]\u2019\u201d]*(?=\s|$)")
+import regex
+
+# Scripts that put no space between words: a character of theirs can begin a word, and a sentence, anywhere.
+UNSPACED = (
+    r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Yi}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Javanese}"
+    r"\p{Balinese}\p{New_Tai_Lue}\p{Tai_Le}\p{Tai_Tham}"
+)
+# Marks that end sentences in Unicode (STerm) but those of English: no space needs to follow.
+_MARK = r"[\p{Sentence_Terminal}--[.!?]]"
+_END = regex.compile(
+    rf"""(?V1)[.!?]+["')\]\u2019\u201d]*(?=\s|$|[{UNSPACED}])|{_MARK}\p{{Sentence_Terminal}}*["'\p{{Pe}}\p{{Pf}}]*"""
+)
 _ABBREVIATIONS = ("mr.", "mrs.", "ms.", "dr.", "st.")
 
-_FULL = re.compile(r"[^.!?]*[.!?]+[\"')]*\s*")
+_FULL = regex.compile(r"""[^\p{Sentence_Terminal}]*(?:[.!?]+["')]*|\p{Sentence_Terminal}+["'\p{Pe}\p{Pf}]*)\s*""")
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Offsets behind each sentence of a text: after its mark and closing quotes, before white space or the end."""
+    """Offsets behind each sentence of a text: after its mark and closing quotes.
+
+    Behind an English mark come white space, the end, or a script that puts no spaces; behind other marks (`。`, `؟`,
+    `।`) anything may.
+    """
     ends = []
     for match in _END.finditer(text):
         word = text[: match.end()].rsplit(maxsplit=1)[-1].lstrip("\"'(").lower()
@@ -54,7 +68,8 @@ def keep_sentences(ids: Sequence[int], to_text: Callable[[Sequence[int]], str], 
     if line_end >= 0:
         wanted = [len(text[:line_end].rstrip())]
     else:
-        wanted = sentence_ends(text)[-1:] or [len(text.rstrip())]
+        # Without the first bytes of a character, which a turn may have ended in.
+        wanted = sentence_ends(text)[-1:] or [len(text.rstrip().rstrip("\ufffd").rstrip())]
     # The longest prefix that says no more than wanted: it may stop short where a token reaches over the border.
     keep = next((k for k, prefix in clean if len(prefix.rstrip()) <= wanted[0]), 0)
     said = to_text(ids[:keep]).rstrip()

@@ -26,6 +26,11 @@ def cut(pieces: Sequence[str | bytes], *, single_line: bool = False) -> str:
         ("Mr. Fox met Dr. Owl. They ate 3.5 cakes...", ["Mr. Fox met Dr. Owl.", "They ate 3.5 cakes..."]),
         ("No end", ["No end"]),
         ("  ", []),
+        ("看到一只大狗。她很高兴！真的？", ["看到一只大狗。", "她很高兴！", "真的？"]),
+        ("彼は「行け。」と言った。終わり", ["彼は「行け。」", "と言った。", "終わり"]),
+        ("看到狗!她回家. 好", ["看到狗!", "她回家.", "好"]),
+        ("کیا؟ ہاں۔ नमस्ते। हाँ॥", ["کیا؟", "ہاں۔", "नमस्ते।", "हाँ॥"]),
+        ("It cost 3.5, e.g. a lot…yes", ["It cost 3.5, e.g.", "a lot…yes"]),
     ],
 )
 def test_split(text: str, sentences: list[str]) -> None:
@@ -43,6 +48,8 @@ def test_split(text: str, sentences: list[str]) -> None:
         (["Done", ".", "\n", "\n", "Next"], "Done."),
         (["Mr", ".", " Fox"], "Mr. Fox"),
         (["One", ". Two", " more"], "One"),  # a token that reaches over the border is left out whole
+        (["看到狗", "。", "她", "回".encode()[:2]], "看到狗。"),
+        (["她", "很", "回".encode()[:2]], "她很"),  # half a character is no end of a turn
         ([" ", "\n"], ""),
         ([], ""),
     ],
