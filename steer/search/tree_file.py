@@ -64,7 +64,7 @@ def save_tree(tree: Tree, path: str | Path, record: Mapping[str, Any]) -> None:
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise OSError(f"cannot write {path}: {error}") from error
     finally:
         with contextlib.suppress(OSError):  # the error that brought us here says more

@@ -68,6 +68,11 @@ def forced_logits(
     return [logits[start - 1 : start - 1 + len(ids)] for start, (_, ids) in zip(starts, parts, strict=True)]
 
 
+def marks_of(model: LatentModel) -> list[int]:
+    """Ids of special tokens, which are never written; the end token is another matter."""
+    return [i for i in model.tokenizer.all_special_ids if i != model.tokenizer.eos_token_id]
+
+
 def assert_near(actual: Tensor, wanted: Tensor, atol: float = 1e-4) -> None:
     """Every element within `atol`."""
     torch.testing.assert_close(actual, wanted, atol=atol, rtol=0.0)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from steer.models.config import LatentConfig
 from steer.models.latent_model import LatentModel
 from steer.search.tree_file import save_tree
 from tests.steer.search.tree_kit import small_tree, wide_tree
@@ -44,7 +45,11 @@ def load_once(
         key = tuple(sorted(options.items()))
         if key not in loaded_once:
             loaded_once[key] = load(folder, **options)
-        return loaded_once[key]
+        model = loaded_once[key]
+        # A command that trains a head, or packages, gives it to the model; the folder has none.
+        model.reach = model.prior = None
+        model.latent_config = LatentConfig.load(saved)
+        return model
 
     monkeypatch.setattr(LatentModel, "from_pretrained", once)
 

@@ -32,6 +32,11 @@ def files(run: Path, names: Sequence[str] = LOGS) -> list[bytes]:
     return [(run / name).read_bytes() for name in names]
 
 
+def told(log: Path) -> list[dict[str, Any]]:
+    """The events of a log, but for the chain and for which logs lie beside it."""
+    return [event.model_dump(exclude={"prev", "arms"}) for event in read_log(log).events]
+
+
 def turns_of(run: Path, name: str = LOGS[0]) -> list[TurnEvent]:
     return [event for event in read_log(run / name).events if isinstance(event, TurnEvent)]
 
@@ -131,7 +136,7 @@ def test_weights_of_zero_give_the_unguided_run(model: LatentModel, tmp_path: Pat
 
 def test_an_unguided_scenario_is_its_own_twin(model: LatentModel, played: RunSummary, tmp_path: Path) -> None:
     run_scenario(make_scenario(planner={"method": "unguided", "reached": 0.9}), model, tmp_path / "run")
-    assert files(tmp_path / "run", LOGS[:1]) == files(played.path, LOGS[1:])
+    assert told(tmp_path / "run" / LOGS[0]) == told(played.path / LOGS[1])
     assert not (tmp_path / "run" / LOGS[1]).exists()
 
 
@@ -184,7 +189,7 @@ def test_cut_off_at_any_byte_it_resumes_to_the_same_bytes(
     with pytest.raises(Stop):
         run_scenario(scenario, model, tmp_path / "run", on_event=stop_at(10), baseline=False)
     whole = (tmp_path / "run" / LOGS[0]).read_bytes()
-    assert whole == files(played.path)[0]
+    assert told(tmp_path / "run" / LOGS[0]) == told(played.path / LOGS[0])
     ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
     sizes = {0, ends[0] - 1, ends[0], ends[2] + 1, ends[5] + 400, len(whole) - 1, len(whole)}
     for size in sorted(sizes):

@@ -20,6 +20,7 @@ MODEL: Any = SimpleNamespace(
     tokenizer=SimpleNamespace(eos_token_id=EOS, decode=lambda ids: "".join(WORDS[i] for i in ids)),
     continuation_tokens=torch.arange(VOCAB) == INSIDE,
     colons=torch.arange(VOCAB) == COLON,
+    control_tokens=torch.zeros(VOCAB, dtype=torch.bool),
     device="cpu",
 )
 NOISE = RowNoise((1, 2, 3))

@@ -25,7 +25,7 @@ from tests.steer.search.engine_kit import (
     new_tree,
     wanted_logits,
 )
-from tests.steer.tiny import SPAN, assert_near, forced_logits
+from tests.steer.tiny import SPAN, assert_near, forced_logits, marks_of
 
 OPTIONS = {"sampling": SamplingConfig(temperature=0.9, top_p=1.0), "limits": Limits(may_end=False)}
 REASONS = {
@@ -40,7 +40,7 @@ def grow_and_check(engine: Engine, wishes: list[Wish], atol: float) -> list[int]
     nodes, _ = grow(engine, wishes)
     for node, wish in zip(nodes, wishes, strict=True):
         wanted = wanted_logits(engine.model, engine.tree, node, wish.scale)
-        wanted[:, engine.eos] = -torch.inf
+        wanted[:, [*marks_of(engine.model), engine.eos]] = -torch.inf
         ids, logprob = drawn(engine.tree, node, wanted, 0.9)
         assert engine.tree.span(node) == ids
         assert float(engine.tree.logprob[node]) == pytest.approx(logprob, abs=SPAN * atol)
@@ -145,7 +145,7 @@ def test_bigvae_writes_as_its_layout_has_it(minihf: LatentModel, scale: float) -
             if wish.scale != 1:
                 null = minihf_logits(minihf, tree, node, None)
                 wanted = null + wish.scale * (wanted - null)
-            wanted[:, engine.eos] = -torch.inf
+            wanted[:, [*marks_of(engine.model), engine.eos]] = -torch.inf
             ids, logprob = drawn(tree, node, wanted, 0.9)
             assert tree.span(node) == ids
             assert float(tree.logprob[node]) == pytest.approx(logprob, abs=5e-3)

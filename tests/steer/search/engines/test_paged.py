@@ -32,7 +32,7 @@ from tests.steer.search.engine_kit import (
     spy,
     wanted_logits,
 )
-from tests.steer.tiny import SOFT, SPAN, Z_DIM, assert_near, forced_logits, sharpen, tiny_model
+from tests.steer.tiny import SOFT, SPAN, Z_DIM, assert_near, forced_logits, marks_of, sharpen, tiny_model
 
 ENDLESS = Limits(may_end=False)
 SAMPLING = SamplingConfig(temperature=0.9, top_p=1.0)
@@ -69,7 +69,7 @@ def check_nodes(
         wanted = wanted_logits(model, tree, node, wish.scale)
         assert wanted.std() > 0.1
         assert_near(torch.stack([step[row] for step in seen]), wanted, atol=atol)
-        wanted[:, engine.eos] = -torch.inf
+        wanted[:, [*marks_of(engine.model), engine.eos]] = -torch.inf
         ids, logprob = drawn(tree, node, wanted, SAMPLING.temperature)
         assert tree.span(node) == ids
         assert float(tree.logprob[node]) == pytest.approx(logprob, abs=SPAN * atol)
@@ -254,7 +254,7 @@ def test_greedy_needs_no_noise(model: LatentModel) -> None:
     )
     node = tree.add(0, 0, draw.spans[0])
     wanted = wanted_logits(model, tree, node)
-    wanted[:, 256] = -torch.inf
+    wanted[:, [*marks_of(model), 256]] = -torch.inf
     assert draw.spans == [wanted.argmax(1).tolist()] * 2
     assert float(draw.logprobs[0]) == pytest.approx(float(wanted.log_softmax(1).amax(1).sum()), abs=1e-3)
 
