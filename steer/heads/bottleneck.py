@@ -19,9 +19,6 @@ class LatentHead(nn.Module):
         with_pooling: whether it makes latents too; where a `StateEncoder` does, it has no `f` and no `w_e`.
     """
 
-    f: nn.Linear | None
-    w_e: nn.Linear | None
-
     def __init__(
         self,
         hidden_size: int,
@@ -34,8 +31,10 @@ class LatentHead(nn.Module):
         super().__init__()
         self.soft_tokens = soft_tokens
         self.hidden_size = hidden_size
-        self.f = nn.Linear(hidden_size, 1) if with_pooling else None
-        self.w_e = nn.Linear(hidden_size, z_dim) if with_pooling else None
+        self.with_pooling = with_pooling
+        if with_pooling:
+            self.f = nn.Linear(hidden_size, 1)
+            self.w_e = nn.Linear(hidden_size, z_dim)
         self.w_d = nn.Linear(z_dim, hidden_size * soft_tokens)
         self.null = nn.Parameter(torch.zeros(soft_tokens, hidden_size)) if with_null else None
 
@@ -48,14 +47,14 @@ class LatentHead(nn.Module):
             tied: add to each soft token the map to latents, turned round (MiniHF starts so): what is written from then
                 begins as what was read, and training finds its way much sooner.
         """
-        if self.w_e is not None:
+        if self.with_pooling:
             nn.init.orthogonal_(self.w_e.weight)
             nn.init.zeros_(self.w_e.bias)
         nn.init.normal_(self.w_d.weight, std=embedding_rms / self.w_d.in_features**0.5)
         nn.init.zeros_(self.w_d.bias)
         if self.null is not None:
             nn.init.normal_(self.null, std=embedding_rms)
-        if tied and self.w_e is not None:
+        if tied and self.with_pooling:
             with torch.no_grad():
                 self.w_d.weight += self.w_e.weight.T.repeat(self.soft_tokens, 1)
 
@@ -69,7 +68,7 @@ class LatentHead(nn.Module):
         Returns:
             `[B, z_dim]` float32.
         """
-        assert self.f is not None and self.w_e is not None, "latents come from a state encoder"
+        assert self.with_pooling, "latents come from a state encoder"
         hidden = hidden.to(self.f.weight.dtype)
         scores = self.f(hidden).squeeze(-1).float().masked_fill(mask == 0, torch.finfo(torch.float32).min)
         weights = torch.softmax(scores, dim=1).to(hidden.dtype)

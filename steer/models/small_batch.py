@@ -42,8 +42,8 @@ def for_small_batches(model: Any) -> Any:
         model: plain, without adapters; is changed, its weights are not.
     """
     for name, module in list(model.named_modules()):
-        weight = getattr(module, "weight", None)
-        if type(module) is nn.Linear and weight.device.type == "cpu" and weight.dtype == torch.float32:
+        # Not its subclasses: those of quantised bases, and of PEFT, have products of their own.
+        if type(module) is nn.Linear and module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
             parent, _, own = name.rpartition(".")
             setattr(model.get_submodule(parent), own, SmallBatchLinear(module))
     return model

@@ -45,7 +45,7 @@ class MctsConfig(PolicyConfig):
     leaves: Count = 4
     c_puct: Real = 1.25
     widen: Real = 1.0
-    alpha: float = Field(0.5, ge=0, le=1)
+    alpha: float = Field(default=0.5, ge=0, le=1)
     commit: Literal["visits", "value"] = "visits"
 
     @property

@@ -108,7 +108,7 @@ def test_it_is_saved_and_loaded_and_damage_is_refused(tmp_path: Path) -> None:
 
 def test_a_configuration_of_other_widths_is_refused(tmp_path: Path) -> None:
     base = BaseIdentity(name="b", model_type="llama", hidden_size=8, vocab_size=20, layers=2)
-    config = LatentConfig(base=base, z_dim=CONFIG.z_dim, state_encoder=CONFIG)
+    config = LatentConfig.model_validate({"base": base, "z_dim": CONFIG.z_dim, "state_encoder": CONFIG})
     config.save(tmp_path)
     assert LatentConfig.load(tmp_path) == config and ENCODER not in config.roles
     path = tmp_path / CONFIG_NAME

@@ -1,7 +1,7 @@
 """Activation steering: what the hook does to a layer, that it leaves, and the vectors it adds."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -123,7 +123,7 @@ def test_a_model_without_layers_cannot_be_steered(base: Any) -> None:
             self.inner = nn.Linear(2, 2)
 
     with pytest.raises(GuidanceError, match="no list of 2 layers in Odd"):
-        decoder_layers(Odd())
+        decoder_layers(cast(Any, Odd()))
 
 
 def test_control_vectors_by_hand_and_by_law() -> None:
