@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from steer.displayed import printable
 from steer.latents.mixing import apply_op
 from steer.latents.pull import Pull
 from steer.models.latent_model import LatentModel
@@ -36,7 +37,7 @@ def test_apply_agrees_with_the_library(folder: Path, loaded: LatentModel) -> Non
     answer = document(steer("apply", "-c", context, *options, "-m", folder, "--json"))
     assert answer["text"] == wanted.text
     assert answer["similarity_to_start"] == pytest.approx(torch.cosine_similarity(start, moved).item(), abs=1e-6)
-    assert steer("apply", "-c", context, *options, "-m", folder).stdout == wanted.text + "\n"
+    assert steer("apply", "-c", context, *options, "-m", folder).stdout == printable(wanted.text) + "\n"
 
 
 def test_an_op_that_changes_nothing_keeps_the_latent(folder: Path) -> None:
