@@ -9,19 +9,19 @@ from steer.errors import UnsupportedBase
 from steer.models.base import backbone
 
 
-def layer_list(body: Any) -> tuple[str, nn.ModuleList]:
-    """The list of a backbone's layers, and the name of the attribute that holds it.
+def layers_of(model: Any) -> nn.ModuleList:
+    """The layers of a causal language model of `transformers`, lowest first.
 
     Raises:
-        UnsupportedBase: the backbone has no list of as many modules as its configuration tells layers.
+        UnsupportedBase: none are found; a model of an unknown build.
     """
-    wanted = body.config.get_text_config().num_hidden_layers
-    for name, module in body.named_children():
-        if isinstance(module, nn.ModuleList) and len(module) == wanted:
-            return name, module
+    count = model.config.get_text_config().num_hidden_layers
+    for module in backbone(model).modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
     raise UnsupportedBase(
-        f"{type(body).__name__} has no list of {wanted} layers among {[name for name, _ in body.named_children()]}; "
-        "Llama, Mistral, Qwen, Gemma, GPT-2 and GPT-NeoX models have"
+        f"found no list of {count} layers in {type(model).__name__}; Llama, Mistral, Qwen, Gemma, GPT-2 and GPT-NeoX "
+        "models have one"
     )
 
 
@@ -37,8 +37,10 @@ def lower_layers(base: Any, layers: int) -> Any:
     Raises:
         UnsupportedBase: the base has fewer layers, or they cannot be found.
     """
-    body = backbone(base)
-    name, found = layer_list(body)
+    body, found = backbone(base), layers_of(base)
+    name = next((name for name, child in body.named_children() if child is found), None)
+    if name is None:
+        raise UnsupportedBase(f"the layers of {type(body).__name__} do not stand in it directly, so it cannot be cut")
     if layers > len(found):
         raise UnsupportedBase(f"layer {layers} was asked of a base of {len(found)} layers; give at most {len(found)}")
     cut = copy.copy(body)

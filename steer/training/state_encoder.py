@@ -15,6 +15,7 @@ from torch import Tensor
 from steer.data.corpus import TokenCorpus
 from steer.errors import TrainingError
 from steer.heads.bottleneck import LatentHead
+from steer.heads.prior import principal_axes
 from steer.heads.stored import load_head, read_tensors
 from steer.models.checkpoint import STATES
 from steer.models.latent_model import LatentModel
@@ -58,7 +59,7 @@ def start_state_encoder(
         embedding, layer = (torch.cat(kind).flatten(0, 1) for kind in zip(*parts, strict=True))
         if not kept.is_file():
             for name, means in (("embedding", embedding), ("layer", layer)):
-                mean, axes, told = principal_axes(means, len(getattr(encoder, f"{name}_axes")), settings.spread)
+                mean, axes, told = scaled_axes(means, len(getattr(encoder, f"{name}_axes")), settings.spread)
                 getattr(encoder, f"{name}_mean").copy_(mean)
                 getattr(encoder, f"{name}_axes").copy_(axes)
                 logger.info("state encoder: %d axes of %s hold %.0f %% of its variance", len(axes), name, 100 * told)
@@ -86,7 +87,7 @@ def draw_spans(stories: TokenCorpus, size: int, number: int, seed: int) -> Tenso
     return torch.from_numpy(np.stack(rows))
 
 
-def principal_axes(rows: Tensor, axes: int, spread: float) -> tuple[Tensor, Tensor, float]:
+def scaled_axes(rows: Tensor, axes: int, spread: float) -> tuple[Tensor, Tensor, float]:
     """Principal axes, scaled so that the numbers along them have a mean square of 1.
 
     Args:
@@ -102,14 +103,13 @@ def principal_axes(rows: Tensor, axes: int, spread: float) -> tuple[Tensor, Tens
     """
     if axes >= min(rows.shape):
         raise TrainingError(f"{axes} axes were asked of {len(rows)} parts of width {rows.shape[1]}; give more spans")
-    exact = rows.double()
-    mean = exact.mean(0)
-    _, singular, directions = torch.linalg.svd(exact - mean, full_matrices=False)
-    deviation = singular[:axes] / len(rows) ** 0.5
+    variances, directions = principal_axes(rows)
+    deviation = (variances[:axes] * (len(rows) - 1) / len(rows)).sqrt()
     divisor = deviation**spread
     divisor = divisor * (deviation / divisor).pow(2).mean().sqrt()
-    told = singular[:axes].pow(2).sum() / singular.pow(2).sum()
-    return mean.float(), (directions[:axes] / divisor[:, None]).float(), float(told)
+    told = variances[:axes].sum() / variances.sum()
+    mean = rows.double().mean(0)
+    return mean.float(), (directions[:, :axes].T / divisor[:, None]).float(), float(told)
 
 
 def regress_soft_tokens(

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from steer.errors import GuidanceError, TextError
-from steer.models.base import backbone
+from steer.errors import GuidanceError, TextError, UnsupportedBase
 from steer.models.latent_model import LatentModel
+from steer.models.layers import layers_of
 from steer.models.tokens import pad_rows, text_begin
 
 
@@ -33,13 +33,10 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     Raises:
         GuidanceError: none are found; a model of an unknown build.
     """
-    count = model.config.get_text_config().num_hidden_layers
-    for module in backbone(model).modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise GuidanceError(
-        f"found no list of {count} layers in {type(model).__name__}; it cannot be steered by activations"
-    )
+    try:
+        return layers_of(model)
+    except UnsupportedBase as error:
+        raise GuidanceError(f"it cannot be steered by activations: {error}") from error
 
 
 def middle_layer(model: PreTrainedModel) -> int:

@@ -84,7 +84,7 @@ class TokenSampler:
     def _limited(self, logits: Tensor, tokens: Sequence[Tensor], rows: Callable[[], list[list[int]]]) -> Tensor:
         """Logits with marks that are no text, and what the limits forbid, at minus infinity."""
         model, limits = self.model, self.limits
-        logits = logits.masked_fill(model.control_tokens, -torch.inf)
+        logits.masked_fill_(model.control_tokens, -torch.inf)
         if not limits.may_end and model.tokenizer.eos_token_id is not None:
             logits[:, model.tokenizer.eos_token_id] = -torch.inf
         if limits.whole_words and not tokens and self.at_start is not False:

@@ -12,7 +12,7 @@ from steer.models.latent_model import LatentModel
 from steer.training.defaults import default_recipe, write_recipe
 from steer.training.pipeline import run_recipe
 from steer.training.recipe import LatentRecipe, Recipe
-from steer.training.state_encoder import principal_axes
+from steer.training.state_encoder import scaled_axes
 from tests.steer.training.test_any_base import TRAIN, stories
 
 pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|accelerate|torch|peft)")
@@ -79,7 +79,7 @@ def test_a_stage_that_goes_on_keeps_its_axes(tiny_llama: Path, tmp_path: Path) -
 
 def test_axes_are_principal_and_scaled() -> None:
     rows = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 5, 3, 1, 0.5, 0.1]) + 4
-    mean, axes, told = principal_axes(rows, 3, 0.5)
+    mean, axes, told = scaled_axes(rows, 3, 0.5)
     numbers = (rows - mean) @ axes.T
     covariance = numbers.T @ numbers / len(rows)
     assert torch.allclose(covariance, covariance.diag().diag(), atol=1e-3)
@@ -87,7 +87,7 @@ def test_axes_are_principal_and_scaled() -> None:
     assert float((covariance[0, 0] / covariance[1, 1]).sqrt()) == pytest.approx((9 / 5) ** 0.5, rel=0.1)
     assert told == pytest.approx((81 + 25 + 9) / (81 + 25 + 9 + 1.26), abs=0.01)
     with pytest.raises(TrainingError, match="6 axes were asked of 500 parts of width 6"):
-        principal_axes(rows, 6, 0.5)
+        scaled_axes(rows, 6, 0.5)
 
 
 @pytest.mark.parametrize(
