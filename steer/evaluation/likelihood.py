@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from steer.errors import TrainingError
-from steer.models.adapters import ENCODER, ROUTER
-from steer.models.base import additive_mask, backbone
+from steer.models.adapters import ROUTER
+from steer.models.base import backbone
 from steer.models.latent_model import LatentModel
 from steer.models.tokens import text_begin
 
@@ -36,11 +36,7 @@ def run_of(model: LatentModel) -> Run:
 
 def encode(model: LatentModel, ids: Tensor, mask: Tensor, *, run: Run) -> Tensor:
     """Posterior means `[B, z_dim]` of token rows `[B, S]`, padded on either side; some may be empty."""
-    if model.state_encoder is not None:
-        return model.encode_tokens(ids, mask)
-    mask = counted(mask)
-    full = additive_mask(mask, causal=False, dtype=model.dtype)
-    return model.head.pool(run(ENCODER, full, input_ids=ids), mask)
+    return model.encode_tokens(ids, counted(mask), run=run)
 
 
 def counted(mask: Tensor) -> Tensor:

@@ -256,7 +256,7 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
-    def encode_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def encode_tokens(self, ids: Tensor, mask: Tensor, *, run: Callable[..., Tensor] | None = None) -> Tensor:
         """Posterior means of token rows; differentiable in training mode.
 
         The encoder reads the whole row at once (bidirectional), positions 0..T-1 as in MiniHF; a state encoder reads
@@ -265,6 +265,8 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         Args:
             ids: `[B, T]` int64.
             mask: `[B, T]` int64, 1 for tokens that count; padding may stand on either side.
+            run: makes the encoder adapter's pass instead: from its role, the mask and inputs to final states
+                `[B, T, d]`.
 
         Returns:
             `[B, z_dim]` float32.
@@ -272,14 +274,12 @@ class LatentModel(nn.Module, ModelHubMixin, library_name="steer", tags=["steer",
         if self.state_encoder is not None:
             with self.running(None) as base:
                 return self.state_encoder(base, ids, mask)
+        # Not `is_causal=False`: several families (Falcon, GPT-J, StableLM, ...) ignore it without a word.
+        full = additive_mask(mask, causal=False, dtype=self.dtype)
+        if run is not None:
+            return self.head.pool(run(ENCODER, full, input_ids=ids), mask)
         positions = torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
-        inputs = {
-            "input_ids": ids,
-            # Not `is_causal=False`: several families (Falcon, GPT-J, StableLM, ...) ignore it without a word.
-            "attention_mask": additive_mask(mask, causal=False, dtype=self.dtype),
-            "position_ids": positions,
-            "use_cache": False,
-        }
+        inputs = {"input_ids": ids, "attention_mask": full, "position_ids": positions, "use_cache": False}
         with self.running(ENCODER) as base:
             hidden = backbone(base)(**inputs).last_hidden_state
         return self.head.pool(hidden, mask)
